@@ -1,0 +1,68 @@
+"""smoothinfer: many noisy passes of an image classifier, put to the vote.
+
+Floor by floor: mathematics, noise, smoothing, attacks, training, evaluation, recipes.
+"""
+
+from importlib.metadata import version
+
+from smoothinfer.attacks import ATTACKS, OBJECTIVES, epgd, fgsm, pgd
+from smoothinfer.checkpoints import load, models, save_checkpoint
+from smoothinfer.data import DATASETS, ImageData, load_data
+from smoothinfer.errors import InputError
+from smoothinfer.evaluation import accuracy, evaluate, summarise
+from smoothinfer.models import MODELS, Normalize, resnet20, smallnet
+from smoothinfer.noise import CNI, NOISES, PNI, Gaussian, Laplace, Noise, NoisyModel, Uniform
+from smoothinfer.numerics.balls import BALLS, L2, Linf
+from smoothinfer.numerics.randomness import isolated_rng
+from smoothinfer.recipes import Recipe, load_recipe
+from smoothinfer.runs import train_run
+from smoothinfer.smoothing import RULES, Prediction, Rule, SmoothedClassifier, passes, rank_rule
+from smoothinfer.training.losses import LOSSES
+from smoothinfer.types import ABSTAIN
+
+__version__ = version("smoothinfer")
+
+__all__ = [
+    "ABSTAIN",
+    "ATTACKS",
+    "BALLS",
+    "CNI",
+    "DATASETS",
+    "L2",
+    "LOSSES",
+    "MODELS",
+    "NOISES",
+    "OBJECTIVES",
+    "PNI",
+    "RULES",
+    "Gaussian",
+    "ImageData",
+    "InputError",
+    "Laplace",
+    "Linf",
+    "Noise",
+    "NoisyModel",
+    "Normalize",
+    "Prediction",
+    "Recipe",
+    "Rule",
+    "SmoothedClassifier",
+    "Uniform",
+    "accuracy",
+    "epgd",
+    "evaluate",
+    "fgsm",
+    "isolated_rng",
+    "load",
+    "load_data",
+    "load_recipe",
+    "models",
+    "passes",
+    "pgd",
+    "rank_rule",
+    "resnet20",
+    "save_checkpoint",
+    "smallnet",
+    "summarise",
+    "train_run",
+]

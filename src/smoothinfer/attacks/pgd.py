@@ -1,0 +1,148 @@
+"""Projected gradient descent: FGSM, PGD and EPGD are one loop."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from smoothinfer.attacks.gradients import mean_gradient, mean_objective
+from smoothinfer.attacks.objectives import OBJECTIVES, Objective
+from smoothinfer.errors import InputError, check_images, check_labels, choose
+from smoothinfer.numerics.balls import Ball
+from smoothinfer.numerics.randomness import draw_seed, isolated_rng
+from smoothinfer.types import Images, Labels
+
+_CHOOSING_DRAWS = 8  # a restart must not win by one lucky draw
+
+
+def pgd(
+    model: nn.Module,
+    images: Images,
+    labels: Labels,
+    ball: Ball,
+    *,
+    steps: int = 7,
+    step_size: float | None = None,
+    draws: int = 1,
+    restarts: int = 1,
+    objective: str | Objective = "cross_entropy",
+    random_start: bool = True,
+    accumulate: bool = False,
+    generator: torch.Generator | None = None,
+) -> Images:
+    """Move each image within ``ball`` so that ``model`` errs: PGD, or EPGD for ``draws`` > 1.
+
+    x <- P(x + step_size * ascend((1/M) sum_i grad objective(model(x), y))), M = ``draws``
+    fresh draws of the model's own noise, P the projection on the ball and on [0, 1].
+
+    The model is used in the mode it is in, its noise on. The last iterate is returned: the
+    best of many noisy steps would flatter the attack.
+
+    Args:
+        model: any module from images to logits, random or not.
+        images: (N, C, H, W), pixels in [0, 1].
+        labels: (N,) true classes.
+        ball: `Linf` or `L2`, its radius in pixel units.
+        steps: number of steps k.
+        step_size: length of a step in pixel units; a quarter of the radius by default.
+        draws: noise draws M averaged in each gradient.
+        restarts: independent starts; the one with the largest mean objective over at least
+            8 fresh draws is kept, for each image.
+        objective: a name in ``OBJECTIVES`` or a function (logits, labels) -> (N,).
+        random_start: begin at a random point of the ball, not at the image.
+        accumulate: never zero the gradient (momentum 1), as the reference code does.
+        generator: source of the start and, through a seed, of the model's noise.
+
+    Raises:
+        InputError: images or labels are malformed, or a number is out of range.
+
+    Source: Madry et al. 2018, arXiv 1706.06083; Nemcovsky et al. 2019, equations (2), (24).
+
+    >>> from smoothinfer.numerics.balls import Linf
+    >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    >>> images = torch.rand(3, 1, 2, 2)
+    >>> moved = pgd(net, images, torch.tensor([0, 1, 0]), Linf(8 / 255), steps=7)
+    >>> bool(((moved - images).abs() <= 8 / 255 + 1e-6).all())
+    True
+    """
+    climb = choose("objective", OBJECTIVES, objective) if isinstance(objective, str) else objective
+    size = ball.radius / 4 if step_size is None else step_size
+    _check(images, labels, steps=steps, draws=draws, restarts=restarts, step_size=size)
+    best, highest = images, torch.full((len(images),), -torch.inf, device=images.device)
+    with isolated_rng(draw_seed(generator)):
+        for _ in range(restarts):
+            start = ball.random(images) if random_start else images
+            moved = _climb(model, start, images, labels, ball, steps, size, draws, climb, accumulate)
+            if restarts == 1:
+                return moved
+            value = mean_objective(model, moved, labels, climb, max(draws, _CHOOSING_DRAWS))
+            better = value > highest
+            best = torch.where(better.view(-1, 1, 1, 1), moved, best)
+            highest = torch.where(better, value, highest)
+    return best
+
+
+def _climb(
+    model: nn.Module,
+    start: Images,
+    images: Images,
+    labels: Labels,
+    ball: Ball,
+    steps: int,
+    step_size: float,
+    draws: int,
+    objective: Objective,
+    accumulate: bool,
+) -> Images:
+    moved: Tensor = start.detach()
+    memory = torch.zeros_like(moved)
+    for _ in range(steps):
+        gradient = mean_gradient(model, moved, labels, objective, draws)
+        memory = memory + gradient if accumulate else gradient
+        moved = ball.project(moved + step_size * ball.ascend(memory), images)
+    return moved
+
+
+def fgsm(
+    model: nn.Module,
+    images: Images,
+    labels: Labels,
+    ball: Ball,
+    *,
+    draws: int = 1,
+    objective: str | Objective = "cross_entropy",
+    generator: torch.Generator | None = None,
+) -> Images:
+    """One step of the full radius from the image itself: x + radius * ascend(gradient).
+
+    Arguments and errors are those of `pgd`.
+
+    Source: Goodfellow, Shlens, Szegedy 2015, arXiv 1412.6572; Nemcovsky et al., equation (1).
+
+    >>> from smoothinfer.numerics.balls import Linf
+    >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    >>> fgsm(net, torch.rand(3, 1, 2, 2), torch.tensor([0, 1, 0]), Linf(0.1)).shape
+    torch.Size([3, 1, 2, 2])
+    """
+    return pgd(
+        model,
+        images,
+        labels,
+        ball,
+        steps=1,
+        step_size=ball.radius,
+        draws=draws,
+        objective=objective,
+        random_start=False,
+        generator=generator,
+    )
+
+
+def _check(images: Images, labels: Labels, step_size: float, **counts: int) -> None:
+    check_images(images)
+    check_labels(labels, images)
+    for name, count in counts.items():
+        if count < 1:
+            raise InputError(f"{name} must be at least 1, not {count}")
+    if step_size < 0:
+        raise InputError(f"step_size must not be negative, not {step_size}")

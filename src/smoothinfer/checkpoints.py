@@ -1,0 +1,148 @@
+"""Checkpoints: weights in safetensors, with a JSON card that rebuilds the model."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch import nn
+
+from smoothinfer.components import imported
+from smoothinfer.errors import InputError, unknown
+from smoothinfer.files import read_json, write_json, write_whole
+from smoothinfer.recipes import Recipe, recipe_from
+
+_PACKAGE = Path(__file__).parent
+
+
+def load(model: str | Path, which: str = "best") -> nn.Module:
+    """Return a model in eval mode that takes pixels in [0, 1]; nothing is unpickled.
+
+    Args:
+        model: a run folder, a ``.safetensors`` checkpoint with its card beside it, a shipped
+            name (see `models`), or ``package.module:factory`` (called without arguments).
+        which: ``"best"`` or ``"last"``, for a run folder.
+
+    Raises:
+        InputError: nothing is found under that name, or weights, hash and card do not agree.
+    """
+    path = Path(model)
+    if path.is_dir():
+        found = path / f"{which}.safetensors"
+        if not found.exists():
+            raise InputError(f"the run folder {path} has no {found.name} yet")
+        return load_checkpoint(found)
+    if path.suffix == ".safetensors":
+        return load_checkpoint(path)
+    if str(model) in models():
+        return load_checkpoint(shipped("checkpoints", f"{model}.safetensors"))
+    if ":" in str(model):
+        return _from_factory(str(model))
+    raise InputError(
+        f"no model {str(model)!r}: give a run folder, a .safetensors file, package.module:factory, "
+        f"or a shipped name ({', '.join(models()) or 'none is shipped'})"
+    )
+
+
+def models() -> list[str]:
+    """Return the names of the shipped models."""
+    return sorted(path.stem for base in _bases("checkpoints") for path in base.glob("*.safetensors"))
+
+
+def load_checkpoint(path: str | Path) -> nn.Module:
+    """Rebuild the model that ``path`` holds, after checking its hash against its card."""
+    path = Path(path)
+    card = read_card(path)
+    if not path.is_file():
+        raise InputError(f"no such checkpoint: {path}")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != card["sha256"]:
+        raise InputError(f"{path} is not the file its card describes: its SHA-256 is {digest}")
+    recipe = recipe_from(card["recipe"], f"the recipe in {path.with_suffix('.json')}")
+    model = recipe.build_model(tuple(card["shape"]), len(card["classes"]))
+    try:
+        model.load_state_dict(load_file(path))
+    except RuntimeError as error:
+        raise InputError(f"{path} does not fit its recipe: {error}") from error
+    return model.eval()
+
+
+def read_card(path: str | Path) -> dict[str, Any]:
+    """Return the card beside a checkpoint."""
+    card = read_json(Path(path).with_suffix(".json"))
+    missing = {"recipe", "shape", "classes", "sha256"} - set(card)
+    if missing:
+        raise InputError(f"the card of {path} lacks {', '.join(sorted(missing))}")
+    return card
+
+
+def save_checkpoint(
+    path: str | Path,
+    model: nn.Module,
+    recipe: Recipe,
+    shape: tuple[int, int, int],
+    classes: tuple[str, ...],
+    **more: Any,
+) -> None:
+    """Write weights and card, each whole or not at all.
+
+    Args:
+        path: ends in ``.safetensors``; the card stands beside it with ``.json``.
+        model: what ``recipe`` builds.
+        shape: (C, H, W) of an image.
+        classes: the class names.
+        more: goes into the card: data, results.
+    """
+    path = Path(path)
+    tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    content = save(tensors)
+    card = {
+        "recipe": recipe.written(),
+        "shape": list(shape),
+        "classes": list(classes),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "versions": versions(),
+        **more,
+    }
+    write_whole(path, lambda file: file.write(content))
+    write_json(path.with_suffix(".json"), card)
+
+
+def versions() -> dict[str, str]:
+    """Return what the numbers of a run may depend on."""
+    return {
+        "smoothinfer": version("smoothinfer"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }
+
+
+def shipped(kind: str, name: str) -> Path:
+    """Return a file that comes with the package: of ``"checkpoints"`` or ``"recipes"``."""
+    for base in _bases(kind):
+        if (base / name).is_file():
+            return base / name
+    known = sorted(str(p.relative_to(b)) for b in _bases(kind) for p in b.rglob("*") if p.is_file())
+    raise unknown(f"file of {kind}", name, known)
+
+
+def _bases(kind: str) -> Iterator[Path]:
+    """In a wheel the files lie in the package, in a checkout at its root."""
+    for base in (_PACKAGE / "shipped" / kind, _PACKAGE.parents[1] / kind):
+        if base.is_dir():
+            yield base
+
+
+def _from_factory(path: str) -> nn.Module:
+    model = imported(path)()
+    if not isinstance(model, nn.Module):
+        raise InputError(f"{path}() must return a torch.nn.Module, not {type(model).__name__}")
+    # A model that its author put in eval mode may keep parts on on purpose (dropout).
+    return model.eval() if model.training else model

@@ -1,0 +1,111 @@
+"""Components by name: ``cni(rank=5)`` on a command line, ``{name: cni, rank: 5}`` in a recipe."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from smoothinfer.errors import InputError, choose, unknown
+
+_FRACTION = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
+_CALL = re.compile(r"([\w.:-]+)\s*(?:\((.*)\))?", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Component:
+    """A name on a menu, or ``package.module:function``, with its options."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, given: Any) -> Component:
+        """Read a component from a string, a mapping with a ``name``, or another component.
+
+        >>> Component.of("pgd(steps=20, step_size=2/255)").options["steps"]
+        20
+        >>> Component.of({"name": "cni", "rank": 5})
+        Component(name='cni', options={'rank': 5})
+        """
+        if isinstance(given, Component):
+            return given
+        if isinstance(given, str):
+            return _spoken(given)
+        if isinstance(given, Mapping) and isinstance(given.get("name"), str):
+            options = {key: number(value) for key, value in given.items() if key != "name"}
+            return cls(given["name"], options)
+        raise InputError(f"write a name, or a mapping with a 'name', not {given!r}")
+
+    def written(self) -> dict[str, Any]:
+        """Return the mapping that `of` reads."""
+        return {"name": self.name, **self.options}
+
+    def bind(self, kind: str, menu: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
+        """Return the function with its options bound.
+
+        Raises:
+            InputError: the name or an option is unknown; the message lists the valid ones.
+        """
+        function = imported(self.name) if ":" in self.name else choose(kind, menu, self.name)
+        known = inspect.signature(function).parameters
+        free = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
+        for option in self.options:
+            if option not in known and not free:
+                raise unknown(f"option of {kind} {self.name!r}", option, known)
+        return partial(function, **self.options) if self.options else function
+
+    def __str__(self) -> str:
+        options = ", ".join(f"{key}={value}" for key, value in self.options.items())
+        return f"{self.name}({options})" if options else self.name
+
+
+def number(value: Any) -> Any:
+    """Read ``"8/255"`` as a number; leave everything else as it is.
+
+    >>> number("8/255") == 8 / 255
+    True
+    """
+    if isinstance(value, str) and (match := _FRACTION.fullmatch(value)):
+        return float(match[1]) / float(match[2])
+    return value
+
+
+def imported(path: str) -> Callable[..., Any]:
+    """Import ``package.module:name``.
+
+    Raises:
+        InputError: the module or the name cannot be found.
+    """
+    module, _, name = path.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"cannot import {path!r}: {error}") from error
+    return found
+
+
+def _spoken(text: str) -> Component:
+    match = _CALL.fullmatch(text.strip())
+    if not match:
+        raise InputError(f"cannot read {text!r}: write name or name(option=value, ...)")
+    try:
+        call = ast.parse(f"_({match[2] or ''})", mode="eval").body
+        assert isinstance(call, ast.Call)
+        if call.args:
+            raise InputError(f"cannot read {text!r}: options need names, as in pgd(steps=20)")
+        options = {str(pair.arg): _value(pair.value) for pair in call.keywords}
+    except (SyntaxError, ValueError) as error:
+        raise InputError(f"cannot read {text!r}: {error}") from error
+    return Component(match[1], options)
+
+
+def _value(node: ast.expr) -> Any:
+    return number(ast.unparse(node)) if isinstance(node, ast.BinOp) else ast.literal_eval(node)

@@ -1,0 +1,254 @@
+"""Measure one model: craft, vote again with members the attack never saw, one row per image."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from smoothinfer.attacks import ATTACKS, Attack
+from smoothinfer.data import ImageData
+from smoothinfer.errors import InputError, check_images, check_labels, choose
+from smoothinfer.evaluation.table import CLEAN, Rows, Store
+from smoothinfer.models import parameters_frozen
+from smoothinfer.numerics.balls import Ball, Linf
+from smoothinfer.numerics.randomness import derive_seed, stream
+from smoothinfer.smoothing.classifier import SmoothedClassifier
+from smoothinfer.smoothing.passes import check_eval, passes
+from smoothinfer.smoothing.voting import Rule, Tally, rule_of
+from smoothinfer.types import Images, Labels
+
+CRAFTED = 128  # images of one crafted batch, a part of the protocol: it names the streams
+
+Attacks = str | Attack | Mapping[str, Attack] | None
+
+
+def evaluate(
+    classifier: nn.Module,
+    data: ImageData | tuple[Images, Labels],
+    *,
+    attack: Attacks = None,
+    ball: Ball = Linf(8 / 255),
+    target: nn.Module | None = None,
+    rules: Sequence[str] | None = None,
+    samples: Sequence[int] | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    describe: Mapping[str, Any] | None = None,
+    progress: bool = False,
+) -> Rows:
+    """Return one row per image, attack, rule and number of samples.
+
+    Each attack crafts once per image against ``target``; the verdicts on the final images are
+    voted from members of a stream that the attack never saw. All rules and all numbers of
+    samples come from one run of the largest number.
+
+    Args:
+        classifier: a `SmoothedClassifier`, or any module (then one pass decides).
+        data: images and labels.
+        attack: a name in ``ATTACKS``, an attack, or a mapping from names to attacks;
+            ``None`` measures clean images only. Clean images are always measured.
+        ball: where the attack may move an image, in pixel units.
+        target: the module that the attack sees: by default the noisy model inside the
+            classifier, as in the paper.
+        rules: voting rules; by default the classifier's own.
+        samples: numbers of passes; by default the classifier's own.
+        seed: names the streams of the attack and of the verdicts.
+        out: folder of Parquet shards; work that is there already is not done again.
+        describe: further columns that describe the setting, such as the model's name.
+        progress: show a progress bar.
+
+    Raises:
+        InputError: data, names or numbers are malformed; nothing has been computed then.
+
+    >>> from smoothinfer.noise import Gaussian, NoisyModel
+    >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    >>> smooth = SmoothedClassifier(NoisyModel(net, inputs=Gaussian(0.1)).eval(), samples=4)
+    >>> rows = evaluate(smooth, (torch.rand(3, 1, 2, 2), torch.tensor([0, 1, 0])), attack="pgd")
+    >>> len(rows)  # 3 images, clean and attacked
+    6
+    """
+    if not isinstance(classifier, SmoothedClassifier):
+        classifier = SmoothedClassifier(classifier, samples=1)
+    images, labels = (data.images, data.labels) if isinstance(data, ImageData) else data
+    work = _Evaluation(
+        classifier=classifier,
+        target=classifier.model if target is None else target,
+        images=images,
+        labels=labels,
+        attacks=_attacks(attack),
+        ball=ball,
+        rules={name: rule_of(name) for name in rules} if rules else _own_rule(classifier),
+        samples=sorted(set(samples or [classifier.samples])),
+        seed=seed,
+        describe=dict(describe or {}),
+    )
+    work.check()
+    return work.run(Store(out), progress)
+
+
+@dataclass
+class _Evaluation:
+    classifier: SmoothedClassifier
+    target: nn.Module
+    images: Images
+    labels: Labels
+    attacks: dict[str, Attack | None]
+    ball: Ball
+    rules: dict[str, Rule]
+    samples: list[int]
+    seed: int
+    describe: dict[str, Any] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Refuse bad input before any work starts."""
+        check_images(self.images)
+        check_labels(self.labels, self.images)
+        if self.samples[0] < 1:
+            raise InputError(f"samples must be at least 1, not {self.samples[0]}")
+        for model in (self.classifier.model, self.target):
+            check_eval(model)
+            check_labels(self.labels, self.images, _classes(model, self.images[:1]))
+
+    def run(self, store: Store, progress: bool) -> Rows:
+        """Do every unit of work that ``store`` lacks: an attack on one batch of images."""
+        digest = self._digest()
+        batches = range(0, len(self.images), CRAFTED)
+        units = {f"{name}-{at:06d}-{digest}": (name, at) for name in self.attacks for at in batches}
+        with _bar(progress) as bar:
+            task = bar.add_task("evaluating", total=len(units) * self.samples[-1])
+            for unit, (name, at) in units.items():
+                bar.update(task, description=f"{name}, images from {at} on")
+                if store.has(unit):
+                    bar.advance(task, self.samples[-1])
+                else:
+                    store.write(unit, self._rows(name, at, partial(bar.advance, task)))
+        return store.read(list(units))
+
+    def _rows(self, name: str, at: int, advance: Callable[[], None]) -> Rows:
+        batch = slice(at, at + CRAFTED)
+        images, labels = self.images[batch], self.labels[batch]
+        moved = self._craft(name, at, images, labels)
+        radius = 0.0 if name == CLEAN else self.ball.radius
+        about_image = {
+            "image": list(range(at, at + len(images))),
+            "label": labels.tolist(),
+            "distance": self.ball.distance(moved, images).tolist(),
+        }
+        setting = self.describe | {"seed": self.seed, "attack": name, "radius": radius}
+        tables = [
+            _table(about_image, setting | {"rule": rule, "samples": samples}, verdict, share, labels)
+            for rule, samples, verdict, share in self._vote(moved, advance)
+        ]
+        return pa.concat_tables(tables)
+
+    def _craft(self, name: str, at: int, images: Images, labels: Labels) -> Images:
+        attack = self.attacks[name]
+        if attack is None:
+            return images
+        generator = stream(self.seed, "attack", name, at)
+        with parameters_frozen(self.target):
+            return attack(self.target, images, labels, self.ball, generator=generator).detach()
+
+    def _vote(
+        self, images: Images, advance: Callable[[], None]
+    ) -> list[tuple[str, int, Tensor, Tensor]]:
+        """Return (rule, samples, verdicts, share of passes that put the verdict first)."""
+        tallies = {name: Tally(rule) for name, rule in self.rules.items()}
+        firsts = Tally("prediction")
+        found = []
+        smooth = self.classifier
+        key = derive_seed(self.seed, "verdict")
+        run = passes(
+            smooth.model,
+            images,
+            self.samples[-1],
+            key,
+            tile=smooth.tile,
+            per_image=smooth.per_image,
+        )
+        for s, logits in enumerate(run, start=1):
+            for tally in (firsts, *tallies.values()):
+                tally.add(logits)
+            for name, tally in tallies.items() if s in self.samples else ():
+                verdict = tally.scores().argmax(1)
+                share = torch.as_tensor(firsts.sums).gather(1, verdict[:, None]).squeeze(1) / s
+                found.append((name, s, verdict, share))
+            advance()
+        return found
+
+    def _digest(self) -> str:
+        """Name everything the rows depend on, so that a folder never mixes two experiments."""
+        attacks = {name: _spelt(attack) for name, attack in self.attacks.items()}
+        said = (attacks, self.ball, list(self.rules), self.samples, self.seed, self.describe)
+        digest = hashlib.sha256(repr(said).encode())
+        for model in (self.classifier, self.target):
+            digest.update(repr(model).encode())
+            for name, tensor in model.state_dict().items():
+                digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+        for tensor in (self.images, self.labels):
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:12]
+
+
+def _table(
+    about_image: dict[str, Any],
+    setting: dict[str, Any],
+    verdict: Tensor,
+    share: Tensor,
+    labels: Labels,
+) -> Rows:
+    columns = {name: [value] * len(labels) for name, value in setting.items()}
+    found = {
+        "predicted": verdict.tolist(),
+        "correct": (verdict == labels).tolist(),
+        "share": share.tolist(),
+    }
+    return pa.table(about_image | columns | found)
+
+
+def _own_rule(classifier: SmoothedClassifier) -> dict[str, Rule]:
+    return {classifier.rule_name: classifier.rule}
+
+
+def _attacks(attack: Attacks) -> dict[str, Attack | None]:
+    if attack is None:
+        return {CLEAN: None}
+    if isinstance(attack, str):
+        return {CLEAN: None, attack: choose("attack", ATTACKS, attack)}
+    if isinstance(attack, Mapping):
+        return {CLEAN: None, **attack}
+    return {CLEAN: None, getattr(attack, "__name__", "attack"): attack}
+
+
+def _spelt(attack: Attack | None) -> str:
+    """Spell an attack without its address in memory."""
+    if isinstance(attack, partial):
+        return f"{_spelt(attack.func)}{attack.args}{sorted(attack.keywords.items())}"
+    return getattr(attack, "__qualname__", type(attack).__qualname__)
+
+
+def _classes(model: nn.Module, image: Images) -> int:
+    try:
+        with torch.no_grad():
+            logits = model(image)
+    except RuntimeError as error:
+        raise InputError(
+            f"the model does not take images of shape {tuple(image.shape[1:])}: {error}"
+        ) from error
+    if logits.ndim != 2:
+        raise InputError(f"the model must return (N, K) logits, not {tuple(logits.shape)}")
+    return logits.shape[1]
+
+
+def _bar(shown: bool) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    return Progress(*columns, TimeRemainingColumn(), disable=not shown, transient=True)

@@ -1,0 +1,170 @@
+"""Networks: the CIFAR ResNets, a small net for digits, and normalisation as a first layer."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from smoothinfer.errors import InputError
+from smoothinfer.types import Images, Logits
+
+
+class Normalize(nn.Module):
+    """(images - mean) / std per channel, inside the model, so that all outside is in [0, 1].
+
+    Args:
+        mean: one value per channel, in pixel units.
+        std: one positive value per channel, in pixel units.
+
+    Raises:
+        InputError: the lengths differ, a std is not positive, or an image has other channels.
+
+    >>> Normalize([0.5], [0.25])(torch.ones(1, 1, 1, 1)).item()
+    2.0
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        if len(mean) != len(std) or not all(value > 0 for value in std):
+            raise InputError(f"mean {mean} and std {std} must have equal length and std > 0")
+        self.register_buffer("mean", torch.tensor(list(mean), dtype=torch.float32).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(list(std), dtype=torch.float32).view(1, -1, 1, 1))
+
+    def forward(self, images: Images) -> Tensor:
+        if images.shape[1] != self.mean.shape[1]:
+            raise InputError(
+                f"images have {images.shape[1]} channels, but the model takes {self.mean.shape[1]}"
+            )
+        return (images - self.mean) / self.std
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut (1x1 convolution where the shape changes)."""
+
+    def __init__(self, inside: int, outside: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inside, outside, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outside)
+        self.conv2 = nn.Conv2d(outside, outside, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outside)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or inside != outside:
+            self.shortcut.append(nn.Conv2d(inside, outside, 1, stride, bias=False))
+            self.shortcut.append(nn.BatchNorm2d(outside))
+
+    def forward(self, features: Tensor) -> Tensor:
+        inner = F.relu(self.bn1(self.conv1(features)), inplace=True)
+        return F.relu(self.bn2(self.conv2(inner)) + self.shortcut(features), inplace=True)
+
+
+class ResNet(nn.Module):
+    """The CIFAR residual network of He et al. with ``6 * blocks + 2`` layers.
+
+    Args:
+        blocks: basic blocks in each of the three stages (3 gives ResNet-20).
+        classes: number of classes K.
+        channels: channels of an image.
+        width: channels of the first stage; the others have two and four times as many.
+
+    Source: He, Zhang, Ren, Sun, *Deep Residual Learning for Image Recognition*, 2015,
+    arXiv 1512.03385, section 4.2; shortcuts are 1x1 convolutions, as in Nemcovsky et al.
+
+    >>> sum(p.numel() for p in ResNet(blocks=3).parameters())
+    272474
+    """
+
+    def __init__(self, blocks: int = 3, classes: int = 10, channels: int = 3, width: int = 16) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        widths = [width, width, 2 * width, 4 * width]
+        self.stages = nn.Sequential(
+            *(_stage(widths[i], widths[i + 1], 1 if i == 0 else 2, blocks) for i in range(3))
+        )
+        self.linear = nn.Linear(widths[-1], classes)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(layer.weight)
+
+    def forward(self, images: Images) -> Logits:
+        features = F.relu(self.bn1(self.conv1(images)), inplace=True)
+        features = self.stages(features)
+        return self.linear(features.mean((2, 3)))
+
+
+def _stage(inside: int, outside: int, stride: int, blocks: int) -> nn.Sequential:
+    first = BasicBlock(inside, outside, stride)
+    return nn.Sequential(first, *(BasicBlock(outside, outside, 1) for _ in range(blocks - 1)))
+
+
+def resnet20(classes: int = 10, channels: int = 3, width: int = 16) -> ResNet:
+    """Return the 20-layer CIFAR ResNet, 272,474 parameters for 10 classes."""
+    return ResNet(3, classes, channels, width)
+
+
+def resnet32(classes: int = 10, channels: int = 3, width: int = 16) -> ResNet:
+    """Return the 32-layer CIFAR ResNet."""
+    return ResNet(5, classes, channels, width)
+
+
+def resnet56(classes: int = 10, channels: int = 3, width: int = 16) -> ResNet:
+    """Return the 56-layer CIFAR ResNet."""
+    return ResNet(9, classes, channels, width)
+
+
+def smallnet(classes: int = 10, channels: int = 1, width: int = 16) -> nn.Sequential:
+    """Return a net of three convolutions for images of about 8x8 pixels, such as the digits."""
+
+    def block(inside: int, outside: int) -> list[nn.Module]:
+        conv = nn.Conv2d(inside, outside, 3, padding=1, bias=False)
+        return [conv, nn.BatchNorm2d(outside), nn.ReLU(inplace=True)]
+
+    return nn.Sequential(
+        *block(channels, width),
+        *block(width, 2 * width),
+        nn.MaxPool2d(2),
+        *block(2 * width, 4 * width),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4 * width, classes),
+    )
+
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "resnet20": resnet20,
+    "resnet32": resnet32,
+    "resnet56": resnet56,
+    "smallnet": smallnet,
+}
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Run in eval mode (batch statistics fixed), then restore every submodule's own mode."""
+    training = [part for part in model.modules() if part.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
+@contextlib.contextmanager
+def parameters_frozen(model: nn.Module) -> Iterator[None]:
+    """Ask for no parameter gradients inside: an attack needs the image's alone."""
+    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in wanted:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in wanted:
+            parameter.requires_grad_(True)

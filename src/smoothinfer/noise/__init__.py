@@ -1,0 +1,29 @@
+"""Floor 2: what is random, and where it enters a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from smoothinfer.noise.additive import Gaussian, Laplace, Uniform
+from smoothinfer.noise.base import Noise
+from smoothinfer.noise.learned import CNI, PNI
+from smoothinfer.noise.noisy_model import NoisyModel
+
+NOISES: dict[str, Callable[..., Noise]] = {
+    "gaussian": Gaussian,
+    "uniform": Uniform,
+    "laplace": Laplace,
+    "pni": PNI,
+    "cni": CNI,
+}
+
+__all__ = [
+    "CNI",
+    "NOISES",
+    "PNI",
+    "Gaussian",
+    "Laplace",
+    "Noise",
+    "NoisyModel",
+    "Uniform",
+]

@@ -1,0 +1,63 @@
+"""What every noise is: a module that takes a clean tensor and gives a noisy one."""
+
+from __future__ import annotations
+
+import copy
+from typing import Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+Place = Literal["inputs", "weights", "activations"]
+
+
+class Noise(nn.Module):
+    """A distribution of noisy tensors around a clean one; subclasses write `forward`.
+
+    Learned noises hold parameters that depend on the tensor they disturb: `fit` makes a copy
+    sized for it. The template itself holds no parameters, so one template serves all layers.
+    """
+
+    place: Place = "inputs"
+
+    def fit(self, shape: torch.Size, place: Place, layer: nn.Module | None = None) -> Noise:
+        """Return a copy for tensors of ``shape``, put at ``place`` of ``layer``.
+
+        Args:
+            shape: of the weight, or of one batch at ``inputs`` and ``activations`` (N first).
+            place: where the noise enters.
+            layer: the layer that owns the tensor.
+        """
+        del layer
+        return self._copy(place)
+
+    def _copy(self, place: Place) -> Self:
+        twin = copy.deepcopy(self)
+        twin.place = place
+        return twin
+
+    def forward(
+        self, clean: Tensor, generator: torch.Generator | None = None, shared: bool = False
+    ) -> Tensor:
+        """Return a noisy copy of ``clean``.
+
+        Args:
+            clean: a weight of any shape, or a batch with the image as the first axis.
+            generator: where the random numbers come from; the global one by default.
+            shared: draw one realisation for all images of the batch.
+        """
+        raise NotImplementedError
+
+
+def drawn_shape(clean: Tensor, shared: bool) -> torch.Size:
+    """Return the shape to draw: that of ``clean``, or of one image for all of them."""
+    return torch.Size((1, *clean.shape[1:])) if shared else clean.shape
+
+
+def standard_normal(
+    clean: Tensor, generator: torch.Generator | None, shared: bool = False
+) -> Tensor:
+    """Draw N(0, 1) in the shape, type and on the device of ``clean``."""
+    return torch.randn(
+        drawn_shape(clean, shared), generator=generator, device=clean.device, dtype=clean.dtype
+    )

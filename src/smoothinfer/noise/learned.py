@@ -1,0 +1,149 @@
+"""Noise whose strength is learned with the network: PNI (white) and CNI (coloured)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from smoothinfer.errors import InputError, choose
+from smoothinfer.noise.base import Noise, Place, standard_normal
+
+_GRANULARITY: dict[str, Callable[[torch.Size], tuple[int, ...]]] = {
+    "layer": lambda shape: (1,),
+    "channel": lambda shape: (shape[0], *[1] * (len(shape) - 1)),
+    "element": tuple,
+}
+
+
+class PNI(Noise):
+    """Parametric noise injection: v + alpha * eta with eta ~ N(0, std(v)^2), alpha learned.
+
+    std is over the whole tensor and carries no gradient. At activations and inputs it is that
+    of the whole batch in training mode; in eval mode it is each image's own, so that a verdict
+    never depends on the other images of its batch (there the authors use the batch's).
+
+    Args:
+        granularity: one alpha per ``"layer"``, per output ``"channel"``, or per ``"element"``.
+        alpha: its initial value.
+
+    Raises:
+        InputError: ``granularity`` is unknown.
+
+    Source: He, Rakin, Fan, *Parametric Noise Injection*, CVPR 2019, arXiv 1811.09310.
+
+    >>> noise = PNI("channel").fit(torch.Size((16, 3, 3, 3)), "weights")
+    >>> tuple(noise.alpha.shape)
+    (16, 1, 1, 1)
+    """
+
+    alpha: Tensor
+
+    def __init__(self, granularity: str = "layer", alpha: float = 0.25) -> None:
+        super().__init__()
+        self._shape_of = choose("granularity", _GRANULARITY, granularity)
+        self.granularity, self.initial = granularity, float(alpha)
+
+    def fit(self, shape: torch.Size, place: Place, layer: nn.Module | None = None) -> Noise:
+        twin = self._copy(place)
+        sized = self._shape_of(shape if place == "weights" else shape[1:])
+        twin.alpha = nn.Parameter(torch.full(sized, self.initial))
+        return twin
+
+    def forward(
+        self, clean: Tensor, generator: torch.Generator | None = None, shared: bool = False
+    ) -> Tensor:
+        spread = _spread(self, clean.detach())
+        return clean + self.alpha * spread * standard_normal(clean, generator, shared)
+
+    def strength(self, clean: Tensor) -> float:
+        """Return the mean noise standard deviation in multiples of std(clean)."""
+        del clean
+        return float(self.alpha.detach().abs().mean())
+
+    def extra_repr(self) -> str:
+        return f"granularity={self.granularity}, alpha={self.initial:g}"
+
+
+class CNI(Noise):
+    """Coloured noise injection: v + sqrt(|s d|) * e1 + V e2, everything but s learned.
+
+    The covariance is diag(|s d|) + V V^T with s = std(v), through which gradients flow,
+    d one value per entry (n of them), V an (n, rank) factor, e1 ~ N(0, I_n), e2 ~ N(0, I_rank).
+    At activations one vector serves the whole batch, as in the authors' code; s is the batch's
+    in training mode and each image's own in eval mode (see `PNI`).
+
+    Args:
+        rank: columns of V; 0 gives white noise of variance |s d|.
+        diagonal: initial d.
+        factor: initial entries of V.
+        linear: what linear layers get instead: by default element-wise `PNI`, as in the
+            authors' networks; ``None`` gives them CNI too.
+
+    Raises:
+        InputError: ``rank`` is negative.
+
+    Source: Nemcovsky et al. 2019, arXiv 1911.07198, section 3; Zheltonozhskii et al. 2020.
+
+    >>> noise = CNI(rank=5).fit(torch.Size((16, 3, 3, 3)), "weights")
+    >>> sum(p.numel() for p in noise.parameters()) == 6 * 16 * 3 * 3 * 3
+    True
+    """
+
+    diagonal: Tensor
+    factor: Tensor
+
+    def __init__(
+        self,
+        rank: int = 5,
+        diagonal: float = 0.25**2,
+        factor: float = 0.01,
+        linear: Noise | None | str = "pni",
+    ) -> None:
+        super().__init__()
+        if rank < 0:
+            raise InputError(f"rank must not be negative, not {rank}")
+        self.rank, self.initial = rank, (float(diagonal), float(factor))
+        # Kept outside the module tree: a template is not a part of what it makes.
+        self.__dict__["linear"] = PNI("element") if linear == "pni" else linear
+
+    def fit(self, shape: torch.Size, place: Place, layer: nn.Module | None = None) -> Noise:
+        linear = self.__dict__["linear"]
+        if linear is not None and isinstance(layer, nn.Linear):
+            return linear.fit(shape, place, layer)
+        twin = self._copy(place)
+        entries = shape if place == "weights" else shape[1:]
+        twin.diagonal = nn.Parameter(torch.full(entries, self.initial[0]))
+        twin.factor = nn.Parameter(torch.full((entries.numel(), self.rank), self.initial[1]))
+        return twin
+
+    def forward(
+        self, clean: Tensor, generator: torch.Generator | None = None, shared: bool = False
+    ) -> Tensor:
+        batched = self.place != "weights"
+        e1 = standard_normal(clean, generator, shared=batched)
+        # The 1e-8 keeps the root's gradient finite where d passes through zero.
+        noise = (_spread(self, clean) * self.diagonal).abs().add(1e-8).sqrt() * e1
+        if self.rank:
+            e2 = torch.randn(self.rank, generator=generator, device=clean.device)
+            noise = noise + (self.factor @ e2.to(clean.dtype)).view(self.diagonal.shape)
+        return clean + noise
+
+    def strength(self, clean: Tensor) -> float:
+        """Return the root-mean-square noise standard deviation in multiples of std(clean)."""
+        spread = clean.detach().std()
+        white = (spread * self.diagonal.detach()).abs().mean()
+        coloured = self.factor.detach().square().sum(1).mean() if self.rank else 0.0
+        return float((white + coloured).sqrt() / spread)
+
+    def extra_repr(self) -> str:
+        return f"rank={self.rank}, diagonal={self.initial[0]:g}, factor={self.initial[1]:g}"
+
+
+def _spread(noise: Noise, clean: Tensor) -> Tensor:
+    """std over the whole tensor; in eval mode at activations over each image alone."""
+    if noise.place == "weights" or noise.training:
+        return clean.std()
+    each = clean.flatten(1).std(1)
+    return each.view(-1, *[1] * (clean.ndim - 1))

@@ -1,0 +1,217 @@
+"""`NoisyModel`: noise at the inputs, weights and activations of any module."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import fnmatch
+from collections.abc import Callable, Iterator, Mapping
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from smoothinfer.errors import InputError, unknown
+from smoothinfer.models import Normalize
+from smoothinfer.noise.additive import Additive
+from smoothinfer.noise.base import Noise
+from smoothinfer.noise.member import Member
+from smoothinfer.types import Images, Logits
+
+Where = Noise | Mapping[str, Noise] | None
+_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+_SIDES = ("output", "input")
+
+
+class NoisyModel(nn.Module):
+    """A network under noise: logits of ``module`` with its inputs, weights, activations disturbed.
+
+    Noise is drawn afresh at every call, in training and in eval mode alike. The wrapped module
+    is used as it is, not copied; learned noise becomes ordinary parameters of this one.
+
+    Args:
+        module: any module from (N, C, H, W) pixels in [0, 1] to (N, K) logits.
+        inputs: noise on the images.
+        weights: noise on the weights of convolutions and linear layers; or a mapping from a
+            pattern of layer names (``"stages.*.conv1"``) to a noise, the first match counts.
+        activations: the same for what these layers put out (or take in).
+        side: ``"output"`` or ``"input"`` of the layers that ``activations`` names.
+        shape: (C, H, W) of an image; needed only to size noise at inputs and activations.
+
+    Raises:
+        InputError: a pattern matches no layer, no layer can carry noise, or noise in
+            normalised units meets a module without a `Normalize` layer.
+
+    Source: Nemcovsky et al. 2019, arXiv 1911.07198, section 3.
+
+    >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    >>> from smoothinfer.noise import CNI, Gaussian
+    >>> noisy = NoisyModel(net, inputs=Gaussian(0.1), weights=CNI(rank=1)).eval()
+    >>> image = torch.rand(1, 1, 2, 2)
+    >>> bool((noisy(image) == noisy(image)).all())
+    False
+    >>> member = noisy.member(seed=0, s=3)
+    >>> bool((member(image) == member(image)).all())
+    True
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        inputs: Noise | None = None,
+        weights: Where = None,
+        activations: Where = None,
+        *,
+        side: str = "output",
+        shape: tuple[int, int, int] | None = None,
+    ) -> None:
+        super().__init__()
+        if side not in _SIDES:
+            raise unknown("side", side, _SIDES)
+        self.module, self.side, self.shape = module, side, shape
+        self.inputs: Noise | None = self._fit_inputs(inputs)
+        self.weight_noises = nn.ModuleDict()
+        self._weight_keys: dict[str, str] = {}  # a ModuleDict's keys may hold no dots
+        for name, noise in _assign(module, weights).items():
+            layer = module.get_submodule(name)
+            key = f"{name}.weight".lstrip(".")
+            self._weight_keys[key] = key.replace(".", "-")
+            self.weight_noises[key.replace(".", "-")] = noise.fit(layer.weight.shape, "weights", layer)  # type: ignore[union-attr,arg-type]
+        self.activation_noises = nn.ModuleDict()
+        self._activation_layers: dict[str, str] = {}
+        if activations is not None:
+            self._fit_activations(_assign(module, activations))
+
+    def _fit_inputs(self, noise: Noise | None) -> Noise | None:
+        if noise is None:
+            return None
+        fitted = noise.fit(torch.Size((1, *(self.shape or (1, 1, 1)))), "inputs")
+        if any(p.numel() > 1 for p in fitted.parameters()) and self.shape is None:
+            raise InputError("this input noise has a parameter per entry: give shape=(C, H, W)")
+        if isinstance(fitted, Additive) and fitted.units == "normalised":
+            layers = [part for part in self.module.modules() if isinstance(part, Normalize)]
+            if not layers:
+                raise InputError(
+                    "noise in normalised units needs a smoothinfer.Normalize layer in the "
+                    "module; add one or use units='pixel'"
+                )
+            fitted.in_units_of(layers[0].std)
+        return fitted
+
+    def _fit_activations(self, noises: dict[str, Noise]) -> None:
+        shapes = self._activation_shapes(noises)
+        for name, noise in noises.items():
+            key = name.replace(".", "-")
+            self._activation_layers[name] = key
+            layer = self.module.get_submodule(name)
+            self.activation_noises[key] = noise.fit(shapes[name], "activations", layer)
+
+    def _activation_shapes(self, noises: dict[str, Noise]) -> dict[str, torch.Size]:
+        if self.shape is None:
+            raise InputError("activation noise needs the image's shape=(C, H, W) to size itself")
+        shapes: dict[str, torch.Size] = {}
+
+        def recorder(name: str) -> Callable[[Tensor], Tensor]:
+            def record(tensor: Tensor) -> Tensor:
+                shapes[name] = tensor.shape
+                return tensor
+
+            return record
+
+        like = next(iter(self.module.parameters()))
+        probe = copy.deepcopy(self.module).eval()  # a probe must not touch batch statistics
+        with torch.no_grad(), _on_activations(probe, {n: recorder(n) for n in noises}, self.side):
+            probe(torch.zeros(1, *self.shape, device=like.device))
+        return shapes
+
+    def noisy_weights(self, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """Draw every noisy weight once: ``{parameter name of module: noisy tensor}``."""
+        return {
+            name: self.weight_noises[key](self.module.get_parameter(name), generator)
+            for name, key in self._weight_keys.items()
+        }
+
+    def forward(self, images: Images, generator: torch.Generator | None = None) -> Logits:
+        """Return logits (N, K) under fresh noise.
+
+        Args:
+            images: (N, C, H, W), pixels in [0, 1] (not checked here: an attack may step out).
+            generator: source of the noise; the global generator by default.
+        """
+        noisy = images if self.inputs is None else self.inputs(images, generator)
+        return self.run(noisy, self.noisy_weights(generator), generator)
+
+    def run(
+        self,
+        images: Images,
+        weights: Mapping[str, Tensor],
+        generator: torch.Generator | None = None,
+        shared: bool = False,
+    ) -> Logits:
+        """Run ``module`` with ``weights`` in place of its own, and noise on its activations."""
+
+        def disturb(noise: nn.Module) -> Callable[[Tensor], Tensor]:
+            return lambda clean: noise(clean, generator, shared)
+
+        changes = {
+            name: disturb(self.activation_noises[key])
+            for name, key in self._activation_layers.items()
+        }
+        with _on_activations(self.module, changes, self.side):
+            return functional_call(self.module, dict(weights), (images,))
+
+    def member(self, seed: int, s: int, per_image: bool = False) -> nn.Module:
+        """Return pass ``s`` of the ensemble ``seed``: a deterministic network (see `Member`)."""
+        return Member(self, seed, s, per_image)
+
+    def with_inputs(self, inputs: Noise | None) -> Self:
+        """Return a model that shares everything with this one but its input noise."""
+        twin = copy.copy(self)
+        twin._modules = dict(self._modules)
+        twin.inputs = twin._fit_inputs(inputs)
+        return twin
+
+    def strengths(self) -> dict[str, float]:
+        """Return the noise of each weight, relative to the weight's own standard deviation."""
+        return {
+            name: self.weight_noises[key].strength(self.module.get_parameter(name))  # type: ignore[operator]
+            for name, key in self._weight_keys.items()
+            if hasattr(self.weight_noises[key], "strength")
+        }
+
+
+def _assign(module: nn.Module, where: Where) -> dict[str, Noise]:
+    """Return ``{layer name: noise template}`` for the layers that ``where`` names."""
+    if where is None:
+        return {}
+    patterns = {"*": where} if isinstance(where, Noise) else dict(where)
+    layers = [name for name, part in module.named_modules() if isinstance(part, _LAYERS)]
+    if not layers:
+        raise InputError("the module has no convolution or linear layer to carry noise")
+    for pattern in patterns:
+        if not fnmatch.filter(layers, pattern):
+            raise unknown("layer pattern", pattern, layers)
+    chosen: dict[str, Noise] = {}
+    for name in layers:
+        hits = [noise for pattern, noise in patterns.items() if fnmatch.fnmatch(name, pattern)]
+        if hits:
+            chosen[name] = hits[0]
+    return chosen
+
+
+@contextlib.contextmanager
+def _on_activations(
+    module: nn.Module, changes: Mapping[str, Callable[[Tensor], Tensor]], side: str
+) -> Iterator[None]:
+    """Pass the activations of the named layers through ``changes``, for one call."""
+    with contextlib.ExitStack() as stack:
+        for name, change in changes.items():
+            layer = module.get_submodule(name)
+            handle = (
+                layer.register_forward_hook(lambda _, __, out, change=change: change(out))
+                if side == "output"
+                else layer.register_forward_pre_hook(lambda _, args, change=change: (change(args[0]),))
+            )
+            stack.callback(handle.remove)
+        yield

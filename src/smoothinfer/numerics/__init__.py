@@ -1,0 +1,1 @@
+"""Floor 1: mathematics that knows no model."""

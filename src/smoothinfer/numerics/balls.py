@@ -1,0 +1,114 @@
+"""The geometry of a threat: how far a pixel image may be moved, and which way is steepest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from smoothinfer.errors import InputError
+from smoothinfer.types import Images
+
+
+class Ball(Protocol):
+    """What an attack needs to know of a norm; ``radius`` is in pixel units."""
+
+    @property
+    def radius(self) -> float: ...
+
+    def random(self, images: Images, generator: torch.Generator | None = None) -> Images: ...
+
+    def ascend(self, gradient: Tensor) -> Tensor: ...
+
+    def project(self, moved: Images, images: Images) -> Images: ...
+
+    def distance(self, moved: Images, images: Images) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class _Radius:
+    radius: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.radius < float("inf"):
+            raise InputError(f"radius must be finite and not negative, not {self.radius}")
+
+
+@dataclass(frozen=True)
+class Linf(_Radius):
+    """All images with max |moved - image| <= radius, within [0, 1].
+
+    Args:
+        radius: in pixel units, e.g. ``8 / 255``.
+
+    >>> ball = Linf(0.1)
+    >>> ball.project(torch.full((1, 1, 1, 2), 0.9), torch.tensor([[[[0.5, 0.95]]]])).flatten().tolist()
+    [0.6000000238418579, 0.8999999761581421]
+    """
+
+    def random(self, images: Images, generator: torch.Generator | None = None) -> Images:
+        """Return a uniform point of the cube, clipped to [0, 1]."""
+        noise = torch.rand(images.shape, generator=generator, device=images.device)
+        return self.project(images + (2 * noise - 1).to(images.dtype) * self.radius, images)
+
+    def ascend(self, gradient: Tensor) -> Tensor:
+        """Return sign(gradient), the steepest direction of unit max-norm."""
+        return gradient.sign()
+
+    def project(self, moved: Images, images: Images) -> Images:
+        """Return the nearest point in the ball and in [0, 1]; NaN goes back to the image."""
+        step = torch.nan_to_num(moved - images, nan=0.0).clamp(-self.radius, self.radius)
+        return (images + step).clamp(0, 1)
+
+    def distance(self, moved: Images, images: Images) -> Tensor:
+        """Return max |moved - images| of each image, (N,)."""
+        return (moved - images).abs().flatten(1).amax(1)
+
+
+@dataclass(frozen=True)
+class L2(_Radius):
+    """All images with sum (moved - image)^2 <= radius^2, within [0, 1].
+
+    Args:
+        radius: in pixel units over the whole image, e.g. ``0.5``.
+
+    >>> ball = L2(1.0)
+    >>> step = ball.ascend(torch.tensor([[[[3.0, 4.0]]]])).flatten()
+    >>> [round(float(v), 4) for v in step]
+    [0.6, 0.8]
+    """
+
+    def random(self, images: Images, generator: torch.Generator | None = None) -> Images:
+        """Return a uniform point of the Euclidean ball, clipped to [0, 1]."""
+        step = torch.randn(images.shape, generator=generator, device=images.device)
+        length = torch.rand(len(images), generator=generator, device=images.device)
+        length = length ** (1 / images[0].numel()) * self.radius
+        return self.project(images + self.ascend(step) * _per_image(length, images), images)
+
+    def ascend(self, gradient: Tensor) -> Tensor:
+        """Return gradient / ||gradient||, zero where the gradient is zero."""
+        return gradient / _per_image(_norm(gradient).clamp_min(1e-30), gradient)
+
+    def project(self, moved: Images, images: Images) -> Images:
+        """Shrink the step to the radius, then clip to [0, 1], which only shrinks it further."""
+        step = torch.nan_to_num(moved - images, nan=0.0)
+        factor = (self.radius / _norm(step).clamp_min(1e-30)).clamp_max(1)
+        return (images + step * _per_image(factor, images)).clamp(0, 1)
+
+    def distance(self, moved: Images, images: Images) -> Tensor:
+        """Return ||moved - images|| of each image, (N,)."""
+        return _norm(moved - images)
+
+
+def _norm(images: Images) -> Tensor:
+    return images.flatten(1).norm(dim=1)
+
+
+def _per_image(values: Tensor, images: Images) -> Tensor:
+    return values.reshape(-1, *[1] * (images.ndim - 1)).to(images.dtype)
+
+
+BALLS: dict[str, Callable[[float], Ball]] = {"linf": Linf, "l2": L2}

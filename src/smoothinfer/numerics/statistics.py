@@ -1,0 +1,55 @@
+"""Intervals for measured accuracies."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from scipy.stats import binomtest
+
+from smoothinfer.errors import InputError
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A share of images with its confidence interval; all three numbers are in [0, 1]."""
+
+    value: float
+    low: float
+    high: float
+    images: int
+
+    def as_dict(self) -> dict[str, float | int]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        """Per cent, with the half-width of the interval on each side.
+
+        >>> str(proportion(50, 100))
+        '50.0 [40.4, 59.6]'
+        """
+        return f"{100 * self.value:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+
+
+def proportion(successes: int, images: int, confidence: float = 0.95) -> Interval:
+    """Wilson's score interval of a share.
+
+    It covers chance in the choice of images. Verdicts of a smoothed classifier are tied
+    through its members, so repeat over seeds to cover chance in the noise.
+
+    Args:
+        successes: images that count, at most ``images``.
+        images: sample size, at least 1.
+        confidence: coverage, e.g. 0.95.
+
+    Raises:
+        InputError: there are no images, or more successes than images.
+
+    Source: Wilson 1927; `scipy.stats.binomtest`.
+
+    >>> proportion(9, 10).low < 0.9 < proportion(9, 10).high
+    True
+    """
+    if images < 1 or not 0 <= successes <= images:
+        raise InputError(f"cannot take a share of {successes} in {images} images")
+    low, high = binomtest(successes, images).proportion_ci(confidence, method="wilson")
+    return Interval(successes / images, float(low), float(high), images)

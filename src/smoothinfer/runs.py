@@ -1,0 +1,97 @@
+"""A training run: recipe and data in, a folder of checkpoints, cards and a log out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from smoothinfer.checkpoints import save_checkpoint, versions
+from smoothinfer.data import ImageData, hold_out
+from smoothinfer.errors import InputError
+from smoothinfer.files import write_json, write_whole
+from smoothinfer.models import evaluating
+from smoothinfer.noise import NoisyModel
+from smoothinfer.recipes import Normalisation, Recipe
+from smoothinfer.training.loop import Progressed, train
+from smoothinfer.training.losses import Craft, craft
+
+_BATCH = 128
+
+
+def train_run(recipe: Recipe, data: ImageData, out: str | Path) -> Progressed:
+    """Train ``recipe`` on ``data``; the same call resumes a run that was cut off.
+
+    ``out`` receives ``recipe.yaml`` (resolved), ``best.safetensors`` and ``last.safetensors``
+    with their cards, ``log.json`` (one entry per epoch) and ``state.pt`` (to resume).
+
+    Args:
+        recipe: what to train.
+        data: the training split; validation images are held out from it.
+        out: folder of the run.
+
+    Raises:
+        InputError: the folder holds a run of another recipe, or the recipe does not fit.
+    """
+    out = Path(out)
+    recipe = _measured(recipe, data)
+    model = recipe.build_model(data.shape, len(data.classes))
+    loss, settings = recipe.build_loss(), recipe.training()
+    rest, held = hold_out(data, recipe.validation.held_out, recipe.seed)
+    if len(held) == 0:
+        raise InputError("validation.held_out must be at least 1: the best epoch is chosen by it")
+    _claim(out, recipe, data)
+    about = {"name": data.name, "hash": data.hash, "images": len(rest), "held_out": len(held)}
+
+    def save(name: str, trained: nn.Module, row: dict[str, Any]) -> None:
+        path = out / f"{name}.safetensors"
+        more = {"data": about, "results": {"validation": row}}
+        save_checkpoint(path, trained, recipe, data.shape, data.classes, **more)
+
+    judge = partial(validate, data=held[: recipe.validation.images], attack=recipe.build_attack())
+    course = train(model, loss, rest, settings, out, judge, save, recipe.validation.score)
+    write_json(out / "log.json", {"epochs": course.epochs, "versions": versions(), "data": about})
+    return course
+
+
+def validate(model: nn.Module, data: ImageData, attack: Craft) -> dict[str, float]:
+    """Return the share of ``data`` that one noisy pass gets right, clean and attacked."""
+    device = next(model.parameters()).device
+    right = {"clean": 0, "attacked": 0}
+    for rows in torch.arange(len(data)).split(_BATCH):
+        part = data[rows]
+        images, labels = part.images.to(device), part.labels.to(device)
+        moved = craft(attack, model, images, labels)
+        with evaluating(model), torch.no_grad():
+            for name, seen in (("clean", images), ("attacked", moved)):
+                right[name] += int((model(seen).argmax(1) == labels).sum())
+    measured = {name: count / len(data) for name, count in right.items()}
+    if isinstance(model, NoisyModel) and (strengths := model.strengths()):
+        measured["noise"] = sum(strengths.values()) / len(strengths)
+    return measured
+
+
+def _measured(recipe: Recipe, data: ImageData) -> Recipe:
+    """Fill in the normalisation from the data where the recipe leaves it open."""
+    if recipe.normalise.mean is not None and recipe.normalise.std is not None:
+        return recipe
+    pixels = data.pixels.transpose(0, 1).flatten(1).double() / 255
+    mean = [round(value, 3) for value in pixels.mean(1).tolist()]
+    std = [max(round(value, 3), 1e-3) for value in pixels.std(1).tolist()]
+    return replace(recipe, normalise=Normalisation(mean, std))
+
+
+def _claim(out: Path, recipe: Recipe, data: ImageData) -> None:
+    """Write the resolved recipe, or make sure that the folder holds this very run."""
+    content = yaml.safe_dump(recipe.written() | {"data": data.hash}, sort_keys=False)
+    path = out / "recipe.yaml"
+    if path.exists() and path.read_text() != content:
+        raise InputError(
+            f"{out} holds a run of another recipe or other data (see {path}): choose another --out"
+        )
+    write_whole(path, lambda file: file.write(content.encode()))

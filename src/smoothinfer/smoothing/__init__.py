@@ -1,0 +1,16 @@
+"""Floor 3: many noisy passes, one answer."""
+
+from smoothinfer.smoothing.classifier import Prediction, SmoothedClassifier
+from smoothinfer.smoothing.passes import passes
+from smoothinfer.smoothing.voting import RULES, Rule, Tally, rank_rule, rule_of
+
+__all__ = [
+    "RULES",
+    "Prediction",
+    "Rule",
+    "SmoothedClassifier",
+    "Tally",
+    "passes",
+    "rank_rule",
+    "rule_of",
+]

@@ -1,0 +1,148 @@
+"""Voting rules: what each pass gives to each class, and how the sums become scores.
+
+A rule is additive over passes, so all rules and all sample counts 1..n come out of one run of
+n passes, in memory that does not grow with n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from smoothinfer.errors import InputError, choose
+from smoothinfer.types import Logits, Scores, Votes
+
+_FLOOR = 1e-20  # keeps the log of a class without votes finite: scores are safe as logits
+
+
+def log_share(mean: Votes) -> Scores:
+    """log of the mean vote, floored so that it stays finite."""
+    return mean.clamp_min(_FLOOR).log()
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How passes are counted: g(x) = argmax_y of scores((1/n) sum_i votes(f(x, noise_i)))_y.
+
+    Attributes:
+        votes: logits (N, K) of one pass -> what it gives to each class (N, K).
+        scores: mean votes (N, K) -> scores (N, K), increasing, safe as logits.
+        differentiable: whether gradients flow through ``votes``; where they do not,
+            `SmoothedClassifier` passes those of the soft vote straight through.
+    """
+
+    votes: Callable[[Logits], Votes]
+    scores: Callable[[Votes], Scores] = log_share
+    differentiable: bool = False
+
+
+def prediction(logits: Logits) -> Votes:
+    """1 for the class on top, 0 otherwise; a tie goes to the lowest class. Equation (9).
+
+    >>> prediction(torch.tensor([[1.0, 5.0, 5.0]])).tolist()
+    [[0.0, 1.0, 0.0]]
+    """
+    return F.one_hot(logits.argmax(1), logits.shape[1]).to(logits.dtype)
+
+
+def by_rank(logits: Logits, weights: Sequence[float] | None = None) -> Votes:
+    """``weights[r]`` for the class of rank r (0 is the best), 2^-r by default. Equation (11).
+
+    Classes beyond the last weight get nothing, so ``weights=(1, C)`` is equation (12).
+
+    >>> by_rank(torch.tensor([[1.0, 5.0, 3.0]])).tolist()
+    [[0.25, 1.0, 0.5]]
+    """
+    classes = logits.shape[1]
+    given = [2.0**-rank for rank in range(classes)] if weights is None else list(weights)[:classes]
+    padded = torch.tensor(given + [0.0] * (classes - len(given)), dtype=logits.dtype)
+    order = logits.argsort(dim=1, descending=True, stable=True)  # column r: the class of rank r
+    return torch.zeros_like(logits).scatter(1, order, padded.to(logits.device).expand_as(order))
+
+
+def soft(logits: Logits) -> Votes:
+    """softmax(logits), so that the smoothed score is the mean probability. Equation (13).
+
+    >>> soft(torch.zeros(1, 4)).tolist()
+    [[0.25, 0.25, 0.25, 0.25]]
+    """
+    return logits.softmax(1)
+
+
+def logits_themselves(logits: Logits) -> Votes:
+    """The logits, so that scores are their mean: what the authors' code calls soft."""
+    return logits
+
+
+def _identity(mean: Votes) -> Scores:
+    return mean
+
+
+RULES: dict[str, Rule] = {
+    "prediction": Rule(prediction),
+    "weighted": Rule(by_rank),
+    "top_two": Rule(partial(by_rank, weights=(1.0, 0.5))),
+    "soft": Rule(soft, differentiable=True),
+    "logits": Rule(logits_themselves, _identity, differentiable=True),
+}
+
+
+def rank_rule(weights: Sequence[float]) -> Rule:
+    """Return the rule that gives ``weights[r]`` to the class of rank r, for any weights.
+
+    Raises:
+        InputError: no weight, or one that is negative, or all zero.
+
+    >>> rank_rule((1, 0.3)).votes(torch.tensor([[1.0, 5.0, 3.0]])).tolist()
+    [[0.0, 1.0, 0.30000001192092896]]
+    """
+    if not weights or min(weights) < 0 or max(weights) == 0:
+        raise InputError(f"rank weights must be non-negative and not all zero, not {weights}")
+    return Rule(partial(by_rank, weights=tuple(float(weight) for weight in weights)))
+
+
+def rule_of(rule: str | Rule) -> Rule:
+    """Return a rule by name; ``"ranks:1,0.3"`` gives weight 1 to the best, 0.3 to the second.
+
+    >>> rule_of("soft") is RULES["soft"]
+    True
+    """
+    if isinstance(rule, Rule):
+        return rule
+    if rule.startswith("ranks:"):
+        try:
+            return rank_rule([float(weight) for weight in rule.removeprefix("ranks:").split(",")])
+        except ValueError as error:
+            raise InputError(f"rule {rule!r}: write weights as in 'ranks:1,0.3' ({error})") from None
+    return choose("rule", RULES, rule)
+
+
+class Tally:
+    """Running sums of the votes of a rule; `scores` can be read after any pass.
+
+    >>> tally = Tally("prediction")
+    >>> tally.add(torch.tensor([[0.0, 1.0]]))
+    >>> tally.scores().argmax(1).tolist()
+    [1]
+    """
+
+    def __init__(self, rule: str | Rule) -> None:
+        self.rule = rule_of(rule)
+        self.passes = 0
+        self.sums: Tensor | float = 0.0
+
+    def add(self, logits: Logits) -> None:
+        """Count one pass; sums are kept in float64, where their order does not matter."""
+        self.sums = self.sums + self.rule.votes(logits.float()).double()
+        self.passes += 1
+
+    def scores(self) -> Scores:
+        """Return the scores (N, K) after the passes counted so far."""
+        if not isinstance(self.sums, Tensor):
+            raise InputError("no pass has been counted yet")
+        return self.rule.scores(self.sums / self.passes).float()

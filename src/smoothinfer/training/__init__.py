@@ -1,0 +1,1 @@
+"""Floor 5: losses, schedules and one loop."""
