@@ -32,22 +32,28 @@ def load(model: str | Path, which: str = "best") -> nn.Module:
     Raises:
         InputError: nothing is found under that name, or weights, hash and card do not agree.
     """
-    path = Path(model)
-    if path.is_dir():
-        found = path / f"{which}.safetensors"
-        if not found.exists():
-            raise InputError(f"the run folder {path} has no {found.name} yet")
-        return load_checkpoint(found)
-    if path.suffix == ".safetensors":
+    path = find_checkpoint(model, which)
+    if path is not None:
         return load_checkpoint(path)
-    if str(model) in models():
-        return load_checkpoint(shipped("checkpoints", f"{model}.safetensors"))
     if ":" in str(model):
         return _from_factory(str(model))
     raise InputError(
         f"no model {str(model)!r}: give a run folder, a .safetensors file, package.module:factory, "
         f"or a shipped name ({', '.join(models()) or 'none is shipped'})"
     )
+
+
+def find_checkpoint(model: str | Path, which: str = "best") -> Path | None:
+    """Return the checkpoint file that ``model`` names, or ``None`` if it names none."""
+    path = Path(model)
+    if path.is_dir():
+        found = path / f"{which}.safetensors"
+        if not found.exists():
+            raise InputError(f"the run folder {path} has no {found.name} yet")
+        return found
+    if path.suffix == ".safetensors":
+        return path
+    return shipped("checkpoints", f"{model}.safetensors") if str(model) in models() else None
 
 
 def models() -> list[str]:

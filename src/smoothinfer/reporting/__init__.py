@@ -1,0 +1,1 @@
+"""Floor 7: tables and pictures, drawn from rows alone."""

@@ -1,0 +1,208 @@
+"""The command line: ``smoothinfer demo | train | evaluate | models``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+
+from smoothinfer.attacks import ATTACKS
+from smoothinfer.checkpoints import find_checkpoint, load, models, read_card, shipped
+from smoothinfer.components import Component, number
+from smoothinfer.data import DATASETS, ImageData, hold_out, load_data
+from smoothinfer.demo import demo
+from smoothinfer.errors import InputError
+from smoothinfer.measure import measure
+from smoothinfer.numerics.balls import BALLS
+from smoothinfer.numerics.precision import keep_heap_warm
+from smoothinfer.recipes import load_recipe, recipe_from
+from smoothinfer.runs import train_run
+from smoothinfer.smoothing.voting import RULES
+
+DATA_HELP = (
+    f"a data set: {', '.join(DATASETS)}; a .npz file with x_train, y_train, x_test, y_test; a "
+    "folder of Parquet files or of images in train/CLASS/; or a name on the Hugging Face hub"
+)
+MODEL_HELP = (
+    "a run folder, a .safetensors checkpoint, package.module:factory, or a shipped model "
+    "('smoothinfer models' lists them)"
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    parser, commands = _parser()
+    given = parser.parse_args(list(sys.argv[1:]) if arguments is None else list(arguments))
+    keep_heap_warm()
+    try:
+        return commands[given.subcommand](given[given.subcommand])
+    except InputError as error:
+        Console(stderr=True, highlight=False).print(f"error: {error}", markup=False, style="red")
+        return 2
+    except KeyboardInterrupt:
+        Console(stderr=True).print("stopped; the same command goes on from here")
+        return 130
+
+
+def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
+    parser = ArgumentParser(prog="smoothinfer", description=__doc__, version=version("smoothinfer"))
+    branches = parser.add_subcommands()
+    commands: dict[str, Callable[[Namespace], int]] = {}
+    for name, (about, fill, command) in _COMMANDS.items():
+        branch = ArgumentParser(description=about)
+        fill(branch)
+        branches.add_subcommand(name, branch, help=about)
+        commands[name] = command
+    return parser, commands
+
+
+def _demo_options(parser: ArgumentParser) -> None:
+    parser.add_argument("--out", default="demo", help="folder of the report (default: demo)")
+    parser.add_argument("--seed", type=int, default=0, help="names every random stream")
+
+
+def _demo(given: Namespace) -> int:
+    demo(Path(given.out), given.seed)
+    return 0
+
+
+def _train_options(parser: ArgumentParser) -> None:
+    parser.add_argument("recipe", help="a recipe file, or a shipped one such as cifar10/cni-w.yaml")
+    parser.add_argument("--data", required=True, help=DATA_HELP)
+    parser.add_argument("--out", required=True, help="folder of the run; the same one resumes it")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="changes to the recipe, e.g. epochs=3 attack.steps=10 ball.radius=4/255",
+    )
+    parser.add_argument("--limit", type=int, help="use the first so many training images only")
+
+
+def _train(given: Namespace) -> int:
+    path = Path(given.recipe)
+    found = path if path.exists() else shipped("recipes", str(path).removeprefix("recipes/"))
+    recipe = load_recipe(found, given.set)
+    recipe.training(), recipe.build_loss()
+    data = load_data(given.data, "train", given.limit)
+    console = Console()
+    console.print(yaml.safe_dump(recipe.written(), sort_keys=False), markup=False, highlight=False)
+    course = train_run(recipe, data, given.out)
+    last = course.epochs[-1]
+    console.print(f"{given.out}: {len(course.epochs)} epochs, last {last}", highlight=False)
+    return 0
+
+
+def _evaluate_options(parser: ArgumentParser) -> None:
+    parser.add_argument("model", help=MODEL_HELP)
+    parser.add_argument("--data", required=True, help=DATA_HELP)
+    parser.add_argument(
+        "--attack",
+        nargs="+",
+        default=["pgd"],
+        help=f"one or more of {', '.join(ATTACKS)}, with options as in 'pgd(steps=20, draws=8)'; "
+        "'none' measures clean images only (default: pgd)",
+    )
+    parser.add_argument(
+        "--radius", default="8/255", help="of the attack, in pixel units (default: 8/255)"
+    )
+    parser.add_argument("--norm", default="linf", choices=list(BALLS), help="default: linf")
+    parser.add_argument(
+        "--sigma",
+        nargs="+",
+        type=float,
+        help="Gaussian input noise, in pixel units; by default the model's own input noise",
+    )
+    parser.add_argument("--units", default="pixel", help="of sigma: pixel or normalised")
+    parser.add_argument(
+        "--rule",
+        nargs="+",
+        default=["prediction"],
+        help=f"voting rules: {', '.join(RULES)}, or ranks:1,0.3 (default: prediction)",
+    )
+    parser.add_argument(
+        "--samples",
+        nargs="+",
+        type=int,
+        default=[512],
+        help="numbers of passes; all come out of one run of the largest (default: 512)",
+    )
+    parser.add_argument(
+        "--split",
+        default="test",
+        help="train, test, or validation: the training images that the model's own training held "
+        "out, where settings such as sigma should be chosen (default: test)",
+    )
+    parser.add_argument("--limit", type=int, help="use the first so many images only")
+    parser.add_argument("--seed", type=int, default=0, help="names the streams (default: 0)")
+    parser.add_argument("--out", required=True, help="folder of rows/, summary.json, settings.json")
+
+
+def _evaluate(given: Namespace) -> int:
+    attacks = {} if given.attack == ["none"] else {a: Component.of(a) for a in given.attack}
+    measure(
+        model=load(given.model),
+        name=str(given.model),
+        data=_images(given),
+        attacks={name: component.bind("attack", ATTACKS) for name, component in attacks.items()},
+        ball=BALLS[given.norm](_positive(given.radius)),
+        sigmas=given.sigma,
+        units=given.units,
+        rules=given.rule,
+        samples=given.samples,
+        seed=given.seed,
+        out=Path(given.out),
+        settings={key: value for key, value in given.as_dict().items()},
+    )
+    return 0
+
+
+def _images(given: Namespace) -> ImageData:
+    if given.split != "validation":
+        return load_data(given.data, given.split, given.limit)
+    path = find_checkpoint(given.model)
+    if path is None:
+        raise InputError(f"{given.model} has no card that says which images were held out")
+    recipe = recipe_from(read_card(path)["recipe"])
+    data = hold_out(load_data(given.data, "train"), recipe.validation.held_out, recipe.seed)[1]
+    return data if given.limit is None else data[: given.limit]
+
+
+def _positive(text: str) -> float:
+    try:
+        return float(number(text))
+    except ValueError:
+        raise InputError(f"radius must be a number such as 8/255, not {text!r}") from None
+
+
+def _models_options(parser: ArgumentParser) -> None:
+    del parser
+
+
+def _models(given: Namespace) -> int:
+    del given
+    for name in models():
+        print(name)
+    return 0
+
+
+_COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[[Any], int]]] = {
+    "demo": ("Train, attack and smooth a small net on real digits.", _demo_options, _demo),
+    "train": ("Train a recipe on a data set; resumes.", _train_options, _train),
+    "evaluate": (
+        "Measure a model, clean and attacked, in one pass and smoothed.",
+        _evaluate_options,
+        _evaluate,
+    ),
+    "models": ("List the shipped models.", _models_options, _models),
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

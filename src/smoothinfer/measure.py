@@ -1,0 +1,104 @@
+"""``smoothinfer evaluate``: one model under several noises and attacks, kept as rows and summary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from rich.console import Console
+from torch import nn
+
+from smoothinfer.attacks import Attack
+from smoothinfer.checkpoints import versions
+from smoothinfer.data import ImageData
+from smoothinfer.errors import InputError
+from smoothinfer.evaluation import evaluate, summarise
+from smoothinfer.evaluation.table import Rows
+from smoothinfer.files import write_json
+from smoothinfer.noise import Gaussian, NoisyModel
+from smoothinfer.numerics.balls import Ball
+from smoothinfer.reporting.tables import print_table
+from smoothinfer.smoothing.classifier import SmoothedClassifier
+
+
+def measure(
+    model: nn.Module,
+    name: str,
+    data: ImageData,
+    attacks: Mapping[str, Attack],
+    ball: Ball,
+    out: Path,
+    *,
+    sigmas: Sequence[float] | None = None,
+    units: str = "pixel",
+    rules: Sequence[str] = ("prediction",),
+    samples: Sequence[int] = (512,),
+    seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
+) -> Rows:
+    """Evaluate ``model`` at each sigma, print one table, write ``out/summary.json`` and rows.
+
+    Args:
+        model: in eval mode.
+        name: what the rows call the model.
+        data: images and labels.
+        attacks: by the names that the rows give them; empty for clean images only.
+        ball: where attacks may go, in pixel units.
+        out: folder; finished work in it is not done again.
+        sigmas: Gaussian input noise to put on the model; ``None`` leaves its own.
+        units: of ``sigmas``, ``"pixel"`` or ``"normalised"``.
+        rules, samples: voting rules and numbers of passes.
+        seed: names the streams.
+        settings: what the user asked for, kept in ``out/settings.json``.
+
+    Raises:
+        InputError: ``sigmas`` are given for a model that cannot carry them, or other bad input.
+    """
+    noises = [(None, model)] if sigmas is None else [(s, _under(model, s, units)) for s in sigmas]
+    console = Console()
+    write_json(out / "settings.json", {**(settings or {}), "versions": versions()})
+    console.print_json(data=dict(settings or {}), default=str)
+    tables = []
+    for sigma, noisy in noises:
+        rows = evaluate(
+            SmoothedClassifier(noisy, max(samples)),
+            data,
+            attack=attacks,
+            ball=ball,
+            rules=rules,
+            samples=samples,
+            seed=seed,
+            out=out / "rows",
+            describe={"model": name, "data": data.name, **_noise_columns(sigma, units)},
+            progress=True,
+        )
+        tables.append(rows)
+    rows = pa.concat_tables(tables)
+    summary = {
+        "model": name,
+        "data": {"name": data.name, "hash": data.hash, "images": len(data)},
+        "interval": "95 % (Wilson) over images, noise members fixed by the seed",
+        "settings": summarise(rows),
+        "versions": versions(),
+    }
+    write_json(out / "summary.json", summary)
+    print_table(console, rows)
+    console.print(f"rows in {out / 'rows'}, summary in {out / 'summary.json'}", highlight=False)
+    return rows
+
+
+def _under(model: nn.Module, sigma: float, units: str) -> nn.Module:
+    noise = Gaussian(sigma, units)
+    if isinstance(model, NoisyModel):
+        return model.with_inputs(noise)
+    if sigma == 0:
+        return model
+    if units == "normalised":
+        raise InputError("normalised units need a smoothinfer model; use units=pixel")
+    return NoisyModel(model, inputs=noise).eval() if model.training else NoisyModel(model, noise)
+
+
+def _noise_columns(sigma: float | None, units: str) -> dict[str, Any]:
+    return {} if sigma is None else {"sigma": float(sigma), "units": units}

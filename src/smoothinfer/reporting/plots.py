@@ -1,0 +1,75 @@
+"""Pictures drawn from rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+import pyarrow.compute as pc
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from smoothinfer.evaluation.table import CLEAN, Rows, accuracy
+from smoothinfer.files import write_whole
+
+# Okabe and Ito's palette: told apart by colour-blind readers too.
+COLOURS = {
+    "prediction": "#0072B2",
+    "weighted": "#D55E00",
+    "soft": "#009E73",
+    "logits": "#CC79A7",
+    "top_two": "#E69F00",
+}
+MARKERS = {"prediction": "o", "weighted": "s", "soft": "^", "logits": "D", "top_two": "v"}
+
+
+def accuracy_against_samples(rows: Rows, path: str | Path, title: str = "") -> None:
+    """Draw accuracy against the number of samples: a panel per attack, a curve per rule.
+
+    Args:
+        rows: of one model at one sigma.
+        path: of the PNG or SVG file, written whole.
+        title: above the panels.
+    """
+    attacks = sorted(rows["attack"].unique().to_pylist(), key=lambda name: name != CLEAN)
+    rules = [name for name in COLOURS if name in rows["rule"].unique().to_pylist()]
+    with mpl.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=(3.4 * len(attacks) + 0.6, 3.6), layout="constrained")
+        panels = figure.subplots(1, len(attacks), squeeze=False)[0]
+        for panel, attack in zip(panels, attacks, strict=True):
+            part = rows.filter(pc.equal(rows["attack"], attack))
+            for place, rule in enumerate(rules):
+                _curve(panel, part.filter(pc.equal(part["rule"], rule)), rule, place)
+            panel.set_title("clean" if attack == CLEAN else attack)
+            panel.set_xlabel("samples n")
+            panel.grid(alpha=0.25)
+        panels[0].set_ylabel("accuracy, % (bars: 95 % over images)")
+        panels[-1].legend(frameon=False, loc="best")
+        figure.suptitle(title)
+        form = Path(path).suffix.lstrip(".") or "png"
+        write_whole(path, lambda file: figure.savefig(file, format=form, dpi=150))
+
+
+def _curve(panel: Axes, rows: Rows, rule: str, place: int) -> None:
+    counts = sorted(rows["samples"].unique().to_pylist())
+    found = [accuracy(rows.filter(pc.equal(rows["samples"], count))) for count in counts]
+    # Curves that lie on each other stay readable when they stand side by side a little.
+    shifted = [count * 1.06 ** (place - 1) for count in counts]
+    panel.errorbar(
+        shifted,
+        [100 * each.value for each in found],
+        yerr=[
+            [100 * (each.value - each.low) for each in found],
+            [100 * (each.high - each.value) for each in found],
+        ],
+        color=COLOURS[rule],
+        marker=MARKERS[rule],
+        markersize=4,
+        linewidth=1.4,
+        elinewidth=0.8,
+        capsize=2,
+        label=rule,
+    )
+    panel.set_xscale("log", base=2)
+    panel.set_xticks(counts, [str(count) for count in counts])
+    panel.minorticks_off()

@@ -1,0 +1,72 @@
+"""Tables of accuracies from rows: on the terminal and in Markdown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from smoothinfer.evaluation.table import CLEAN, Rows, accuracy, setting_columns
+from smoothinfer.numerics.statistics import Interval
+
+_COLUMN_OF_ATTACKS = ("attack", "radius")
+RULE_ORDER = ("prediction", "weighted", "top_two", "soft", "logits")
+
+
+def pivot(rows: Rows) -> tuple[list[str], list[str], dict[tuple[Any, ...], dict[str, Interval]]]:
+    """Return (names of varying columns, attacks, {values of these columns: {attack: interval}}).
+
+    Columns with one value throughout say nothing in a table and are left out.
+    """
+    names = [n for n in setting_columns(rows) if n not in _COLUMN_OF_ATTACKS]
+    varying = [n for n in names if len(rows[n].unique()) > 1]
+    attacks = sorted(rows["attack"].unique().to_pylist(), key=lambda name: (name != CLEAN,))
+    keys = rows.select([*varying, "attack"])
+    indices: dict[tuple[Any, ...], dict[str, list[int]]] = {}
+    columns = [keys[name].to_pylist() for name in keys.column_names]
+    for index, (*key, attack) in enumerate(zip(*columns, strict=True)):
+        indices.setdefault(tuple(key), {}).setdefault(attack, []).append(index)
+    cells = {
+        key: {attack: accuracy(rows.take(found)) for attack, found in by_attack.items()}
+        for key, by_attack in indices.items()
+    }
+    return varying, attacks, dict(sorted(cells.items(), key=lambda cell: _sort_key(cell[0])))
+
+
+def print_table(console: Console, rows: Rows, title: str = "accuracy, % [95 % interval]") -> None:
+    """Print the table of ``rows``: a line per setting, a column per attack."""
+    varying, attacks, cells = pivot(rows)
+    table = Table(title=title)
+    for name in (*varying, *(_heading(attack) for attack in attacks)):
+        table.add_column(name, justify="right")
+    for key, found in cells.items():
+        table.add_row(*(_said(value) for value in key), *(str(found.get(a, "")) for a in attacks))
+    console.print(table)
+
+
+def markdown_table(rows: Rows) -> str:
+    """Return the table of ``rows`` in Markdown."""
+    varying, attacks, cells = pivot(rows)
+    lines = [[*varying, *(_heading(attack) for attack in attacks)]]
+    lines.append(["---:"] * len(lines[0]))
+    for key, found in cells.items():
+        lines.append([_said(value) for value in key] + [str(found.get(a, "")) for a in attacks])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _heading(attack: str) -> str:
+    return "clean" if attack == CLEAN else attack
+
+
+def _said(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _sort_key(key: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Numbers by size, rules in the order of the paper, other words by the alphabet."""
+    order = {name: place for place, name in enumerate(RULE_ORDER)}
+    return tuple(
+        (0, value) if isinstance(value, int | float) else (1, order.get(value, len(order)), value)
+        for value in key
+    )

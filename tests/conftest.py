@@ -1,0 +1,62 @@
+"""Worlds whose truth is known, and the data that tests may find."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import smoothinfer as si
+
+CIFAR10 = Path(__file__).parents[2] / "shared" / "data" / "cifar10"
+
+
+class HalfSpace(nn.Module):
+    """Two classes on the sides of a plane: logits (-d, d), d the signed distance to it."""
+
+    def __init__(self, shape: tuple[int, int, int] = (1, 4, 4), seed: int = 0) -> None:
+        super().__init__()
+        normal = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).flatten()
+        self.normal = nn.Parameter(normal / normal.norm())
+
+    def distance(self, images: Tensor) -> Tensor:
+        return (images - 0.5).flatten(1) @ self.normal
+
+    def forward(self, images: Tensor) -> Tensor:
+        distance = self.distance(images)
+        return torch.stack([-distance, distance], 1)
+
+
+@pytest.fixture
+def half_space() -> HalfSpace:
+    return HalfSpace().eval()
+
+
+def small_net(classes: int = 3, channels: int = 1, seed: int = 0) -> nn.Module:
+    with si.isolated_rng(seed):
+        net = si.smallnet(classes=classes, channels=channels, width=4)
+    return nn.Sequential(si.Normalize([0.5] * channels, [0.25] * channels), net)
+
+
+@pytest.fixture
+def net() -> nn.Module:
+    return small_net().eval()
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def labels() -> Tensor:
+    return torch.tensor([0, 1, 2, 0, 1, 2])
+
+
+@pytest.fixture(scope="session")
+def cifar10() -> si.ImageData:
+    if not CIFAR10.is_dir():
+        pytest.skip(f"needs CIFAR-10 as Parquet files in {CIFAR10}")
+    return si.load_data(str(CIFAR10), "test", 1000)
