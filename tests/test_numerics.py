@@ -14,7 +14,9 @@ from smoothinfer.numerics.statistics import proportion
 def test_streams_are_named_not_counted():
     a, b = stream(0, "attack", 1), stream(0, "attack", 1)
     assert torch.equal(torch.rand(5, generator=a), torch.rand(5, generator=b))
-    seeds = {derive_seed(s, *names) for s in (0, 1) for names in (("a",), ("b",), ("a", 0), ("a", "0"))}
+    seeds = {
+        derive_seed(s, *names) for s in (0, 1) for names in (("a",), ("b",), ("a", 0), ("a", "0"))
+    }
     assert len(seeds) == 8
 
 
@@ -61,7 +63,9 @@ def test_radius_must_be_a_distance():
 
 def test_wilson_interval_covers():
     generator = torch.Generator().manual_seed(0)
-    counts = torch.binomial(torch.full((2000,), 50.0), torch.full((2000,), 0.3), generator=generator)
+    counts = torch.binomial(
+        torch.full((2000,), 50.0), torch.full((2000,), 0.3), generator=generator
+    )
     found = [proportion(int(count), 50) for count in counts]
     covered = sum(each.low <= 0.3 <= each.high for each in found) / 2000
     assert covered > 0.95 - 4 * math.sqrt(0.95 * 0.05 / 2000)

@@ -63,9 +63,7 @@ def test_rules_are_their_formulas():
     ranks = LOGITS.argsort(2, descending=True).argsort(2)  # rank of each class, 0 the best
     assert torch.allclose(scores_of("weighted").exp(), (0.5**ranks).mean(0), atol=1e-6)
     top = (ranks == 0) + 0.3 * (ranks == 1)
-    assert torch.allclose(
-        scores_of("ranks:1,0.3").exp(), top.mean(0).clamp_min(1e-20), atol=1e-6
-    )
+    assert torch.allclose(scores_of("ranks:1,0.3").exp(), top.mean(0).clamp_min(1e-20), atol=1e-6)
 
 
 def test_the_mistake_of_reading_argsort_as_ranks_would_be_seen():
@@ -210,9 +208,11 @@ def test_bad_numbers_are_refused(net, images):
 
 
 def test_smoothing_moves_the_boundary_as_the_formula_says(half_space):
-    """A vote is right exactly on the right side, however small the distance, given passes enough."""
+    """A vote is right exactly on the right side, however near, given enough passes."""
     images = (0.5 + 0.05 * half_space.normal.view(1, 1, 4, 4)).detach()
     share = NormalDist().cdf(0.05 / 0.2)
     noisy = si.NoisyModel(half_space, inputs=si.Gaussian(0.2)).eval()
     counts = si.SmoothedClassifier(noisy, 2000, seed=1).predict(images).counts
-    assert counts[0, 1] / 2000 == pytest.approx(share, abs=4 * math.sqrt(share * (1 - share) / 2000))
+    assert counts[0, 1] / 2000 == pytest.approx(
+        share, abs=4 * math.sqrt(share * (1 - share) / 2000)
+    )

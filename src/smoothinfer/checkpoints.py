@@ -58,7 +58,9 @@ def find_checkpoint(model: str | Path, which: str = "best") -> Path | None:
 
 def models() -> list[str]:
     """Return the names of the shipped models."""
-    return sorted(path.stem for base in _bases("checkpoints") for path in base.glob("*.safetensors"))
+    return sorted(
+        path.stem for base in _bases("checkpoints") for path in base.glob("*.safetensors")
+    )
 
 
 def load_checkpoint(path: str | Path) -> nn.Module:

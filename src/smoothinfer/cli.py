@@ -159,7 +159,7 @@ def _evaluate(given: Namespace) -> int:
         samples=given.samples,
         seed=given.seed,
         out=Path(given.out),
-        settings={key: value for key, value in given.as_dict().items()},
+        settings=given.as_dict(),
     )
     return 0
 

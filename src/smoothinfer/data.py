@@ -122,8 +122,11 @@ def hold_out(data: ImageData, count: int, seed: int) -> tuple[ImageData, ImageDa
     >>> len(held)
     100
     """
-    if not 0 <= count < len(data):
-        raise InputError(f"cannot hold {count} of {len(data)} images out for validation")
+    if not 1 <= count < len(data):
+        raise InputError(
+            f"cannot hold {count} of {len(data)} images out for validation: keep at least 1 on "
+            "both sides"
+        )
     order = torch.randperm(len(data), generator=stream(seed, "hold out"))
     held, rest = order[:count].sort().values, order[count:].sort().values
     return data[rest], data[held]
@@ -189,7 +192,7 @@ def _npz(source: str, split: str) -> ImageData:
         raise InputError(f"{source}: {keys[0]} must be uint8 pixels in 0..255, not {pixels.dtype}")
     count = int(max(y.max() for y in every)) + 1
     return ImageData(
-        source,
+        Path(source).stem,
         torch.from_numpy(np.ascontiguousarray(pixels)),
         torch.from_numpy(labels.reshape(-1).astype(np.int64)),
         tuple(str(k) for k in range(count)),
@@ -213,7 +216,8 @@ def _hugging_face(source: str, split: str) -> ImageData:
     cache = _cache_folder() / f"{hashlib.sha256(table._fingerprint.encode()).hexdigest()[:24]}.npy"
     classes = tuple(str(name) for name in table.features[label].names)
     labels = torch.tensor(table.with_format(None)[label][:], dtype=torch.int64)
-    return ImageData(source, _decoded(source, table, image, cache), labels, classes)
+    name = folder.resolve().name if folder.is_dir() else source
+    return ImageData(name, _decoded(source, table, image, cache), labels, classes)
 
 
 def _columns(source: str, features: Any) -> tuple[str, str]:
@@ -239,7 +243,7 @@ def _decoded(source: str, table: Any, column: str, cache: Path) -> Tensor:
 
     first = np.asarray(table[0][column])
     mode = "L" if first.ndim == 2 else "RGB"
-    pictures = []
+    pictures: list[np.ndarray] = []
     for row in track(table, description=f"decoding {source}", transient=True):
         picture = np.asarray(row[column].convert(mode))
         if picture.shape[:2] != first.shape[:2]:

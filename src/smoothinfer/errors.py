@@ -68,7 +68,11 @@ def check_labels(labels: Labels, images: Images, classes: int | None = None) -> 
         )
     if labels.dtype != torch.int64:
         raise InputError(f"labels must be int64 class indices, not {labels.dtype}")
-    if classes is not None and len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+    if (
+        classes is not None
+        and len(labels)
+        and not 0 <= int(labels.min()) <= int(labels.max()) < classes
+    ):
         raise InputError(
             f"labels range over [{int(labels.min())}, {int(labels.max())}], "
             f"but the model has {classes} classes (0..{classes - 1})"

@@ -25,6 +25,7 @@ def write_whole(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path)
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(draft, "wb") as file:
@@ -41,6 +42,17 @@ def write_whole(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _sweep(path: Path) -> None:
+    """Remove the drafts of writers that were killed."""
+    for draft in path.parent.glob(f".{path.name}.*.tmp"):
+        try:
+            os.kill(int(draft.name.split(".")[-2]), 0)
+        except (ValueError, ProcessLookupError):
+            draft.unlink(missing_ok=True)
+        except PermissionError:  # somebody else's, and alive
+            pass
 
 
 def write_json(path: str | Path, content: Any) -> None:

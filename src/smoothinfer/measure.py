@@ -1,4 +1,4 @@
-"""``smoothinfer evaluate``: one model under several noises and attacks, kept as rows and summary."""
+"""``smoothinfer evaluate``: a model under several noises and attacks, as rows and a summary."""
 
 from __future__ import annotations
 

@@ -34,7 +34,9 @@ class Normalize(nn.Module):
         super().__init__()
         if len(mean) != len(std) or not all(value > 0 for value in std):
             raise InputError(f"mean {mean} and std {std} must have equal length and std > 0")
-        self.register_buffer("mean", torch.tensor(list(mean), dtype=torch.float32).view(1, -1, 1, 1))
+        self.register_buffer(
+            "mean", torch.tensor(list(mean), dtype=torch.float32).view(1, -1, 1, 1)
+        )
         self.register_buffer("std", torch.tensor(list(std), dtype=torch.float32).view(1, -1, 1, 1))
 
     def forward(self, images: Images) -> Tensor:
@@ -80,7 +82,9 @@ class ResNet(nn.Module):
     272474
     """
 
-    def __init__(self, blocks: int = 3, classes: int = 10, channels: int = 3, width: int = 16) -> None:
+    def __init__(
+        self, blocks: int = 3, classes: int = 10, channels: int = 3, width: int = 16
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, width, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ from smoothinfer.models import MODELS, Normalize
 from smoothinfer.noise import NOISES, NoisyModel
 from smoothinfer.numerics.balls import BALLS, Ball
 from smoothinfer.numerics.randomness import derive_seed, isolated_rng
-from smoothinfer.training.losses import LOSSES
 from smoothinfer.training.loop import Training
+from smoothinfer.training.losses import LOSSES
 from smoothinfer.training.schedules import SCHEDULES
 
 
@@ -82,7 +82,7 @@ class Recipe:
     channels_last: bool = True
     compile: str = "auto"
     save_seconds: float = 120.0
-    validation: Validation = field(default_factory=Validation)
+    validation: Validation = Validation()
 
     def training(self) -> Training:
         """Return the numbers of the training loop."""
@@ -113,10 +113,8 @@ class Recipe:
             raise InputError("normalise.mean and normalise.std must be given, one per channel")
         make = self.model.bind("model", MODELS)
         with isolated_rng(derive_seed(self.seed, "init")):
-            if ":" in self.model.name:
-                network = make()
-            else:
-                network = make(classes=classes, channels=shape[0])
+            foreign = ":" in self.model.name  # takes its own options, and no others
+            network = make() if foreign else make(classes=classes, channels=shape[0])
             module = nn.Sequential(Normalize(mean, std), network)
             return NoisyModel(
                 module,
@@ -155,7 +153,9 @@ def changed(content: dict[str, Any], changes: Iterable[str]) -> dict[str, Any]:
     >>> changed({"model": {"name": "resnet20"}}, ["model.width=32", "lr=0.1"])
     {'model': {'name': 'resnet20', 'width': 32}, 'lr': 0.1}
     """
-    content = {key: dict(value) if isinstance(value, dict) else value for key, value in content.items()}
+    content = {
+        key: dict(value) if isinstance(value, dict) else value for key, value in content.items()
+    }
     for change in changes:
         key, equals, value = change.partition("=")
         if not equals:
@@ -191,7 +191,9 @@ def _filled(kind: type, content: Any, where: str) -> Any:
     for key in content:
         if key not in hints:
             raise unknown(f"key of {where}", key, hints)
-    return kind(**{key: _read(hints[key], value, f"{where}: {key}") for key, value in content.items()})
+    return kind(
+        **{key: _read(hints[key], value, f"{where}: {key}") for key, value in content.items()}
+    )
 
 
 def _read(hint: Any, value: Any, where: str) -> Any:
@@ -204,7 +206,7 @@ def _read(hint: Any, value: Any, where: str) -> Any:
             return {key: Component.of(each) for key, each in value.items()}
         return Component.of(value)
     if dataclasses.is_dataclass(options[0]):
-        return _filled(options[0], value, where)
+        return _filled(typing.cast(type, options[0]), value, where)
     return _plain_value(options[0], number(value), where)
 
 

@@ -17,7 +17,7 @@ from smoothinfer.errors import InputError
 from smoothinfer.files import write_json, write_whole
 from smoothinfer.models import evaluating
 from smoothinfer.noise import NoisyModel
-from smoothinfer.recipes import Normalisation, Recipe
+from smoothinfer.recipes import Normalisation, Recipe, recipe_from
 from smoothinfer.training.loop import Progressed, train
 from smoothinfer.training.losses import Craft, craft
 
@@ -43,8 +43,6 @@ def train_run(recipe: Recipe, data: ImageData, out: str | Path) -> Progressed:
     model = recipe.build_model(data.shape, len(data.classes))
     loss, settings = recipe.build_loss(), recipe.training()
     rest, held = hold_out(data, recipe.validation.held_out, recipe.seed)
-    if len(held) == 0:
-        raise InputError("validation.held_out must be at least 1: the best epoch is chosen by it")
     _claim(out, recipe, data)
     about = {"name": data.name, "hash": data.hash, "images": len(rest), "held_out": len(held)}
 
@@ -88,10 +86,15 @@ def _measured(recipe: Recipe, data: ImageData) -> Recipe:
 
 def _claim(out: Path, recipe: Recipe, data: ImageData) -> None:
     """Write the resolved recipe, or make sure that the folder holds this very run."""
-    content = yaml.safe_dump(recipe.written() | {"data": data.hash}, sort_keys=False)
     path = out / "recipe.yaml"
-    if path.exists() and path.read_text() != content:
-        raise InputError(
-            f"{out} holds a run of another recipe or other data (see {path}): choose another --out"
-        )
+    if path.exists():
+        held = yaml.safe_load(path.read_text())
+        # Compared as recipes, so that an option added since does not shut out an older run.
+        if held.pop("data", None) != data.hash or recipe_from(held, str(path)) != recipe:
+            raise InputError(
+                f"{out} holds a run of another recipe or other data (see {path}): "
+                "choose another --out"
+            )
+        return
+    content = yaml.safe_dump(recipe.written() | {"data": data.hash}, sort_keys=False)
     write_whole(path, lambda file: file.write(content.encode()))

@@ -72,7 +72,9 @@ def pgd(
     with isolated_rng(draw_seed(generator)):
         for _ in range(restarts):
             start = ball.random(images) if random_start else images
-            moved = _climb(model, start, images, labels, ball, steps, size, draws, climb, accumulate)
+            moved = _climb(
+                model, start, images, labels, ball, steps, size, draws, climb, accumulate
+            )
             if restarts == 1:
                 return moved
             value = mean_objective(model, moved, labels, climb, max(draws, _CHOOSING_DRAWS))

@@ -145,7 +145,9 @@ class _Evaluation:
         }
         setting = self.describe | {"seed": self.seed, "attack": name, "radius": radius}
         tables = [
-            _table(about_image, setting | {"rule": rule, "samples": samples}, verdict, share, labels)
+            _table(
+                about_image, setting | {"rule": rule, "samples": samples}, verdict, share, labels
+            )
             for rule, samples, verdict, share in self._vote(moved, advance)
         ]
         return pa.concat_tables(tables)

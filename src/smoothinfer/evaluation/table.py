@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,7 +15,7 @@ from smoothinfer.errors import InputError
 from smoothinfer.files import write_whole
 from smoothinfer.numerics.statistics import Interval, proportion
 
-Rows = pa.Table
+Rows: TypeAlias = pa.Table
 
 CLEAN = "none"
 # What a row says of its image; every other column describes its setting.
@@ -67,7 +67,9 @@ def _read(path: Path) -> Rows:
     try:
         return pq.read_table(path, partitioning=None)
     except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path} is not a readable shard ({error}): delete it to redo it") from None
+        raise InputError(
+            f"{path} is not a readable shard ({error}): delete it to redo it"
+        ) from None
 
 
 def setting_columns(rows: Rows) -> list[str]:

@@ -99,7 +99,7 @@ class CNI(Noise):
         rank: int = 5,
         diagonal: float = 0.25**2,
         factor: float = 0.01,
-        linear: Noise | None | str = "pni",
+        linear: Noise | str | None = "pni",
     ) -> None:
         super().__init__()
         if rank < 0:

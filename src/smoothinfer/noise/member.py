@@ -84,5 +84,5 @@ class SeededModule(nn.Module):
 def member_of(model: nn.Module, seed: int, s: int, per_image: bool = False) -> nn.Module:
     """Return pass ``s`` of any random module: its own `member` where it has one."""
     if hasattr(model, "member"):
-        return model.member(seed, s, per_image)
+        return model.member(seed, s, per_image)  # type: ignore[operator]
     return SeededModule(model, seed, s)

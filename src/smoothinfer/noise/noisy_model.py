@@ -77,7 +77,8 @@ class NoisyModel(nn.Module):
             layer = module.get_submodule(name)
             key = f"{name}.weight".lstrip(".")
             self._weight_keys[key] = key.replace(".", "-")
-            self.weight_noises[key.replace(".", "-")] = noise.fit(layer.weight.shape, "weights", layer)  # type: ignore[union-attr,arg-type]
+            shape_of = module.get_parameter(key).shape
+            self.weight_noises[self._weight_keys[key]] = noise.fit(shape_of, "weights", layer)
         self.activation_noises = nn.ModuleDict()
         self._activation_layers: dict[str, str] = {}
         if activations is not None:
@@ -211,7 +212,9 @@ def _on_activations(
             handle = (
                 layer.register_forward_hook(lambda _, __, out, change=change: change(out))
                 if side == "output"
-                else layer.register_forward_pre_hook(lambda _, args, change=change: (change(args[0]),))
+                else layer.register_forward_pre_hook(
+                    lambda _, args, change=change: (change(args[0]),)
+                )
             )
             stack.callback(handle.remove)
         yield

@@ -45,8 +45,9 @@ class Linf(_Radius):
         radius: in pixel units, e.g. ``8 / 255``.
 
     >>> ball = Linf(0.1)
-    >>> ball.project(torch.full((1, 1, 1, 2), 0.9), torch.tensor([[[[0.5, 0.95]]]])).flatten().tolist()
-    [0.6000000238418579, 0.8999999761581421]
+    >>> moved = ball.project(torch.full((1, 1, 1, 2), 0.9), torch.tensor([[[[0.5, 0.95]]]]))
+    >>> [round(float(pixel), 4) for pixel in moved.flatten()]
+    [0.6, 0.9]
     """
 
     def random(self, images: Images, generator: torch.Generator | None = None) -> Images:

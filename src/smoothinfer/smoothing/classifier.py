@@ -105,9 +105,7 @@ class SmoothedClassifier(nn.Module):
 
     def _count(self, images: Images, seed: int, samples: int, *more: Tally) -> Tally:
         tally = Tally(self.rule)
-        run = passes(
-            self.model, images, samples, seed, tile=self.tile, per_image=self.per_image
-        )
+        run = passes(self.model, images, samples, seed, tile=self.tile, per_image=self.per_image)
         for logits in run:
             for each in (tally, *more):
                 each.add(logits)

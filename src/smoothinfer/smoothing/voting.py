@@ -118,7 +118,9 @@ def rule_of(rule: str | Rule) -> Rule:
         try:
             return rank_rule([float(weight) for weight in rule.removeprefix("ranks:").split(",")])
         except ValueError as error:
-            raise InputError(f"rule {rule!r}: write weights as in 'ranks:1,0.3' ({error})") from None
+            raise InputError(
+                f"rule {rule!r}: write weights as in 'ranks:1,0.3' ({error})"
+            ) from None
     return choose("rule", RULES, rule)
 
 

@@ -15,7 +15,9 @@ Craft = Callable[[nn.Module, Images, Labels], Images]
 Loss = Callable[..., Tensor]
 
 
-def natural(model: nn.Module, images: Images, labels: Labels, attack: Craft | None = None) -> Tensor:
+def natural(
+    model: nn.Module, images: Images, labels: Labels, attack: Craft | None = None
+) -> Tensor:
     """CE(f(x), y), the mean over the batch, under one draw of the model's noise.
 
     >>> import torch

@@ -1,0 +1,94 @@
+import json
+
+import pytest
+
+import smoothinfer as si
+from smoothinfer.cli import main
+from tests.test_training import TINY
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    recipe = folder / "tiny.yaml"
+    recipe.write_text(json.dumps(TINY))  # JSON is YAML
+    arguments = ["train", str(recipe), "--data", "digits", "--out", str(folder / "run")]
+    assert main([*arguments, "--limit", "400", "--set", "epochs=1", "attack.steps=1"]) == 0
+    return folder / "run"
+
+
+def test_train_keeps_the_resolved_recipe(run):
+    assert (run / "best.safetensors").exists()
+    recipe = json.loads((run / "best.json").read_text())["recipe"]
+    assert recipe["epochs"] == 1
+    assert recipe["attack"] == {"name": "pgd", "steps": 1}
+
+
+def test_evaluate_leaves_a_summary(run, tmp_path, capsys):
+    arguments = ["evaluate", str(run), "--data", "digits", "--attack", "pgd", "epgd(draws=2)"]
+    arguments += ["--radius", "8/255", "--sigma", "0", "0.06", "--rule", "prediction", "soft"]
+    arguments += ["--samples", "1", "8", "--limit", "20", "--seed", "0", "--out", str(tmp_path)]
+    assert main(arguments) == 0
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert len(summary["settings"]) == 2 * 2 * 2 * 2
+    assert all(entry["clean"]["images"] == 20 for entry in summary["settings"])
+    assert json.loads((tmp_path / "settings.json").read_text())["limit"] == 20
+    assert "epgd(draws=2)" in capsys.readouterr().out
+    assert main(arguments) == 0  # the second time everything is there already
+
+
+def test_validation_images_are_those_that_training_held_out(run, tmp_path):
+    arguments = ["evaluate", str(run), "--data", "digits", "--attack", "none", "--samples", "1"]
+    assert main([*arguments, "--split", "validation", "--out", str(tmp_path)]) == 0
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["data"]["images"] == 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["evaluate", "no-model", "--data", "digits", "--out", "x"], "no model 'no-model'"),
+        (["train", "nothing.yaml", "--data", "digits", "--out", "x"], "digits/cni-w.yaml"),
+        (["train", "digits/cni-w.yaml", "--data", "./nowhere", "--out", "x"], "no such folder"),
+        (
+            ["train", "digits/cni-w.yaml", "--data", "digits", "--out", "x", "--set", "epoch=1"],
+            "epochs",
+        ),
+        (
+            ["train", "digits/cni-w.yaml", "--data", "digits", "--out", "x", "--set", "loss=trade"],
+            "adversarial",
+        ),
+    ],
+)
+def test_errors_name_the_thing_and_the_choices(arguments, said, capsys, tmp_path, monkeypatch):
+    assert main(arguments) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert said in told
+    assert "Traceback" not in told
+
+
+def test_bad_settings_of_evaluate_are_refused(run, tmp_path, capsys):
+    base = ["evaluate", str(run), "--data", "digits", "--out", str(tmp_path)]
+    for more, said in (
+        (["--attack", "pdg"], "pgd"),
+        (["--attack", "pgd(step=3)"], "steps"),
+        (["--rule", "majority"], "prediction"),
+        (["--radius", "big"], "radius"),
+        (["--sigma", "-1"], "sigma"),
+        (["--split", "tset"], "test"),
+    ):
+        assert main(base + more) == 2
+        assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_models_lists_the_shipped_ones(capsys):
+    assert main(["models"]) == 0
+    assert capsys.readouterr().out.split() == si.models()
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["demo"]])
+def test_help_is_there(command, capsys):
+    with pytest.raises(SystemExit) as status:
+        main([*command, "--help"])
+    assert status.value.code == 0
+    assert "usage" in capsys.readouterr().out

@@ -1,0 +1,191 @@
+import json
+import math
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from torch import nn
+
+import smoothinfer as si
+from smoothinfer.evaluation.evaluate import CRAFTED
+from smoothinfer.evaluation.table import CLEAN, Store, summarise
+from smoothinfer.measure import measure
+from smoothinfer.reporting.plots import accuracy_against_samples
+from smoothinfer.reporting.tables import markdown_table, pivot
+from tests.conftest import HalfSpace
+
+RADIUS, SIGMA = 0.05, 0.1
+
+
+@pytest.fixture
+def world():
+    generator = torch.Generator().manual_seed(0)
+    images = 0.5 + 0.15 * (torch.rand(200, 1, 4, 4, generator=generator) - 0.5)
+    space = HalfSpace().eval()
+    labels = (space.distance(images) > 0).long()
+    return si.NoisyModel(space, inputs=si.Gaussian(SIGMA)).eval(), images, labels
+
+
+def test_rows_say_what_the_truth_is(world):
+    """Attacked, the margin |d| shrinks by radius * |w|_1; a pass is right with Phi of the rest."""
+    noisy, images, labels = world
+    # Noise for every image of its own: the outcomes of images are independent then.
+    smooth = si.SmoothedClassifier(noisy, samples=64, per_image=True)
+    rows = si.evaluate(
+        smooth, (images, labels), attack="pgd", ball=si.Linf(RADIUS), samples=[1, 64], seed=0
+    )
+    assert len(rows) == 200 * 2 * 2
+    margin = noisy.module.distance(images).abs()
+    left = margin - RADIUS * noisy.module.normal.norm(p=1)
+    found = {
+        (entry["description"]["attack"], entry["description"]["samples"]): entry
+        for entry in summarise(rows)
+    }
+    single = found["pgd", 1]
+    for name, distance in (("clean", margin), ("attacked", left)):
+        truth = torch.special.ndtr(distance / SIGMA).mean().item()
+        # PGD-7 with a quarter step may miss the last quarter of the ball, see its source.
+        slack = 0.25 * RADIUS * 3.2 / SIGMA * 0.4 if name == "attacked" else 0.0
+        error = 4 * math.sqrt(truth * (1 - truth) / 200) + slack
+        assert single[name]["value"] == pytest.approx(truth, abs=error)
+        assert single[name]["low"] < single[name]["value"] < single[name]["high"]
+        assert single[name]["images"] == 200
+    assert found["pgd", 64]["clean"]["value"] > single["clean"]["value"]
+
+
+def test_verdicts_use_noise_that_the_attack_never_saw(world):
+    noisy, images, labels = world
+    keys = []
+
+    def spy(model, x, y, ball, generator=None):
+        keys.append(generator.initial_seed())
+        return x
+
+    rows = si.evaluate(si.SmoothedClassifier(noisy, 4), (images, labels), attack=spy)
+    assert len(set(keys)) == math.ceil(200 / CRAFTED)
+    clean, attacked = (
+        [row["predicted"] for row in rows.to_pylist() if row["attack"] == name]
+        for name in (CLEAN, "spy")
+    )
+    assert clean == attacked  # the same members judge both: paired comparisons
+
+
+def test_samples_and_rules_are_prefixes_of_one_run(world):
+    noisy, images, labels = world
+    smooth = si.SmoothedClassifier(noisy, 16)
+    together = si.evaluate(smooth, (images, labels), rules=list(si.RULES), samples=[1, 4, 16])
+    for rule in si.RULES:
+        for count in (1, 4, 16):
+            alone = si.evaluate(smooth, (images, labels), rules=[rule], samples=[count])
+            part = [
+                row["predicted"]
+                for row in together.to_pylist()
+                if row["rule"] == rule and row["samples"] == count
+            ]
+            assert part == alone["predicted"].to_pylist()
+
+
+def test_finished_work_is_not_done_again(world, tmp_path):
+    noisy, images, labels = world
+    calls = []
+
+    def attack(model, x, y, ball, generator=None):
+        calls.append(len(x))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return x
+
+    smooth = si.SmoothedClassifier(noisy, 4)
+    with pytest.raises(KeyboardInterrupt):
+        si.evaluate(smooth, (images, labels), attack=attack, out=tmp_path)
+    rows = si.evaluate(smooth, (images, labels), attack=attack, out=tmp_path)
+    assert calls == [128, 72, 72]
+    assert rows.equals(si.evaluate(smooth, (images, labels), attack=attack, out=tmp_path))
+    assert len(calls) == 3
+    other = si.evaluate(smooth, (images, labels), attack=attack, out=tmp_path, seed=1)
+    assert len(calls) == 5  # another seed is other work, in the same folder
+    assert set(other["seed"].to_pylist()) == {1}
+    broken = next(tmp_path.glob("*.parquet"))
+    broken.write_bytes(b"nothing")
+    with pytest.raises(si.InputError, match=broken.name):
+        Store(tmp_path).read()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"attack": "pdg"}, "did you mean 'pgd'"),
+        ({"rules": ["majority"]}, "prediction"),
+        ({"samples": [0]}, "samples"),
+        ({"data": (torch.rand(2, 1, 4, 4), torch.tensor([0, 5]))}, "2 classes"),
+        ({"data": (torch.rand(2, 1, 4, 4), torch.tensor([0]))}, "labels"),
+        ({"data": (torch.rand(2, 1, 5, 5), torch.tensor([0, 1]))}, "does not take images"),
+        ({"data": (2 * torch.rand(2, 1, 4, 4), torch.tensor([0, 1]))}, r"\[0, 1\]"),
+        ({"classifier": nn.Sequential(nn.Flatten(), nn.Flatten(0))}, r"\(N, K\)"),
+        ({"target": nn.BatchNorm2d(1).train()}, "eval"),
+    ],
+)
+def test_bad_evaluations_are_refused_before_any_work(change, said, world, tmp_path):
+    noisy, images, labels = world
+    given = {"classifier": noisy, "data": (images, labels), "out": tmp_path / "rows", **change}
+    with pytest.raises(si.InputError, match=said):
+        si.evaluate(given.pop("classifier"), given.pop("data"), **given)
+    assert not (tmp_path / "rows").exists()
+
+
+def test_the_attack_sees_the_target(world):
+    noisy, images, labels = world
+    seen = []
+
+    def spy(model, x, y, ball, generator=None):
+        seen.append(model)
+        return x
+
+    smooth = si.SmoothedClassifier(noisy, 2)
+    si.evaluate(smooth, (images[:5], labels[:5]), attack=spy)
+    si.evaluate(smooth, (images[:5], labels[:5]), attack=spy, target=smooth)
+    assert seen == [noisy, smooth]
+
+
+def test_measure_writes_the_summary_that_others_read(world, tmp_path, capsys):
+    noisy, images, labels = world
+    data = si.ImageData("world", (images * 255).to(torch.uint8), labels, ("a", "b"))
+    rows = measure(
+        noisy,
+        "half-space",
+        data,
+        {"pgd": si.pgd},
+        si.Linf(RADIUS),
+        tmp_path,
+        sigmas=[0.0, 0.1],
+        rules=["prediction", "soft"],
+        samples=[1, 8],
+    )
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert len(summary["settings"]) == 2 * 2 * 2
+    for entry in summary["settings"]:
+        assert {"attack", "sigma", "rule", "samples", "seed"} <= set(entry["description"])
+        for name in ("clean", "attacked"):
+            assert set(entry[name]) == {"value", "low", "high", "images"}
+    assert "clean" in capsys.readouterr().out
+    varying, attacks, cells = pivot(rows)
+    assert varying == ["sigma", "rule", "samples"]
+    assert attacks == [CLEAN, "pgd"]
+    assert len(cells) == 8
+    assert markdown_table(rows).count("\n") == 10
+    accuracy_against_samples(rows, tmp_path / "a.png")
+    accuracy_against_samples(rows, tmp_path / "a.svg")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert pq.read_table(next((tmp_path / "rows").glob("*.parquet"))).num_rows > 0
+
+
+def test_clean_only_has_no_attacked_figure(world):
+    noisy, images, labels = world
+    (entry,) = summarise(si.evaluate(si.SmoothedClassifier(noisy, 2), (images, labels)))
+    assert entry["attacked"] is None
+    assert entry["clean"]["images"] == 200
+
+
+def test_accuracy_counts():
+    assert si.accuracy(pa.table({"correct": [True] * 3 + [False]})).value == 0.75

@@ -1,0 +1,93 @@
+from pathlib import Path
+
+import pytest
+
+import smoothinfer as si
+from smoothinfer.components import Component
+from smoothinfer.recipes import changed, load_recipe, recipe_from
+
+RECIPES = sorted(Path("recipes").rglob("*.yaml"))
+
+
+def test_there_are_recipes():
+    assert len(RECIPES) >= 3
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=str)
+def test_every_recipe_builds(path):
+    recipe = load_recipe(path)
+    assert recipe.about
+    recipe.training()
+    recipe.build_loss()
+    if recipe.normalise.mean is not None:
+        model = recipe.build_model((3, 32, 32), 10)
+        assert sum(p.numel() for p in model.parameters()) > 1000
+    assert recipe_from(recipe.written()) == recipe  # what is kept can be read again
+
+
+def test_the_papers_recipe_is_the_papers():
+    recipe = load_recipe("recipes/cifar10/cni-w-paper.yaml")
+    numbers = recipe.training()
+    assert (numbers.epochs, numbers.batch_size, numbers.lr, numbers.clip) == (400, 256, 0.1, 0.05)
+    assert [numbers.schedule(e / 400) for e in (99, 100, 200, 300)] == pytest.approx(
+        [1, 0.1, 0.01, 0.001]
+    )
+    assert recipe.build_ball() == si.Linf(8 / 255)
+    assert recipe.attack.options == {"steps": 7, "step_size": 2 / 255}
+    assert sum(p.numel() for p in recipe.build_model((3, 32, 32), 10).parameters()) == 1_894_650
+
+
+def test_changes_reach_inside():
+    given = changed(
+        {"model": "resnet20", "lr": 0.1}, ["model.width=8", "ball.radius=4/255", "epochs=3"]
+    )
+    recipe = recipe_from(given | {"ball": {"name": "linf", **given["ball"]}})
+    assert recipe.model == Component("resnet20", {"width": 8})
+    assert recipe.build_ball().radius == 4 / 255
+    assert recipe.epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"epoch": 3}, r"unknown key.*'epoch'.*epochs"),
+        ({"validation": {"size": 3}}, r"unknown key.*held_out"),
+        ({"epochs": "many"}, "epochs must be int"),
+        ({"epochs": True}, "epochs must be int"),
+        ({"lr": "fast"}, "lr must be float"),
+        ({"model": 3}, "name"),
+        ({"attack": "pgd(7)"}, "names"),
+        ({"attack": "pgd(steps="}, "cannot read"),
+    ],
+)
+def test_bad_recipes_are_refused(content, said):
+    with pytest.raises(si.InputError, match=said):
+        recipe_from(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"model": "resnet21"}, "resnet20"),
+        ({"model": {"name": "resnet20", "depth": 3}}, r"unknown option.*width"),
+        ({"model": "no.such:thing"}, "cannot import"),
+        ({"noise": {"weights": "cmi"}}, "cni"),
+        ({"normalise": {}}, "normalise"),
+    ],
+)
+def test_bad_components_are_refused_when_built(content, said):
+    whole = {"normalise": {"mean": [0.5], "std": [0.5]}, **content}
+    with pytest.raises(si.InputError, match=said):
+        recipe_from(whole).build_model((1, 8, 8), 10)
+
+
+def test_numbers_are_read_as_written():
+    recipe = recipe_from({"weight_decay": "1e-4", "lr": 1, "compile": False})
+    assert recipe.weight_decay == 1e-4
+    assert recipe.lr == 1.0
+    assert recipe.compile == "off"
+
+
+def test_a_missing_recipe_names_those_there_are():
+    with pytest.raises(si.InputError, match=r"cifar10/cni-w\.yaml"):
+        load_recipe("recipes/nothing.yaml")

@@ -1,0 +1,207 @@
+import hashlib
+import json
+import random
+import subprocess
+import sys
+import time
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import smoothinfer as si
+from smoothinfer.models import evaluating, parameters_frozen
+from smoothinfer.recipes import recipe_from
+from smoothinfer.training.losses import adversarial, craft
+from smoothinfer.training.schedules import SCHEDULES, one_cycle, steps
+from tests.conftest import small_net
+
+TINY = {
+    "model": {"name": "smallnet", "width": 4},
+    "noise": {"weights": "cni(rank=2, diagonal=0.01)"},
+    "attack": {"name": "pgd", "steps": 2},
+    "ball": {"name": "linf", "radius": 0.1},
+    "epochs": 2,
+    "batch_size": 64,
+    "crop": 1,
+    "flip": False,
+    "compile": "off",
+    "validation": {"held_out": 100, "images": 50},
+}
+ATTACK = partial(si.pgd, ball=si.Linf(0.1), steps=2)
+
+
+@pytest.fixture
+def digits():
+    return si.load_data("digits", "train", 500)
+
+
+def hash_of(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("name", si.LOSSES)
+def test_every_loss_is_a_scalar_that_trains(name, images, labels):
+    noise = si.CNI(rank=1, diagonal=1e-4, factor=1e-3)
+    noisy = si.NoisyModel(small_net(), weights=noise).train()
+    optimizer = torch.optim.SGD(noisy.parameters(), lr=0.1)
+    values = []
+    torch.manual_seed(0)
+    for _ in range(60):
+        value = si.LOSSES[name](noisy, images, labels, attack=ATTACK)
+        assert value.shape == ()
+        optimizer.zero_grad()
+        value.backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in noisy.parameters())
+        optimizer.step()
+        values.append(value.item())
+    assert sum(values[-5:]) < 0.8 * sum(values[:5])
+
+
+def test_the_adversarial_loss_is_equation_6(images, labels):
+    net = small_net().eval()  # without noise and batch statistics both terms can be computed
+    moved = images.flip(3)
+    clean, hard = (F.cross_entropy(net(x), labels) for x in (images, moved))
+    for w in (0.0, 0.3, 1.0):
+        value = adversarial(net, images, labels, lambda *_: moved, w=w)
+        assert value.item() == pytest.approx(((1 - w) * clean + w * hard).item(), rel=1e-5)
+    with pytest.raises(si.InputError, match="w must"):
+        adversarial(net, images, labels, ATTACK, w=1.5)
+    with pytest.raises(si.InputError, match="attack"):
+        adversarial(net, images, labels)
+
+
+def test_crafting_is_in_eval_mode_with_the_noise_on_and_leaves_no_trace(images, labels):
+    noisy = si.NoisyModel(small_net(), weights=si.CNI(rank=1)).train()
+    noisy.module[1][1].eval()
+    modes = [part.training for part in noisy.modules()]
+    before = {k: v.clone() for k, v in noisy.state_dict().items()}
+    seen = {}
+
+    def attack(model, x, y):
+        seen["training"] = any(part.training for part in model.modules())
+        seen["noise"] = not torch.equal(model(x), model(x))
+        seen["grad"] = any(p.requires_grad for p in model.parameters())
+        return x
+
+    craft(attack, noisy, images, labels)
+    assert seen == {"training": False, "noise": True, "grad": False}
+    assert [part.training for part in noisy.modules()] == modes
+    assert all(p.requires_grad for p in noisy.parameters())
+    assert all(torch.equal(before[k], v) for k, v in noisy.state_dict().items())
+
+
+def test_modes_and_gradients_come_back_after_an_error():
+    net = small_net().train()
+    with pytest.raises(RuntimeError), evaluating(net), parameters_frozen(net):
+        raise RuntimeError
+    assert all(part.training for part in net.modules())
+    assert all(p.requires_grad for p in net.parameters())
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_schedule_is_a_factor(name):
+    values = [SCHEDULES[name](i / 1000) for i in range(1000)]
+    assert all(0 <= value <= 1 + 1e-9 for value in values)
+    assert max(values) == pytest.approx(1, abs=1e-2)
+
+
+def test_the_papers_schedule():
+    assert [steps(epoch / 400) for epoch in (0, 99, 100, 200, 300)] == pytest.approx(
+        [1, 1, 0.1, 0.01, 0.001]
+    )
+    rising = [one_cycle(i / 100) for i in range(21)]
+    assert rising == sorted(rising)
+    with pytest.raises(si.InputError, match="warmup"):
+        one_cycle(0.5, warmup=0.0)
+
+
+def test_a_run_leaves_everything_behind(tmp_path, digits):
+    recipe = recipe_from(TINY)
+    course = si.train_run(recipe, digits, tmp_path / "run")
+    assert [row["epoch"] for row in course.epochs] == [1, 2]
+    assert {"loss", "clean", "attacked", "noise", "lr", "seconds"} <= set(course.epochs[0])
+    model = si.load(tmp_path / "run")
+    assert isinstance(model, si.NoisyModel)
+    assert not any(part.training for part in model.modules())
+    card = json.loads((tmp_path / "run" / "best.json").read_text())
+    assert card["data"]["hash"] == digits.hash
+    assert card["data"]["images"] == 400
+    assert recipe_from(card["recipe"]).attack.options == {"steps": 2}
+    best = max(course.epochs, key=lambda row: row["attacked"])
+    assert card["results"]["validation"]["attacked"] == best["attacked"]
+    assert len(json.loads((tmp_path / "run" / "log.json").read_text())["epochs"]) == 2
+    with pytest.raises(si.InputError, match="another recipe"):
+        si.train_run(recipe_from(TINY | {"lr": 0.5}), digits, tmp_path / "run")
+
+
+def test_training_learns_and_repeats(tmp_path, digits):
+    recipe = recipe_from(TINY | {"epochs": 15, "loss": "natural", "noise": {}})
+    course = si.train_run(recipe, digits, tmp_path / "one")
+    assert course.epochs[-1]["loss"] < 0.7 * course.epochs[0]["loss"]
+    si.train_run(recipe, digits, tmp_path / "two")
+    files = [tmp_path / run / "last.safetensors" for run in ("one", "two")]
+    assert hash_of(files[0]) == hash_of(files[1])
+    other = recipe_from(TINY | {"epochs": 1, "loss": "natural", "seed": 1})
+    si.train_run(other, digits, tmp_path / "three")
+    assert hash_of(tmp_path / "three" / "last.safetensors") != hash_of(files[0])
+
+
+def test_a_training_killed_at_random_moments_ends_with_the_same_weights(tmp_path, digits):
+    """Three epochs in one go, and with kill -9 at 5 random moments."""
+    changes = ["epochs=3", "save_seconds=0", "validation.images=100", "attack.steps=4", "crop=1"]
+    changes += ["compile=off", "batch_size=16", "model.width=8"]
+    command = [sys.executable, "-m", "smoothinfer.cli", "train", "recipes/digits/cni-w.yaml"]
+    command += ["--data", "digits", "--limit", "700", "--set", *changes, "--out"]
+
+    def start(name):
+        where = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        return subprocess.Popen([*command, str(tmp_path / name)], **where)
+
+    whole = start("whole")
+    assert whole.wait() == 0, whole.stderr.read().decode()
+    moments = random.Random(0)
+    killed = 0
+    while killed < 5:
+        run = start("killed")
+        while not (tmp_path / "killed" / "state.pt").exists():
+            time.sleep(0.01)
+            assert run.poll() is None, run.stderr.read().decode()
+        before = hash_of(tmp_path / "killed" / "state.pt")
+        while hash_of(tmp_path / "killed" / "state.pt") == before:
+            time.sleep(0.005)  # wait until it goes on, then for a random moment
+            if run.poll() is not None:
+                break
+        time.sleep(moments.uniform(0, 0.2))
+        run.kill()
+        run.wait()
+        killed += 1
+    last = start("killed")
+    assert last.wait() == 0, last.stderr.read().decode()
+    for name in ("last.safetensors", "best.safetensors"):
+        assert hash_of(tmp_path / "whole" / name) == hash_of(tmp_path / "killed" / name)
+    assert not list((tmp_path / "killed").glob("*.tmp"))
+
+
+def test_a_state_of_another_network_is_refused(tmp_path, digits):
+    si.train_run(recipe_from(TINY | {"epochs": 1}), digits, tmp_path / "a")
+    other = recipe_from(TINY | {"epochs": 1, "model": {"name": "smallnet", "width": 8}})
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "state.pt").write_bytes((tmp_path / "a" / "state.pt").read_bytes())
+    with pytest.raises(si.InputError, match="does not fit this recipe"):
+        si.train_run(other, digits, tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"batch_size": 4000}, "batch_size"),
+        ({"epochs": 0}, "epochs"),
+        ({"validation": {"held_out": 0}}, "at least 1"),
+        ({"validation": {"held_out": 500}}, "of 500 images"),
+    ],
+)
+def test_impossible_trainings_are_refused(change, said, tmp_path, digits):
+    with pytest.raises(si.InputError, match=said):
+        si.train_run(recipe_from(TINY | change), digits, tmp_path)
