@@ -74,6 +74,7 @@ class Recipe:
     nesterov: bool = True
     weight_decay: float = 1e-4
     noise_decay: float | None = None
+    noise_lr: float = 1.0
     clip: float = 0.0
     schedule: Component = Component("one_cycle")
     crop: int = 4

@@ -39,6 +39,8 @@ class Training:
         batch_size: images of one step, over all processes.
         lr, momentum, nesterov, weight_decay: of SGD.
         noise_decay: weight decay of the learned noise; by default that of the weights.
+        noise_lr: learning rate of the learned noise, relative to lr. Its gradient is far noisier
+            than that of the weights: at equal rates |d| grows in a random walk.
         clip: largest global L2 norm of the gradient; 0 for no clipping.
         schedule: progress in [0, 1] -> factor of lr.
         crop: largest random shift in pixels.
@@ -58,6 +60,7 @@ class Training:
     nesterov: bool = True
     weight_decay: float = 1e-4
     noise_decay: float | None = None
+    noise_lr: float = 1.0
     clip: float = 0.0
     crop: int = 4
     flip: bool = True
@@ -173,11 +176,16 @@ def _optimizer(model: nn.Module, settings: Training) -> torch.optim.Optimizer:
         if name.startswith(("weight_noises.", "activation_noises.", "inputs."))
     }
     decay = settings.weight_decay
-    groups = [
-        {"params": [p for p in model.parameters() if id(p) not in noise], "weight_decay": decay},
+    groups: list[dict[str, Any]] = [
+        {
+            "params": [p for p in model.parameters() if id(p) not in noise],
+            "weight_decay": decay,
+            "relative": 1.0,
+        },
         {
             "params": [p for p in model.parameters() if id(p) in noise],
             "weight_decay": decay if settings.noise_decay is None else settings.noise_decay,
+            "relative": settings.noise_lr,
         },
     ]
     return torch.optim.SGD(
@@ -224,7 +232,7 @@ def _step(
 
 def _set_rate(optimizer: Any, rate: float) -> None:
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["relative"]
 
 
 def _rate(optimizer: Any) -> float:
