@@ -52,7 +52,7 @@ def demo(out: Path, seed: int = 0) -> Rows:
         progress=True,
     )
     told = f"{len(data)} test digits, L-infinity radius {recipe.build_ball().radius:g}"
-    print_table(console, rows, f"accuracy, % [95 % interval], {told}")
+    print_table(console, rows, f"accuracy, % (95 % interval), {told}")
     accuracy_against_samples(rows, out / "accuracy.png", f"Smoothed inference on {told}")
     report = REPORT.format(told=told, table=markdown_table(rows), epochs=recipe.epochs)
     write_whole(out / "report.md", lambda file: file.write(report.encode()))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import torch
 from rich.console import Console
 from torch import nn
 
@@ -56,6 +57,7 @@ def measure(
     Raises:
         InputError: ``sigmas`` are given for a model that cannot carry them, or other bad input.
     """
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
     noises = [(None, model)] if sigmas is None else [(s, _under(model, s, units)) for s in sigmas]
     console = Console()
     write_json(out / "settings.json", {**(settings or {}), "versions": versions()})

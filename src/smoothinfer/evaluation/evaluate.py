@@ -135,7 +135,8 @@ class _Evaluation:
 
     def _rows(self, name: str, at: int, advance: Callable[[], None]) -> Rows:
         batch = slice(at, at + CRAFTED)
-        images, labels = self.images[batch], self.labels[batch]
+        device = next((p.device for p in self.target.parameters()), self.images.device)
+        images, labels = self.images[batch].to(device), self.labels[batch].to(device)
         moved = self._craft(name, at, images, labels)
         radius = 0.0 if name == CLEAN else self.ball.radius
         about_image = {
@@ -239,9 +240,10 @@ def _spelt(attack: Attack | None) -> str:
 
 
 def _classes(model: nn.Module, image: Images) -> int:
+    device = next((p.device for p in model.parameters()), image.device)
     try:
         with torch.no_grad():
-            logits = model(image)
+            logits = model(image.to(device))
     except RuntimeError as error:
         raise InputError(
             f"the model does not take images of shape {tuple(image.shape[1:])}: {error}"

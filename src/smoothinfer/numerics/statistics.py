@@ -22,12 +22,12 @@ class Interval:
         return asdict(self)
 
     def __str__(self) -> str:
-        """Per cent, with the half-width of the interval on each side.
+        """Per cent, with the ends of the interval.
 
         >>> str(proportion(50, 100))
-        '50.0 [40.4, 59.6]'
+        '50.0 (40.4-59.6)'
         """
-        return f"{100 * self.value:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+        return f"{100 * self.value:.1f} ({100 * self.low:.1f}-{100 * self.high:.1f})"
 
 
 def proportion(successes: int, images: int, confidence: float = 0.95) -> Interval:

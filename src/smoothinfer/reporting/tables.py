@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -34,13 +35,17 @@ def pivot(rows: Rows) -> tuple[list[str], list[str], dict[tuple[Any, ...], dict[
     return varying, attacks, dict(sorted(cells.items(), key=lambda cell: _sort_key(cell[0])))
 
 
-def print_table(console: Console, rows: Rows, title: str = "accuracy, % [95 % interval]") -> None:
+def print_table(console: Console, rows: Rows, title: str = "accuracy, % (95 % interval)") -> None:
     """Print the table of ``rows``: a line per setting, a column per attack."""
     varying, attacks, cells = pivot(rows)
-    table = Table(title=title)
+    table = Table(title=title, box=SIMPLE_HEAD)
     for name in (*varying, *(_heading(attack) for attack in attacks)):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
+    before = None
     for key, found in cells.items():
+        if before is not None and key[:-1] != before:
+            table.add_section()  # a gap where all but the last column begins anew
+        before = key[:-1]
         table.add_row(*(_said(value) for value in key), *(str(found.get(a, "")) for a in attacks))
     console.print(table)
 

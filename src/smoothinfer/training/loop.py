@@ -16,11 +16,12 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from smoothinfer.data import ImageData, crop_and_flip, to_float
-from smoothinfer.errors import InputError
+from smoothinfer.errors import InputError, unknown
 from smoothinfer.files import write_whole
 from smoothinfer.numerics.precision import has_bf16_units, resolve_precision
 from smoothinfer.numerics.randomness import derive_seed, isolated_rng, stream
@@ -113,60 +114,138 @@ def train(
     Raises:
         InputError: the batch is larger than the data or the saved state does not fit.
     """
-    steps_per_epoch = len(data) // settings.batch_size
-    if steps_per_epoch == 0 or settings.epochs < 1:
-        raise InputError(
-            f"batch_size {settings.batch_size} and epochs {settings.epochs} "
-            f"leave no step to take on {len(data)} images"
-        )
-    accelerator = _accelerator(settings)
-    optimizer = _optimizer(model, settings)
-    course = Progressed()
-    if (out / "state.pt").exists():
-        course = _restore(out / "state.pt", model, optimizer)
-    if settings.channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    prepared, optimizer = accelerator.prepare(model, optimizer)
-    running = _compiled(prepared, settings, accelerator.device)
-    saved = tick = time.monotonic()
-    total = settings.epochs * steps_per_epoch
-    with _bar(accelerator) as bar:
-        task = bar.add_task("training", total=total, completed=course.step)
-        order = None
-        while course.step < total:
-            epoch, at = divmod(course.step, steps_per_epoch)
-            if order is None or at == 0:
-                order = torch.randperm(len(data), generator=stream(settings.seed, "order", epoch))
-            rows = order[at * settings.batch_size :][: settings.batch_size]
-            _set_rate(optimizer, settings.lr * settings.schedule(course.step / total))
-            value = _step(running, loss, data[rows], optimizer, accelerator, settings, course.step)
-            course.loss_sum += value
-            course.step += 1
-            course.seconds, tick = course.seconds + time.monotonic() - tick, time.monotonic()
-            bar.update(
-                task, advance=1, description=f"epoch {epoch + 1}/{settings.epochs} loss {value:.3f}"
+    run = _Run(model, loss, data, settings, out)
+    with _bar(run.main) as bar:
+        task = bar.add_task("training", total=run.total, completed=run.course.step)
+        while run.course.step < run.total:
+            value = run.step()
+            at = f"epoch {run.epoch}/{settings.epochs} loss {value:.3f}"
+            bar.update(task, completed=run.course.step, description=at)
+            if run.at_epoch_end:
+                row = run.finish_epoch(validate, save, score)
+                bar.console.print("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
+            run.keep()
+    return run.course
+
+
+class _Run:
+    """A training under way: the wrapped model, its optimizer and the course so far."""
+
+    def __init__(
+        self, model: nn.Module, loss: StepLoss, data: ImageData, settings: Training, out: Path
+    ) -> None:
+        self.steps_per_epoch = len(data) // settings.batch_size
+        self.total = settings.epochs * self.steps_per_epoch
+        if self.total < 1:
+            raise InputError(
+                f"batch_size {settings.batch_size} and epochs {settings.epochs} "
+                f"leave no step to take on {len(data)} images"
             )
-            if course.step % steps_per_epoch == 0:
-                with isolated_rng(derive_seed(settings.seed, "validate", epoch)):
-                    measured = validate(accelerator.unwrap_model(prepared))
-                row = {"epoch": epoch + 1, "loss": course.loss_sum / steps_per_epoch, **measured}
-                row |= {"lr": _rate(optimizer), "seconds": round(course.seconds, 1)}
-                course.epochs.append(row)
-                course.loss_sum = 0.0
-                if accelerator.is_main_process:
-                    _finish_epoch(accelerator.unwrap_model(prepared), course, row, save, score)
-                    bar.console.print(_told(row))
-            late = time.monotonic() - saved > settings.save_seconds
-            if accelerator.is_main_process and (late or course.step % steps_per_epoch == 0):
-                _save_state(out / "state.pt", accelerator.unwrap_model(prepared), optimizer, course)
-                saved = time.monotonic()
-    return course
+        self.model, self.loss, self.data, self.settings = model, loss, data, settings
+        self.accelerator = _accelerator(settings)
+        self.main = self.accelerator.is_main_process
+        optimizer = _optimizer(model, settings)
+        self.state = out / "state.pt"
+        self.course = (
+            _restore(self.state, model, optimizer) if self.state.exists() else Progressed()
+        )
+        if settings.channels_last:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        running = torch.compile(model) if self._compiles() else model
+        # The wrappers share the parameters: whatever is saved or validated is the bare model.
+        self.running, self.optimizer = self.accelerator.prepare(running, optimizer)
+        self.order, self.order_of = torch.empty(0), -1
+        self.saved = self.tick = time.monotonic()
+
+    def _compiles(self) -> bool:
+        if self.settings.compile not in ("auto", "on", "off"):
+            raise unknown("compile", self.settings.compile, ("auto", "on", "off"))
+        pays = has_bf16_units(self.accelerator.device.type)
+        return self.settings.compile == "on" or (self.settings.compile == "auto" and pays)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the step just taken, from 1."""
+        return -(-self.course.step // self.steps_per_epoch)
+
+    @property
+    def at_epoch_end(self) -> bool:
+        return self.course.step % self.steps_per_epoch == 0
+
+    def step(self) -> float:
+        """Take one step and return its loss."""
+        course, settings = self.course, self.settings
+        rate = settings.lr * settings.schedule(course.step / self.total)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["relative"]
+        key = derive_seed(settings.seed, "step", course.step)
+        images, labels = self._batch(key)
+        self.running.train()
+        self.optimizer.zero_grad()
+        with isolated_rng(derive_seed(key, "process", self.accelerator.process_index)):
+            value = self.loss(self.running, images, labels)
+            self.accelerator.backward(value)
+        if settings.clip:
+            self.accelerator.clip_grad_norm_(self.running.parameters(), settings.clip)
+        self.optimizer.step()
+        told = float(self.accelerator.reduce(value.detach(), reduction="mean"))
+        course.loss_sum += told
+        course.step += 1
+        course.seconds, self.tick = course.seconds + time.monotonic() - self.tick, time.monotonic()
+        return told
+
+    def _batch(self, key: int) -> tuple[Tensor, Tensor]:
+        """Return this process's share of the step's batch, augmented."""
+        settings = self.settings
+        epoch, at = divmod(self.course.step, self.steps_per_epoch)
+        if self.order_of != epoch:
+            generator = stream(settings.seed, "order", epoch)
+            self.order, self.order_of = torch.randperm(len(self.data), generator=generator), epoch
+        batch = self.data[self.order[at * settings.batch_size :][: settings.batch_size]]
+        pixels = crop_and_flip(batch.pixels, settings.crop, settings.flip, stream(key, "augment"))
+        mine = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
+        images = to_float(pixels[mine]).to(self.accelerator.device)
+        if settings.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return images, batch.labels[mine].to(self.accelerator.device)
+
+    def finish_epoch(self, validate: Validate, save: Save, score: str) -> dict[str, float]:
+        """Validate, write the checkpoints, and return the epoch's row of the table."""
+        with isolated_rng(derive_seed(self.settings.seed, "validate", self.epoch - 1)):
+            measured = validate(self.model)
+        row = {"epoch": self.epoch, "loss": self.course.loss_sum / self.steps_per_epoch, **measured}
+        row["lr"] = self.optimizer.param_groups[0]["lr"]
+        row["seconds"] = round(self.course.seconds, 1)
+        self.course.epochs.append(row)
+        self.course.loss_sum = 0.0
+        better = row[score] > self.course.best
+        self.course.best = max(self.course.best, row[score])
+        if self.main:
+            for name in ("last", "best") if better else ("last",):
+                save(name, self.model, row)
+        return row
+
+    def keep(self) -> None:
+        """Save the state, at the end of an epoch and when the last time is long ago."""
+        late = time.monotonic() - self.saved > self.settings.save_seconds
+        if self.main and (late or self.at_epoch_end):
+            state = {
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "course": asdict(self.course),
+            }
+            write_whole(self.state, lambda file: torch.save(state, file))
+            self.saved = time.monotonic()
 
 
 def _accelerator(settings: Training) -> Accelerator:
     cpu_only = not torch.cuda.is_available()
     precision = resolve_precision(settings.precision, "cpu" if cpu_only else "cuda")
-    return Accelerator(mixed_precision="bf16" if precision == "bf16" else "no", cpu=cpu_only)
+    # The loss runs the network twice before one backward: a broadcast of buffers in between
+    # would change what the first run still needs.
+    once = DistributedDataParallelKwargs(broadcast_buffers=False)
+    mixed = "bf16" if precision == "bf16" else "no"
+    return Accelerator(mixed_precision=mixed, cpu=cpu_only, kwargs_handlers=[once])
 
 
 def _optimizer(model: nn.Module, settings: Training) -> torch.optim.Optimizer:
@@ -196,67 +275,6 @@ def _optimizer(model: nn.Module, settings: Training) -> torch.optim.Optimizer:
     )
 
 
-def _compiled(model: nn.Module, settings: Training, device: torch.device) -> nn.Module:
-    wanted = settings.compile == "on" or (
-        settings.compile == "auto" and has_bf16_units(device.type)
-    )
-    return torch.compile(model) if wanted else model  # type: ignore[return-value]
-
-
-def _step(
-    model: nn.Module,
-    loss: StepLoss,
-    batch: ImageData,
-    optimizer: Any,
-    accelerator: Accelerator,
-    settings: Training,
-    step: int,
-) -> float:
-    key = derive_seed(settings.seed, "step", step)
-    pixels = crop_and_flip(batch.pixels, settings.crop, settings.flip, stream(key, "augment"))
-    mine = slice(accelerator.process_index, None, accelerator.num_processes)
-    images = to_float(pixels[mine]).to(accelerator.device)
-    if settings.channels_last:
-        images = images.contiguous(memory_format=torch.channels_last)
-    labels = batch.labels[mine].to(accelerator.device)
-    model.train()
-    optimizer.zero_grad()
-    with isolated_rng(derive_seed(key, "process", accelerator.process_index)):
-        value = loss(model, images, labels)
-        accelerator.backward(value)
-    if settings.clip:
-        accelerator.clip_grad_norm_(model.parameters(), settings.clip)
-    optimizer.step()
-    return float(value.detach())
-
-
-def _set_rate(optimizer: Any, rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group["relative"]
-
-
-def _rate(optimizer: Any) -> float:
-    return float(optimizer.param_groups[0]["lr"])
-
-
-def _finish_epoch(
-    model: nn.Module, course: Progressed, row: dict[str, float], save: Save, score: str
-) -> None:
-    save("last", model, row)
-    if row[score] > course.best:
-        course.best = row[score]
-        save("best", model, row)
-
-
-def _save_state(path: Path, model: nn.Module, optimizer: Any, course: Progressed) -> None:
-    state = {
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "course": asdict(course),
-    }
-    write_whole(path, lambda file: torch.save(state, file))
-
-
 def _restore(path: Path, model: nn.Module, optimizer: Any) -> Progressed:
     state = torch.load(path, weights_only=True, map_location="cpu")
     try:
@@ -267,10 +285,6 @@ def _restore(path: Path, model: nn.Module, optimizer: Any) -> Progressed:
     return Progressed(**state["course"])
 
 
-def _bar(accelerator: Accelerator) -> Progress:
+def _bar(shown: bool) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.1f} %"))
-    return Progress(*columns, TimeRemainingColumn(), disable=not accelerator.is_main_process)
-
-
-def _told(row: dict[str, float]) -> str:
-    return "  ".join(f"{name} {value:.4g}" for name, value in row.items())
+    return Progress(*columns, TimeRemainingColumn(), disable=not shown)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from smoothinfer.errors import InputError
 from smoothinfer.models import evaluating, parameters_frozen
@@ -65,8 +66,10 @@ def adversarial(
 
 def craft(attack: Craft, model: nn.Module, images: Images, labels: Labels) -> Images:
     """Run ``attack`` in eval mode, noise on, without gradients of the parameters."""
-    with evaluating(model), parameters_frozen(model):
-        return attack(model, images, labels).detach()
+    # Distributed training waits for parameter gradients after each forward: go around it.
+    bare = model.module if isinstance(model, DistributedDataParallel) else model
+    with evaluating(bare), parameters_frozen(bare):
+        return attack(bare, images, labels).detach()
 
 
 LOSSES: dict[str, Loss] = {"natural": natural, "adversarial": adversarial}
