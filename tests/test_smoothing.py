@@ -216,3 +216,17 @@ def test_smoothing_moves_the_boundary_as_the_formula_says(half_space):
     assert counts[0, 1] / 2000 == pytest.approx(
         share, abs=4 * math.sqrt(share * (1 - share) / 2000)
     )
+
+
+@pytest.mark.slow
+def test_verdicts_of_1000_images_are_the_same_for_all_batch_sizes(cifar10):
+    """The shipped network (or a fresh one), 8 passes, batches of 1, 7, 256 and 1,000, in fp32."""
+    name = "cni-w-resnet20-cifar10"
+    fresh = nn.Sequential(si.Normalize([0.5] * 3, [0.25] * 3), si.resnet20())
+    model = si.load(name) if name in si.models() else si.NoisyModel(fresh, weights=si.CNI()).eval()
+    noisy = model.with_inputs(si.Gaussian(0.06))
+    smooth = si.SmoothedClassifier(noisy, samples=8, seed=0)
+    together = smooth.predict(cifar10.images)
+    for size in (1, 7, 256):
+        counts = torch.cat([smooth.predict(part).counts for part in cifar10.images.split(size)])
+        assert torch.equal(counts, together.counts), size

@@ -25,6 +25,10 @@ from smoothinfer.recipes import load_recipe, recipe_from
 from smoothinfer.runs import train_run
 from smoothinfer.smoothing.voting import RULES
 
+_ABOUT = (
+    "Make image classifiers more robust to adversarial examples by smoothed inference: many noisy "
+    "passes, put to the vote. Begin with 'smoothinfer demo'."
+)
 DATA_HELP = (
     f"a data set: {', '.join(DATASETS)}; a .npz file with x_train, y_train, x_test, y_test; a "
     "folder of Parquet files or of images in train/CLASS/; or a name on the Hugging Face hub"
@@ -51,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
-    parser = ArgumentParser(prog="smoothinfer", description=__doc__, version=version("smoothinfer"))
+    parser = ArgumentParser(prog="smoothinfer", description=_ABOUT, version=version("smoothinfer"))
     branches = parser.add_subcommands()
     commands: dict[str, Callable[[Namespace], int]] = {}
     for name, (about, fill, command) in _COMMANDS.items():
@@ -63,7 +67,7 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
 
 
 def _demo_options(parser: ArgumentParser) -> None:
-    parser.add_argument("--out", default="demo", help="folder of the report (default: demo)")
+    parser.add_argument("--out", default="demo", help="folder of the report")
     parser.add_argument("--seed", type=int, default=0, help="names every random stream")
 
 
@@ -108,12 +112,10 @@ def _evaluate_options(parser: ArgumentParser) -> None:
         nargs="+",
         default=["pgd"],
         help=f"one or more of {', '.join(ATTACKS)}, with options as in 'pgd(steps=20, draws=8)'; "
-        "'none' measures clean images only (default: pgd)",
+        "'none' measures clean images only",
     )
-    parser.add_argument(
-        "--radius", default="8/255", help="of the attack, in pixel units (default: 8/255)"
-    )
-    parser.add_argument("--norm", default="linf", choices=list(BALLS), help="default: linf")
+    parser.add_argument("--radius", default="8/255", help="of the attack, in pixel units")
+    parser.add_argument("--norm", default="linf", choices=list(BALLS), help="of the ball")
     parser.add_argument(
         "--sigma",
         nargs="+",
@@ -125,23 +127,23 @@ def _evaluate_options(parser: ArgumentParser) -> None:
         "--rule",
         nargs="+",
         default=["prediction"],
-        help=f"voting rules: {', '.join(RULES)}, or ranks:1,0.3 (default: prediction)",
+        help=f"voting rules: {', '.join(RULES)}, or ranks:1,0.3",
     )
     parser.add_argument(
         "--samples",
         nargs="+",
         type=int,
         default=[512],
-        help="numbers of passes; all come out of one run of the largest (default: 512)",
+        help="numbers of passes; all come out of one run of the largest",
     )
     parser.add_argument(
         "--split",
         default="test",
         help="train, test, or validation: the training images that the model's own training held "
-        "out, where settings such as sigma should be chosen (default: test)",
+        "out, where settings such as sigma should be chosen",
     )
     parser.add_argument("--limit", type=int, help="use the first so many images only")
-    parser.add_argument("--seed", type=int, default=0, help="names the streams (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="names the streams")
     parser.add_argument("--out", required=True, help="folder of rows/, summary.json, settings.json")
 
 

@@ -64,8 +64,10 @@ def demo(out: Path, seed: int = 0) -> Rows:
 REPORT = """# Smoothed inference on scikit-learn's digits
 
 A net of three convolutions with learned coloured noise (CNI, rank 5) on its weights, trained for
-{epochs} epochs on clean and PGD-7 images in equal parts; {told}. One line is one way to read the
-network: `samples` noisy passes counted by `rule`; at 1 sample all rules are one noisy pass.
+{epochs} epochs on clean and PGD-7 images in equal parts. Measured on {told}.
+
+A line is a way to read the network: `samples` noisy passes counted by `rule`. At 1 sample every
+rule is a single noisy pass.
 
 PGD-7 follows one draw of the noise at each step, as the paper does. EPGD-7x8 averages the
 gradient over 8 draws: what a defence gains under the first but not under the second is noise in

@@ -38,7 +38,7 @@ def pivot(rows: Rows) -> tuple[list[str], list[str], dict[tuple[Any, ...], dict[
 def print_table(console: Console, rows: Rows, title: str = "accuracy, % (95 % interval)") -> None:
     """Print the table of ``rows``: a line per setting, a column per attack."""
     varying, attacks, cells = pivot(rows)
-    table = Table(title=title, box=SIMPLE_HEAD)
+    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
     for name in (*varying, *(_heading(attack) for attack in attacks)):
         table.add_column(name, justify="right", no_wrap=True)
     before = None
