@@ -190,8 +190,10 @@ def test_bad_noise_is_refused():
 
 
 def test_sigma_zero_and_no_noise_are_the_network_itself(net, images):
-    assert torch.equal(si.NoisyModel(net)(images), net(images))
-    assert torch.equal(si.NoisyModel(net, inputs=si.Gaussian(0.0))(images), net(images))
+    # to rounding: batch normalisation is folded into the convolutions
+    assert torch.allclose(si.NoisyModel(net)(images), net(images), atol=1e-6)
+    quiet = si.NoisyModel(net, inputs=si.Gaussian(0.0))
+    assert torch.allclose(quiet(images), net(images), atol=1e-6)
 
 
 def test_with_inputs_shares_everything_else(net, images):

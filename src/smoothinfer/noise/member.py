@@ -43,12 +43,13 @@ class Member(nn.Module):
         self.noisy, self.seed, self.s, self.per_image = noisy, seed, s, per_image
         device = next((p.device for p in noisy.parameters()), torch.device("cpu"))
         with torch.no_grad():
-            self._weights = noisy.noisy_weights(stream(seed, "weights", s, device=device))
+            weights = noisy.noisy_weights(stream(seed, "weights", s, device=device))
+            self._network = noisy.network(weights)
         self.training = noisy.training
 
     def forward(self, images: Images) -> Logits:
         generator = stream(self.seed, "activations", self.s, device=images.device)
-        return self.noisy.run(self._disturb(images), self._weights, generator, shared=True)
+        return self.noisy.run(self._network, self._disturb(images), generator, shared=True)
 
     def _disturb(self, images: Images) -> Tensor:
         noise = self.noisy.inputs

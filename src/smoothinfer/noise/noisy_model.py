@@ -6,6 +6,7 @@ import contextlib
 import copy
 import fnmatch
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Self
 
 import torch
@@ -16,6 +17,7 @@ from smoothinfer.errors import InputError, unknown
 from smoothinfer.models import Normalize
 from smoothinfer.noise.additive import Additive
 from smoothinfer.noise.base import Noise
+from smoothinfer.noise.folding import Folding, Network
 from smoothinfer.noise.member import Member
 from smoothinfer.types import Images, Logits
 
@@ -70,6 +72,7 @@ class NoisyModel(nn.Module):
         if side not in _SIDES:
             raise unknown("side", side, _SIDES)
         self.module, self.side, self.shape = module, side, shape
+        self._folding: Folding | None = None
         self.inputs: Noise | None = self._fit_inputs(inputs)
         self.weight_noises = nn.ModuleDict()
         self._weight_keys: dict[str, str] = {}  # a ModuleDict's keys may hold no dots
@@ -141,16 +144,28 @@ class NoisyModel(nn.Module):
             generator: source of the noise; the global generator by default.
         """
         noisy = images if self.inputs is None else self.inputs(images, generator)
-        return self.run(noisy, self.noisy_weights(generator), generator)
+        network = self.network(self.noisy_weights(generator))
+        return self.run(network, noisy, generator)
+
+    def network(self, weights: Mapping[str, Tensor]) -> Network:
+        """Return ``module`` with ``weights`` in place of its own, folded where it can be."""
+        plain = partial(functional_call, self.module, dict(weights))
+        if self._activation_layers or torch.compiler.is_compiling():
+            return plain
+        if any(part.training for part in self.module.modules()):
+            return plain
+        if self._folding is None or not self._folding.fits(self.module):
+            self._folding = Folding(self.module)
+        return self._folding.network(weights) if self._folding.fits(self.module) else plain
 
     def run(
         self,
+        network: Network,
         images: Images,
-        weights: Mapping[str, Tensor],
         generator: torch.Generator | None = None,
         shared: bool = False,
     ) -> Logits:
-        """Run ``module`` with ``weights`` in place of its own, and noise on its activations."""
+        """Run ``network``, which is this model's own, with noise on its activations."""
 
         def disturb(noise: nn.Module) -> Callable[[Tensor], Tensor]:
             return lambda clean: noise(clean, generator, shared)
@@ -160,7 +175,7 @@ class NoisyModel(nn.Module):
             for name, key in self._activation_layers.items()
         }
         with _on_activations(self.module, changes, self.side):
-            return functional_call(self.module, dict(weights), (images,))
+            return network(images)
 
     def member(self, seed: int, s: int, per_image: bool = False) -> nn.Module:
         """Return pass ``s`` of the ensemble ``seed``: a deterministic network (see `Member`)."""

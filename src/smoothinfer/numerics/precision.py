@@ -11,6 +11,9 @@ import torch
 from smoothinfer.errors import unknown
 
 PRECISIONS = ("auto", "bf16", "fp32")
+# Images at once for which a CIFAR network's features stay in a CPU's cache: on two cores of an EPYC
+# (Zen 3) in fp32 ResNet-20 runs a third faster on 64 images at a time than on 128 or more.
+CACHE_TILE = 64
 
 
 @functools.cache

@@ -10,9 +10,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from smoothinfer.errors import InputError
 from smoothinfer.noise.member import member_of
+from smoothinfer.numerics.precision import CACHE_TILE
 from smoothinfer.types import Images, Logits
 
-TILE = 256
+TILE = CACHE_TILE
 _SMALLEST = 8
 
 

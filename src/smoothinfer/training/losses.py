@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from smoothinfer.errors import InputError
 from smoothinfer.models import evaluating, parameters_frozen
+from smoothinfer.numerics.precision import CACHE_TILE
 from smoothinfer.types import Images, Labels
 
 Craft = Callable[[nn.Module, Images, Labels], Images]
@@ -69,7 +71,9 @@ def craft(attack: Craft, model: nn.Module, images: Images, labels: Labels) -> Im
     # Distributed training waits for parameter gradients after each forward: go around it.
     bare = model.module if isinstance(model, DistributedDataParallel) else model
     with evaluating(bare), parameters_frozen(bare):
-        return attack(bare, images, labels).detach()
+        size = CACHE_TILE if images.device.type == "cpu" else len(images)
+        parts = zip(images.split(size), labels.split(size), strict=True)
+        return torch.cat([attack(bare, *part).detach() for part in parts])
 
 
 LOSSES: dict[str, Loss] = {"natural": natural, "adversarial": adversarial}
