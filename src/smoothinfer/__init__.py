@@ -16,7 +16,15 @@ from smoothinfer.numerics.balls import BALLS, L2, Linf
 from smoothinfer.numerics.randomness import isolated_rng
 from smoothinfer.recipes import Recipe, load_recipe
 from smoothinfer.runs import train_run
-from smoothinfer.smoothing import RULES, Prediction, Rule, SmoothedClassifier, passes, rank_rule
+from smoothinfer.smoothing import (
+    RULES,
+    STOPS,
+    Prediction,
+    Rule,
+    SmoothedClassifier,
+    passes,
+    rank_rule,
+)
 from smoothinfer.training.losses import LOSSES
 from smoothinfer.types import ABSTAIN
 
@@ -35,6 +43,7 @@ __all__ = [
     "OBJECTIVES",
     "PNI",
     "RULES",
+    "STOPS",
     "Gaussian",
     "ImageData",
     "InputError",

@@ -2,10 +2,12 @@
 
 from smoothinfer.smoothing.classifier import Prediction, SmoothedClassifier
 from smoothinfer.smoothing.passes import passes
+from smoothinfer.smoothing.stopping import STOPS
 from smoothinfer.smoothing.voting import RULES, Rule, Tally, rank_rule, rule_of
 
 __all__ = [
     "RULES",
+    "STOPS",
     "Prediction",
     "Rule",
     "SmoothedClassifier",

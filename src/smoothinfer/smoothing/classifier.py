@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from smoothinfer.errors import InputError, check_images
 from smoothinfer.noise.member import member_of
 from smoothinfer.numerics.randomness import fresh_seed
 from smoothinfer.smoothing.passes import TILE, check_eval, passes
+from smoothinfer.smoothing.stopping import Question, Stopping, stopping
 from smoothinfer.smoothing.voting import RULES, Rule, Tally, rule_of
 from smoothinfer.types import Counts, Images, Labels, Logits, Scores
 
@@ -25,12 +27,14 @@ class Prediction:
         counts: (N, K) how many passes put each class first.
         samples: (N,) passes used.
         scores: (N, K) of the rule, log scale.
+        decided: (N,) whether the stopping rule was satisfied; with ``"fixed"`` always.
     """
 
     labels: Labels
     counts: Counts
     samples: Tensor
     scores: Scores
+    decided: Tensor
 
 
 class SmoothedClassifier(nn.Module):
@@ -77,6 +81,7 @@ class SmoothedClassifier(nn.Module):
         self.model, self.samples, self.seed = model, samples, seed
         self.rule, self.rule_name = rule_of(rule), rule if isinstance(rule, str) else "custom"
         self.tile, self.per_image = tile, per_image
+        self.classes: int | None = None  # found out by the first call
         self.training = model.training
 
     def forward(self, images: Images) -> Scores:
@@ -89,7 +94,7 @@ class SmoothedClassifier(nn.Module):
         check_eval(self.model)
         seed = fresh_seed() if self.seed is None else self.seed
         if not (torch.is_grad_enabled() and images.requires_grad):
-            return self._count(images, seed, self.samples).scores()
+            return self._count(images, seed).scores()
         draws = [self._pass(images, seed, s) for s in range(self.samples)]
         surrogate = _scores(self.rule if self.rule.differentiable else RULES["soft"], draws)
         if self.rule.differentiable:
@@ -103,34 +108,79 @@ class SmoothedClassifier(nn.Module):
         member = member_of(self.model, seed, s, self.per_image)
         return checkpoint(member, images, use_reentrant=False, preserve_rng_state=False)
 
-    def _count(self, images: Images, seed: int, samples: int, *more: Tally) -> Tally:
+    def _count(self, images: Images, seed: int) -> Tally:
         tally = Tally(self.rule)
-        run = passes(self.model, images, samples, seed, tile=self.tile, per_image=self.per_image)
-        for logits in run:
-            for each in (tally, *more):
-                each.add(logits)
+        for logits in self._passes(images, seed, 0, self.samples):
+            tally.add(logits)
         return tally
 
-    def predict(self, images: Images, samples: int | None = None) -> Prediction:
-        """Decide each image by vote.
+    def _passes(self, images: Images, seed: int, first: int, samples: int) -> Iterator[Logits]:
+        return passes(
+            self.model,
+            images,
+            samples,
+            seed,
+            first=first,
+            tile=self.tile,
+            per_image=self.per_image,
+        )
+
+    def predict(
+        self,
+        images: Images,
+        samples: int | None = None,
+        *,
+        stop: str = "fixed",
+        delta: float = 1e-3,
+    ) -> Prediction:
+        """Decide each image by vote, with no more passes than its decision needs.
 
         Args:
             images: (N, C, H, W), pixels in [0, 1].
-            samples: passes, instead of the classifier's own number.
+            samples: the most passes an image gets, instead of the classifier's own number.
+            stop: ``"fixed"`` uses them all; ``"exact"`` stops when nobody can catch the leader,
+                with the answer that all passes would give; ``"ppr"`` when the leader is, but for
+                probability ``delta``, the class that most passes choose; ``"betting"`` likewise
+                for votes that are not whole, such as soft ones.
+            delta: probability of a decided answer other than that of infinitely many passes.
 
         Raises:
-            InputError: images are malformed, or the model is in training mode.
+            InputError: images are malformed, the model is in training mode, or ``stop`` is
+                unknown or does not suit the voting rule.
         """
         check_images(images)
-        count = self.samples if samples is None else samples
-        if count < 1:
-            raise InputError(f"samples must be at least 1, not {count}")
+        most = self.samples if samples is None else samples
+        if most < 1:
+            raise InputError(f"samples must be at least 1, not {most}")
         seed = fresh_seed() if self.seed is None else self.seed
-        votes = Tally("prediction")
-        scores = self._count(images, seed, count, votes).scores()
-        counts = torch.as_tensor(votes.sums).round().long()
-        used = torch.full((len(images),), count)
-        return Prediction(scores.argmax(1), counts, used, scores)
+        question = Question(self.rule, most, delta, self._classes(images))
+        return self._vote(images, seed, stopping(stop, question, len(images)))
+
+    def _classes(self, images: Images) -> int:
+        check_eval(self.model)
+        if self.classes is None:
+            with torch.no_grad():
+                self.classes = self.model(images[:1]).shape[1]
+        return self.classes
+
+    def _vote(self, images: Images, seed: int, ask: Stopping) -> Prediction:
+        """Run passes from look to look; decided images leave, the others fill the tiles."""
+        active, first = torch.arange(len(images)), 0
+        counts = torch.zeros(ask.sums.shape, dtype=torch.int64)
+        used, decided = torch.zeros(2, len(images), dtype=torch.int64)
+        for look in ask.looks():
+            for logits in self._passes(images[active], seed, first, look - first):
+                ask.add(active, self.rule.votes(logits.float()))
+                counts[active] += RULES["prediction"].votes(logits).long().cpu()
+            first = look
+            used[active] = look
+            settled = ask.decided(active, look)
+            decided[active] = settled.long()
+            active = active[~settled]
+            if len(active) == 0:
+                break
+        scores = self.rule.scores(ask.sums / used[:, None]).float()
+        return Prediction(scores.argmax(1), counts, used, scores, decided.bool())
 
     def extra_repr(self) -> str:
         return f"samples={self.samples}, rule={self.rule_name}, seed={self.seed}"

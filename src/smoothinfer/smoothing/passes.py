@@ -57,7 +57,7 @@ def passes(
 
 
 def tiles(images: Images, size: int) -> Iterator[tuple[Images, int]]:
-    """Yield ``(tile, how many of its images count)``; the rest of a tile is zeros.
+    """Yield ``(tile, how many of its images count)``; the rest repeats its first.
 
     The last tile is padded to the next power of two, from 8 to ``size``.
 
@@ -66,7 +66,7 @@ def tiles(images: Images, size: int) -> Iterator[tuple[Images, int]]:
     """
     for part in images.split(size):
         full = min(size, max(_SMALLEST, 1 << (len(part) - 1).bit_length()))
-        filler = part.new_zeros(full - len(part), *part.shape[1:])
+        filler = part[:1].expand(full - len(part), *part.shape[1:])
         yield (part if len(part) == full else torch.cat([part, filler])), len(part)
 
 

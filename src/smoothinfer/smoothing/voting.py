@@ -6,6 +6,7 @@ n passes, in memory that does not grow with n.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -34,11 +35,14 @@ class Rule:
         scores: mean votes (N, K) -> scores (N, K), increasing, safe as logits.
         differentiable: whether gradients flow through ``votes``; where they do not,
             `SmoothedClassifier` passes those of the soft vote straight through.
+        span: the most by which one pass can favour one class over another; stopping early
+            needs it to be finite.
     """
 
     votes: Callable[[Logits], Votes]
     scores: Callable[[Votes], Scores] = log_share
     differentiable: bool = False
+    span: float = 1.0
 
 
 def prediction(logits: Logits) -> Votes:
@@ -88,7 +92,7 @@ RULES: dict[str, Rule] = {
     "weighted": Rule(by_rank),
     "top_two": Rule(partial(by_rank, weights=(1.0, 0.5))),
     "soft": Rule(soft, differentiable=True),
-    "logits": Rule(logits_themselves, _identity, differentiable=True),
+    "logits": Rule(logits_themselves, _identity, differentiable=True, span=math.inf),
 }
 
 
@@ -103,7 +107,8 @@ def rank_rule(weights: Sequence[float]) -> Rule:
     """
     if not weights or min(weights) < 0 or max(weights) == 0:
         raise InputError(f"rank weights must be non-negative and not all zero, not {weights}")
-    return Rule(partial(by_rank, weights=tuple(float(weight) for weight in weights)))
+    given = tuple(float(weight) for weight in weights)
+    return Rule(partial(by_rank, weights=given), span=max(given))
 
 
 def rule_of(rule: str | Rule) -> Rule:

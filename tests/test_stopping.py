@@ -1,0 +1,162 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import smoothinfer as si
+from smoothinfer.smoothing.stopping import Question, needed_votes, ppr_evidence, stopping
+from smoothinfer.smoothing.voting import RULES
+
+PUBLISHED = {0: 18, 1: 22, 2: 25, 5: 33, 10: 44, 20: 62, 50: 110, 100: 181}
+
+
+class Coins(nn.Module):
+    """A random network whose top class is drawn from probabilities that the image carries."""
+
+    def forward(self, images):
+        shares = images.flatten(1)
+        draw = torch.rand(len(images), 1)
+        return nn.functional.one_hot((shares.cumsum(1) < draw).sum(1), shares.shape[1]).float() * 3
+
+
+def images_of(shares, count):
+    return torch.tensor(shares).view(1, 1, 1, -1).expand(count, -1, -1, -1).clone()
+
+
+def test_the_published_vectors():
+    table = needed_votes(512, 10, 1e-3, one_sided=False)
+    assert {b: table[b] for b in PUBLISHED} == PUBLISHED
+    assert needed_votes(512, 100, 1e-3, one_sided=False)[0] == 22
+    assert needed_votes(512, 10, 1e-3)[0] == 17  # one-sided
+    assert all(one <= two for one, two in zip(needed_votes(512, 10, 1e-3), table, strict=True))
+
+
+def test_evidence_is_the_integral_it_stands_for():
+    for a, b in ((3, 1), (17, 0), (30, 12)):
+        p = np.linspace(0, 1, 200_001)
+        ratio = (2 * p) ** a * (2 * (1 - p)) ** b
+        for one_sided in (False, True):
+            inside = p >= 0.5 if one_sided else p >= 0
+            truth = np.trapezoid(np.where(inside, ratio, 0), p) * (2 if one_sided else 1)
+            assert ppr_evidence(a, b, one_sided) == pytest.approx(math.log(truth), abs=1e-4)
+
+
+def simulate(images, shares, delta, cap=512):
+    """Share of simulated images that PPR decides for another class than the most likely one."""
+    generator = np.random.default_rng(0)
+    question = Question(RULES["prediction"], cap, delta, len(shares))
+    ask = stopping("ppr", question, images)
+    active, first = torch.arange(images), 0
+    wrong = used = 0
+    for look in ask.looks():
+        votes = generator.multinomial(look - first, shares, size=len(active))
+        ask.add(active, torch.from_numpy(votes))
+        settled = ask.decided(active, look)
+        wrong += int((ask.sums[active[settled]].argmax(1) != 0).sum())
+        used += look * int(settled.sum())
+        active, first = active[~settled], look
+    return wrong / images, (used + cap * len(active)) / images
+
+
+@pytest.mark.parametrize(
+    ("shares", "delta"),
+    [((0.52, 0.48), 0.05), ((0.4, 0.3, 0.3), 0.05), ((0.3, 0.25, 0.25, 0.2), 0.1)],
+)
+def test_ppr_errs_no_more_than_it_says(shares, delta):
+    images = 50_000
+    error, _ = simulate(images, shares, delta)
+    assert error <= delta + 3 * math.sqrt(delta * (1 - delta) / images)
+    assert error > 0  # a case hard enough to err at all
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shares", [(0.52, 0.48), (0.35, 0.33, 0.32), (0.3, *[0.07] * 10)])
+def test_ppr_errs_no_more_than_it_says_over_a_million(shares):
+    error, _ = simulate(1_000_000, shares, 1e-3)
+    assert error <= 1e-3 + 3 * math.sqrt(1e-3 / 1_000_000)
+
+
+def test_stopping_too_early_would_be_found_out():
+    """With evidence for 1/10 of the odds the same simulation errs too often."""
+    images, delta = 50_000, 0.05
+    error, _ = simulate(images, (0.52, 0.48), 10 * delta)
+    assert error > delta + 3 * math.sqrt(delta * (1 - delta) / images)
+
+
+def test_ppr_saves_passes():
+    _, used = simulate(2000, (0.9, 0.1), 1e-3)
+    assert used < 64
+
+
+@pytest.mark.parametrize("stop", si.STOPS)
+@pytest.mark.parametrize("rule", si.RULES)
+def test_every_stop_with_every_rule(stop, rule):
+    images = images_of([0.9, 0.06, 0.04], 20)
+    smooth = si.SmoothedClassifier(Coins(), samples=96, rule=rule, seed=0)
+    unfit = (stop == "ppr" and rule != "prediction") or (stop == "betting" and rule == "logits")
+    if unfit:
+        with pytest.raises(si.InputError, match=r"betting|bound"):
+            smooth.predict(images, stop=stop)
+        return
+    answer = smooth.predict(images, stop=stop)
+    assert torch.equal(answer.counts.sum(1), answer.samples)
+    assert (answer.samples <= 96).all()
+    assert (answer.labels == 0).all()
+    assert answer.decided.dtype == torch.bool
+    if stop == "fixed" or rule == "logits":
+        assert (answer.samples == 96).all()
+    if stop in ("fixed", "exact"):
+        assert answer.decided.all()
+
+
+@pytest.mark.parametrize("rule", ["prediction", "weighted", "soft", "top_two", "ranks:3,1"])
+@pytest.mark.parametrize("samples", [1, 2, 33, 64])
+def test_exact_gives_the_answer_of_all_passes(rule, samples):
+    shares = torch.rand(300, 4, generator=torch.Generator().manual_seed(0))
+    images = (shares / shares.sum(1, keepdim=True)).view(300, 1, 1, 4)
+    smooth = si.SmoothedClassifier(
+        si.NoisyModel(nn.Flatten(), inputs=si.Gaussian(0.2)).eval(), samples, rule, seed=0
+    )
+    exact, fixed = (smooth.predict(images, stop=stop) for stop in ("exact", "fixed"))
+    assert torch.equal(exact.labels, fixed.labels)
+    if samples > 2 and rule == "prediction":
+        assert exact.samples.float().mean() < samples
+
+
+def test_a_hopeless_image_stays_undecided():
+    smooth = si.SmoothedClassifier(Coins(), samples=64, seed=0)
+    answer = smooth.predict(images_of([0.5, 0.5], 10), stop="ppr")
+    assert not answer.decided.all()
+    assert (answer.samples[~answer.decided] == 64).all()
+
+
+def test_leaving_images_do_not_change_the_others():
+    noisy = si.NoisyModel(nn.Flatten(), inputs=si.Gaussian(0.3)).eval()
+    generator = torch.Generator().manual_seed(1)
+    images = torch.rand(50, 1, 1, 4, generator=generator)
+    smooth = si.SmoothedClassifier(noisy, samples=128, seed=0)
+    together = smooth.predict(images, stop="ppr")
+    alone = smooth.predict(images[7:9], stop="ppr")
+    assert torch.equal(together.counts[7:9], alone.counts)
+
+
+def test_betting_decides_soft_votes_rightly():
+    wrong = 0
+    noisy = si.NoisyModel(nn.Flatten(), inputs=si.Gaussian(1.0)).eval()
+    images = torch.tensor([0.55, 0.45, 0.45]).view(1, 1, 1, 3)
+    for seed in range(200):
+        smooth = si.SmoothedClassifier(noisy, samples=128, rule="soft", seed=seed)
+        answer = smooth.predict(images, stop="betting", delta=0.1)
+        wrong += int(answer.decided[0] and answer.labels[0] != 0)
+    assert wrong / 200 <= 0.1 + 3 * math.sqrt(0.09 / 200)
+
+
+def test_bad_stops_are_refused():
+    smooth = si.SmoothedClassifier(Coins(), samples=8)
+    images = images_of([0.5, 0.5], 2)
+    with pytest.raises(si.InputError, match="betting, exact, fixed, ppr"):
+        smooth.predict(images, stop="early")
+    with pytest.raises(si.InputError, match="delta"):
+        smooth.predict(images, stop="ppr", delta=0.0)
