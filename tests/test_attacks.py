@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import smoothinfer as si
-from smoothinfer.attacks.gradients import mean_gradient, mean_objective
+from smoothinfer.attacks.gradients import mean_gradient, mean_objective, pooled_gradient
 from smoothinfer.attacks.objectives import cross_entropy, margin
 from tests.conftest import HalfSpace
 
@@ -125,6 +125,33 @@ def test_the_mean_gradient_has_less_noise(net, images, labels):
     assert spread[1] < spread[0] / 8  # 1/16 in expectation
 
 
+def test_the_pooled_gradient_is_that_of_the_mean_probability(net, images, labels):
+    """With members as draws the whole expression can be differentiated at once."""
+    noisy = si.NoisyModel(net, weights=si.CNI(rank=1)).eval()
+    torch.manual_seed(0)
+    found = pooled_gradient(noisy, images, labels, cross_entropy, draws=5)
+    torch.manual_seed(0)
+    seeds = torch.randint(2**62, (5,)).tolist()
+    points = images.clone().requires_grad_()
+    probabilities = []
+    for seed in seeds:
+        with si.isolated_rng(seed):
+            probabilities.append(noisy(points).softmax(1).gather(1, labels[:, None]))
+    loss = -torch.cat(probabilities, 1).mean(1).log().sum()
+    (truth,) = torch.autograd.grad(loss, points)
+    assert torch.allclose(found, truth, atol=1e-5)
+    mean = mean_gradient(noisy, images, labels, cross_entropy, 5)
+    assert not torch.allclose(found, mean, atol=1e-3)  # EPGD's is another one
+
+
+def test_one_draw_pooled_is_pgd(net, images, labels):
+    one, two = (
+        si.pgd(net, images, labels, si.Linf(RADIUS), gradient=name, random_start=False)
+        for name in ("mean", "pooled")
+    )
+    assert torch.allclose(one, two, atol=1e-6)
+
+
 def test_restarts_keep_the_best_start():
     class Two(nn.Module):
         """Only starts to the right of 0.5 find the way up."""
@@ -174,6 +201,7 @@ def test_an_objective_may_be_a_function(half_space, middle, sides):
         ({"restarts": -1}, "restarts"),
         ({"step_size": -0.1}, "step_size"),
         ({"objective": "loss"}, "cross_entropy"),
+        ({"gradient": "median"}, "mean, pooled"),
         ({"images": torch.full((20, 1, 4, 4), 2.0)}, r"\[0, 1\]"),
         ({"labels": torch.zeros(3, dtype=torch.int64)}, "labels"),
         ({"labels": torch.zeros(20)}, "int64"),

@@ -5,7 +5,7 @@ Floor by floor: mathematics, noise, smoothing, attacks, training, evaluation, re
 
 from importlib.metadata import version
 
-from smoothinfer.attacks import ATTACKS, OBJECTIVES, epgd, fgsm, pgd
+from smoothinfer.attacks import ATTACKS, OBJECTIVES, epgd, fgsm, pgd, smoothadv
 from smoothinfer.checkpoints import load, models, save_checkpoint
 from smoothinfer.data import DATASETS, ImageData, load_data
 from smoothinfer.errors import InputError
@@ -72,6 +72,7 @@ __all__ = [
     "resnet20",
     "save_checkpoint",
     "smallnet",
+    "smoothadv",
     "summarise",
     "train_run",
 ]

@@ -15,11 +15,13 @@ from smoothinfer.types import Images
 Attack = Callable[..., Images]
 
 epgd = partial(pgd, draws=8)
+smoothadv = partial(pgd, draws=8, gradient="pooled")
 
 ATTACKS: dict[str, Attack] = {
     "fgsm": fgsm,
     "pgd": pgd,
     "epgd": epgd,
+    "smoothadv": smoothadv,
 }
 
-__all__ = ["ATTACKS", "OBJECTIVES", "Attack", "epgd", "fgsm", "pgd"]
+__all__ = ["ATTACKS", "OBJECTIVES", "Attack", "epgd", "fgsm", "pgd", "smoothadv"]

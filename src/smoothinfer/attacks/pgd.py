@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from smoothinfer.attacks.gradients import mean_gradient, mean_objective
+from smoothinfer.attacks.gradients import GRADIENTS, Gradient, mean_objective
 from smoothinfer.attacks.objectives import OBJECTIVES, Objective
 from smoothinfer.errors import InputError, check_images, check_labels, choose
 from smoothinfer.numerics.balls import Ball
@@ -24,6 +24,7 @@ def pgd(
     steps: int = 7,
     step_size: float | None = None,
     draws: int = 1,
+    gradient: str | Gradient = "mean",
     restarts: int = 1,
     objective: str | Objective = "cross_entropy",
     random_start: bool = True,
@@ -45,7 +46,9 @@ def pgd(
         ball: `Linf` or `L2`, its radius in pixel units.
         steps: number of steps k.
         step_size: length of a step in pixel units; a quarter of the radius by default.
-        draws: noise draws M averaged in each gradient.
+        draws: noise draws M in each gradient.
+        gradient: ``"mean"`` climbs the mean objective over the draws, ``"pooled"`` the objective
+            of their mean probability (SmoothAdv); or a function with their signature.
         restarts: independent starts; the one with the largest mean objective over at least
             8 fresh draws is kept, for each image.
         objective: a name in ``OBJECTIVES`` or a function (logits, labels) -> (N,).
@@ -65,44 +68,33 @@ def pgd(
     >>> bool(((moved - images).abs() <= 8 / 255 + 1e-6).all())
     True
     """
-    climb = choose("objective", OBJECTIVES, objective) if isinstance(objective, str) else objective
+    goal = choose("objective", OBJECTIVES, objective) if isinstance(objective, str) else objective
+    slope = choose("gradient", GRADIENTS, gradient) if isinstance(gradient, str) else gradient
     size = ball.radius / 4 if step_size is None else step_size
     _check(images, labels, steps=steps, draws=draws, restarts=restarts, step_size=size)
-    best, highest = images, torch.full((len(images),), -torch.inf, device=images.device)
+
+    def climb() -> Images:
+        moved = ball.random(images) if random_start else images.detach()
+        total = torch.zeros_like(moved)
+        for _ in range(steps):
+            found = slope(model, moved, labels, goal, draws)
+            total = total + found if accumulate else found
+            moved = ball.project(moved + size * ball.ascend(total), images)
+        return moved
+
     with isolated_rng(draw_seed(generator)):
-        for _ in range(restarts):
-            start = ball.random(images) if random_start else images
-            moved = _climb(
-                model, start, images, labels, ball, steps, size, draws, climb, accumulate
-            )
-            if restarts == 1:
-                return moved
-            value = mean_objective(model, moved, labels, climb, max(draws, _CHOOSING_DRAWS))
+        best = climb()
+        if restarts == 1:
+            return best
+        judged = max(draws, _CHOOSING_DRAWS)
+        highest = mean_objective(model, best, labels, goal, judged)
+        for _ in range(restarts - 1):
+            moved = climb()
+            value = mean_objective(model, moved, labels, goal, judged)
             better = value > highest
             best = torch.where(better.view(-1, 1, 1, 1), moved, best)
             highest = torch.where(better, value, highest)
     return best
-
-
-def _climb(
-    model: nn.Module,
-    start: Images,
-    images: Images,
-    labels: Labels,
-    ball: Ball,
-    steps: int,
-    step_size: float,
-    draws: int,
-    objective: Objective,
-    accumulate: bool,
-) -> Images:
-    moved: Tensor = start.detach()
-    memory = torch.zeros_like(moved)
-    for _ in range(steps):
-        gradient = mean_gradient(model, moved, labels, objective, draws)
-        memory = memory + gradient if accumulate else gradient
-        moved = ball.project(moved + step_size * ball.ascend(memory), images)
-    return moved
 
 
 def fgsm(
