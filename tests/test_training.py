@@ -184,6 +184,23 @@ def test_a_training_killed_at_random_moments_ends_with_the_same_weights(tmp_path
     assert not list((tmp_path / "killed").glob("*.tmp"))
 
 
+def test_training_in_bfloat16(tmp_path, digits):
+    course = si.train_run(recipe_from(TINY | {"precision": "bf16"}), digits, tmp_path)
+    assert len(course.epochs) == 2
+    model = si.load(tmp_path)
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+
+
+@pytest.mark.slow
+def test_training_compiled_is_training(tmp_path, digits):
+    """The first steps are those of the plain network, to rounding; about a minute."""
+    losses = []
+    for compiled in ("on", "off"):
+        recipe = recipe_from(TINY | {"compile": compiled, "noise": {}, "epochs": 1})
+        losses.append(si.train_run(recipe, digits, tmp_path / compiled).epochs[0]["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2)
+
+
 def test_a_state_of_another_network_is_refused(tmp_path, digits):
     si.train_run(recipe_from(TINY | {"epochs": 1}), digits, tmp_path / "a")
     other = recipe_from(TINY | {"epochs": 1, "model": {"name": "smallnet", "width": 8}})

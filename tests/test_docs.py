@@ -1,0 +1,59 @@
+"""What the documents show works as shown."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import smoothinfer as si
+from smoothinfer.recipes import recipe_from
+from tests.conftest import small_net
+
+MENUS = (si.RULES, si.NOISES, si.ATTACKS, si.LOSSES)
+
+
+@pytest.fixture
+def extended():
+    """Run the examples of extending.md, then put the menus back."""
+    before = [dict(menu) for menu in MENUS]
+    blocks = re.findall(r"```python\n(.*?)```", Path("docs/extending.md").read_text(), re.DOTALL)
+    assert len(blocks) == 4
+    assert all(block.count("\n") <= 40 for block in blocks)
+    exec("\n".join(blocks), {})
+    yield
+    for menu, kept in zip(MENUS, before, strict=True):
+        menu.clear()
+        menu.update(kept)
+
+
+def test_extensions_work_by_name(extended, images, labels, tmp_path):
+    net = si.NoisyModel(small_net(), inputs=si.NOISES["salt"](0.1)).eval()
+    smooth = si.SmoothedClassifier(net, samples=8, rule="borda", seed=0)
+    answer = smooth.predict(images, stop="exact")
+    assert torch.equal(answer.labels, smooth.predict(images).labels)
+    rows = si.evaluate(smooth, (images, labels), attack="random", ball=si.Linf(0.1))
+    assert set(rows["attack"].to_pylist()) == {"none", "random"}
+    recipe = recipe_from(
+        {
+            "model": {"name": "smallnet", "width": 4},
+            "noise": {"inputs": "salt(share=0.05)"},
+            "loss": {"name": "label_smoothed", "amount": 0.2},
+            "epochs": 1,
+            "crop": 0,
+            "compile": "off",
+            "validation": {"held_out": 50, "images": 50},
+        }
+    )
+    course = si.train_run(recipe, si.load_data("digits", "train", 300), tmp_path)
+    assert course.epochs[-1]["loss"] > 0
+
+
+def test_the_readme_names_what_there_is():
+    text = Path("README.md").read_text()
+    for name in (*si.RULES, *si.ATTACKS, *si.LOSSES, *si.STOPS):
+        assert f"`{name}`" in text, name
+    for recipe in re.findall(r"smoothinfer train (\S+\.yaml)", text):
+        assert Path("recipes", recipe).is_file()
+    for link in re.findall(r"\]\(((?!http)[^)]+)\)", text):
+        assert Path(link).exists(), link
