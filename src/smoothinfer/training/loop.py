@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
@@ -245,6 +246,8 @@ def _accelerator(settings: Training) -> Accelerator:
     # would change what the first run still needs.
     once = DistributedDataParallelKwargs(broadcast_buffers=False)
     mixed = "bf16" if precision == "bf16" else "no"
+    # accelerate keeps one precision a process: let a second training choose its own.
+    AcceleratorState._reset_state()
     return Accelerator(mixed_precision=mixed, cpu=cpu_only, kwargs_handlers=[once])
 
 
