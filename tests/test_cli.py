@@ -13,7 +13,7 @@ def run(tmp_path_factory):
     recipe = folder / "tiny.yaml"
     recipe.write_text(json.dumps(TINY))  # JSON is YAML
     arguments = ["train", str(recipe), "--data", "digits", "--out", str(folder / "run")]
-    assert main([*arguments, "--limit", "400", "--set", "epochs=1", "attack.steps=1"]) == 0
+    assert main([*arguments, "--set", "epochs=1", "attack.steps=1"]) == 0
     return folder / "run"
 
 

@@ -86,16 +86,19 @@ def test_samples_and_rules_are_prefixes_of_one_run(world):
             assert part == alone["predicted"].to_pylist()
 
 
+CALLS = []
+
+
+def interrupted(model, x, y, ball, generator=None):
+    CALLS.append(len(x))
+    if len(CALLS) == 2:
+        raise KeyboardInterrupt
+    return x
+
+
 def test_finished_work_is_not_done_again(world, tmp_path):
     noisy, images, labels = world
-    calls = []
-
-    def attack(model, x, y, ball, generator=None):
-        calls.append(len(x))
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return x
-
+    attack, calls = interrupted, CALLS
     smooth = si.SmoothedClassifier(noisy, 4)
     with pytest.raises(KeyboardInterrupt):
         si.evaluate(smooth, (images, labels), attack=attack, out=tmp_path)

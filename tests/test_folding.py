@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import smoothinfer as si
-from smoothinfer.noise.folding import Folding, foldable
+from smoothinfer.noise.folding import foldable
 
 
 def stirred(module):
@@ -56,7 +56,9 @@ class Untraceable(nn.Module):
     [
         (si.resnet20(), 21),
         (nn.Sequential(si.Normalize([0.5] * 3, [0.2] * 3), si.resnet20()), 21),
-        (Branches(), 1),
+        (Branches(), 0),
+        (nn.Sequential(nn.Conv2d(3, 8, 3, groups=1), nn.BatchNorm2d(8, affine=False)), 1),
+        (nn.Sequential(*[nn.Conv2d(3, 3, 1)] * 2, nn.BatchNorm2d(3)), 0),
         (Untraceable(), 0),
     ],
 )
@@ -64,7 +66,7 @@ def test_folding_changes_nothing(module, pairs):
     module = stirred(module).double()
     assert len(foldable(module)) == pairs
     images = torch.rand(3, 3, 16, 16, dtype=torch.float64, requires_grad=True)
-    plain, folded = module(images), Folding(module).network({})(images)
+    plain, folded = module(images), si.NoisyModel(module).network({})(images)
     scale = plain.detach().abs().max()
     assert torch.allclose(plain / scale, folded / scale, atol=1e-9)
     wanted = [images, *module.parameters()]
@@ -88,6 +90,10 @@ def test_a_plan_is_left_when_it_no_longer_holds():
     module[1] = nn.Identity()  # new layers are seen
     assert torch.allclose(noisy(images), module(images), atol=1e-5)
     seen = []
+    module[1] = nn.BatchNorm2d(4).eval()
+    noisy(images)
+    module[0].stride = (2, 2)  # and new settings
+    assert torch.allclose(noisy(images), module(images), atol=1e-5)
     module[0].register_forward_hook(lambda *_: seen.append(1))  # hooks run
     noisy(images)
     assert seen

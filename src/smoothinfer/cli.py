@@ -19,6 +19,7 @@ from smoothinfer.data import DATASETS, ImageData, hold_out, load_data
 from smoothinfer.demo import demo
 from smoothinfer.errors import InputError
 from smoothinfer.measure import measure
+from smoothinfer.noise.additive import UNITS
 from smoothinfer.numerics.balls import BALLS
 from smoothinfer.numerics.precision import keep_heap_warm
 from smoothinfer.recipes import load_recipe, recipe_from
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser, commands = _parser()
     given = parser.parse_args(list(sys.argv[1:]) if arguments is None else list(arguments))
     keep_heap_warm()
+    sys.path.insert(0, "")  # package.module:factory is looked up here first
     try:
         return commands[given.subcommand](given[given.subcommand])
     except InputError as error:
@@ -122,7 +124,7 @@ def _evaluate_options(parser: ArgumentParser) -> None:
         type=float,
         help="Gaussian input noise, in pixel units; by default the model's own input noise",
     )
-    parser.add_argument("--units", default="pixel", help="of sigma: pixel or normalised")
+    parser.add_argument("--units", default="pixel", choices=list(UNITS), help="of sigma")
     parser.add_argument(
         "--rule",
         nargs="+",
@@ -172,9 +174,17 @@ def _images(given: Namespace) -> ImageData:
     path = find_checkpoint(given.model)
     if path is None:
         raise InputError(f"{given.model} has no card that says which images were held out")
-    recipe = recipe_from(read_card(path)["recipe"])
-    data = hold_out(load_data(given.data, "train"), recipe.validation.held_out, recipe.seed)[1]
-    return data if given.limit is None else data[: given.limit]
+    card = read_card(path)
+    recipe, data = recipe_from(card["recipe"]), load_data(given.data, "train")
+    if data.hash != card.get("data", {}).get("hash"):
+        raise InputError(
+            f"{given.model} was not trained on the whole training split of {given.data}, so it is "
+            "not known which of these images it never saw"
+        )
+    held = hold_out(data, recipe.validation.held_out, recipe.seed)[1]
+    if given.limit is not None and not given.limit >= 1:
+        raise InputError(f"limit must be at least 1, not {given.limit}")
+    return held[: given.limit]
 
 
 def _positive(text: str) -> float:

@@ -71,7 +71,7 @@ def number(value: Any) -> Any:
     >>> number("8/255") == 8 / 255
     True
     """
-    if isinstance(value, str) and (match := _FRACTION.fullmatch(value)):
+    if isinstance(value, str) and (match := _FRACTION.fullmatch(value)) and float(match[2]):
         return float(match[1]) / float(match[2])
     return value
 

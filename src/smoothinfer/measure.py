@@ -58,7 +58,11 @@ def measure(
         InputError: ``sigmas`` are given for a model that cannot carry them, or other bad input.
     """
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    noises = [(None, model)] if sigmas is None else [(s, _under(model, s, units)) for s in sigmas]
+    noises = (
+        [(None, model)]
+        if sigmas is None
+        else [(s, _under(model, s, units)) for s in sorted(set(sigmas))]
+    )
     console = Console()
     write_json(out / "settings.json", {**(settings or {}), "versions": versions()})
     console.print_json(data=dict(settings or {}), default=str)

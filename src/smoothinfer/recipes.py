@@ -54,6 +54,10 @@ class Validation:
     images: int = 1000
     score: str = "attacked"
 
+    def __post_init__(self) -> None:
+        if self.score not in ("attacked", "clean"):
+            raise unknown("validation.score", self.score, ("attacked", "clean"))
+
 
 @dataclass(frozen=True)
 class Recipe:

@@ -92,6 +92,10 @@ def evaluate(
         describe=dict(describe or {}),
     )
     work.check()
+    if isinstance(data, ImageData) and len(data.classes) != work.classes:
+        raise InputError(
+            f"the model tells {work.classes} classes apart, {data.name} has {len(data.classes)}"
+        )
     return work.run(Store(out), progress)
 
 
@@ -107,6 +111,7 @@ class _Evaluation:
     samples: list[int]
     seed: int
     describe: dict[str, Any] = field(default_factory=dict)
+    classes: int = 0
 
     def check(self) -> None:
         """Refuse bad input before any work starts."""
@@ -116,13 +121,16 @@ class _Evaluation:
             raise InputError(f"samples must be at least 1, not {self.samples[0]}")
         for model in (self.classifier.model, self.target):
             check_eval(model)
-            check_labels(self.labels, self.images, _classes(model, self.images[:1]))
+            self.classes = _classes(model, self.images[:1])
+            check_labels(self.labels, self.images, self.classes)
 
     def run(self, store: Store, progress: bool) -> Rows:
         """Do every unit of work that ``store`` lacks: an attack on one batch of images."""
-        digest = self._digest()
-        batches = range(0, len(self.images), CRAFTED)
-        units = {f"{name}-{at:06d}-{digest}": (name, at) for name in self.attacks for at in batches}
+        units = {
+            f"{name}-{at:06d}-{digest}": (name, at)
+            for name, digest in self._digests().items()
+            for at in range(0, len(self.images), CRAFTED)
+        }
         with _bar(progress) as bar:
             task = bar.add_task("evaluating", total=len(units) * self.samples[-1])
             for unit, (name, at) in units.items():
@@ -188,18 +196,24 @@ class _Evaluation:
             advance()
         return found
 
-    def _digest(self) -> str:
-        """Name everything the rows depend on, so that a folder never mixes two experiments."""
-        attacks = {name: _spelt(attack) for name, attack in self.attacks.items()}
-        said = (attacks, self.ball, list(self.rules), self.samples, self.seed, self.describe)
-        digest = hashlib.sha256(repr(said).encode())
+    def _digests(self) -> dict[str, str]:
+        """Name everything that the rows of each attack depend on, so that no two are mixed."""
+        smooth = self.classifier
+        rules = {name: _spelt(rule.votes) for name, rule in self.rules.items()}
+        said = (self.ball, rules, self.samples, self.seed, self.describe, smooth.per_image)
+        digest = hashlib.sha256(repr((said, smooth.tile)).encode())
         for model in (self.classifier, self.target):
             digest.update(repr(model).encode())
             for name, tensor in model.state_dict().items():
-                digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+                digest.update(name.encode() + _bytes(tensor))
         for tensor in (self.images, self.labels):
-            digest.update(tensor.cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()[:12]
+            digest.update(_bytes(tensor))
+        named = {}
+        for name, attack in self.attacks.items():
+            own = digest.copy()
+            own.update(_spelt(attack).encode())
+            named[name] = own.hexdigest()[:12]
+        return named
 
 
 def _table(
@@ -228,15 +242,35 @@ def _attacks(attack: Attacks) -> dict[str, Attack | None]:
     if isinstance(attack, str):
         return {CLEAN: None, attack: choose("attack", ATTACKS, attack)}
     if isinstance(attack, Mapping):
+        if CLEAN in attack:
+            raise InputError(f"no attack may be called {CLEAN!r}: that names the clean images")
         return {CLEAN: None, **attack}
     return {CLEAN: None, getattr(attack, "__name__", "attack"): attack}
 
 
-def _spelt(attack: Attack | None) -> str:
-    """Spell an attack without its address in memory."""
-    if isinstance(attack, partial):
-        return f"{_spelt(attack.func)}{attack.args}{sorted(attack.keywords.items())}"
-    return getattr(attack, "__qualname__", type(attack).__qualname__)
+def _spelt(function: Callable[..., Any] | None) -> str:
+    """Spell a function by what it does, without its address in memory."""
+    if isinstance(function, partial):
+        options = sorted((name, _told(value)) for name, value in function.keywords.items())
+        return f"{_spelt(function.func)}{[_told(value) for value in function.args]}{options}"
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return (
+            f"{type(function).__qualname__}{sorted(getattr(function, '__dict__', {}).items())}"
+            if function
+            else ""
+        )
+    inside = [_told(cell.cell_contents) for cell in function.__closure__ or ()]  # type: ignore[union-attr]
+    consts = [value for value in code.co_consts if not hasattr(value, "co_code")]
+    return f"{function.__qualname__}{code.co_code!r}{code.co_names}{consts}{inside}"  # type: ignore[union-attr]
+
+
+def _told(value: Any) -> str:
+    return _spelt(value) if callable(value) else repr(value)
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def _classes(model: nn.Module, image: Images) -> int:

@@ -31,6 +31,10 @@ class Noise(nn.Module):
         del layer
         return self._copy(place)
 
+    def extra_repr(self) -> str:
+        shown = (item for item in self.__dict__.items() if not item[0].startswith("_"))
+        return ", ".join(f"{name}={value}" for name, value in shown if name != "training")
+
     def _copy(self, place: Place) -> Self:
         twin = copy.deepcopy(self)
         twin.place = place

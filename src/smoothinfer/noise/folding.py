@@ -53,11 +53,19 @@ class Folding:
             layer.register_parameter("bias", nn.Parameter(torch.empty(channels, device="meta")))
             self.skeleton.set_submodule(norm, nn.Identity())
 
+    def planned_for(self, module: nn.Module) -> bool:
+        """Say whether ``module`` still has the layers and settings that the plan was made for."""
+        return self.parts == _parts(module)
+
     def fits(self, module: nn.Module) -> bool:
-        """Say whether ``module`` is the one planned for, all in eval mode and without hooks."""
-        return self.parts == _parts(module) and not any(
-            part.training or part._forward_hooks or part._forward_pre_hooks
-            for part in module.modules()
+        """Say whether the plan holds and folds anything, in eval mode and without hooks."""
+        return (
+            bool(self.pairs)
+            and self.planned_for(module)
+            and not any(
+                part.training or part._forward_hooks or part._forward_pre_hooks
+                for part in module.modules()
+            )
         )
 
     def network(self, weights: Mapping[str, Tensor]) -> Network:
@@ -78,16 +86,23 @@ class Folding:
         return partial(_call, self.skeleton, given)
 
 
+_KNOWN = ("torch.nn.", "smoothinfer.models")
+_SETTINGS = ("stride", "padding", "dilation", "groups", "padding_mode", "eps", "inplace")
 _OF_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
 def foldable(module: nn.Module) -> dict[str, str]:
     """Return ``{convolution: batch normalisation}`` where the one feeds the other alone.
 
-    Empty for a module whose forward cannot be traced.
+    Empty for a module with parts that are neither PyTorch's nor ours (their forward may have
+    effects or settings that a plan would miss), with tied parameters, or that cannot be traced.
     """
+    parameters = [id(p) for _, p in module.named_parameters(remove_duplicate=False)]
+    known = all(type(part).__module__.startswith(_KNOWN) for part in module.modules())
+    if not known or len(set(parameters)) < len(parameters):
+        return {}
     try:
-        graph = _Tracer().trace(module)
+        graph = _Tracer().trace(copy.deepcopy(module))
     except Exception:  # a tracer may fail in any way on somebody's forward
         return {}
     calls = [node for node in graph.nodes if node.op == "call_module"]
@@ -112,8 +127,12 @@ def _foldable(conv: nn.Module, norm: nn.Module) -> bool:
     )
 
 
-def _parts(module: nn.Module) -> tuple[int, ...]:
-    return tuple(id(part) for part in module.modules())
+def _parts(module: nn.Module) -> list[tuple[object, ...]]:
+    """Which layers there are, and how they are set."""
+    return [
+        (id(part), *(part.__dict__[name] for name in _SETTINGS if name in part.__dict__))
+        for part in module.modules()
+    ]
 
 
 def _call(module: nn.Module, tensors: Mapping[str, Tensor], images: Images) -> Logits:

@@ -42,12 +42,13 @@ class PNI(Noise):
 
     def __init__(self, granularity: str = "layer", alpha: float = 0.25) -> None:
         super().__init__()
-        self._shape_of = choose("granularity", _GRANULARITY, granularity)
+        choose("granularity", _GRANULARITY, granularity)
         self.granularity, self.initial = granularity, float(alpha)
 
     def fit(self, shape: torch.Size, place: Place, layer: nn.Module | None = None) -> Noise:
         twin = self._copy(place)
-        sized = self._shape_of(shape if place == "weights" else shape[1:])
+        entries = shape if place == "weights" else shape[1:]
+        sized = _GRANULARITY[self.granularity](entries)
         twin.alpha = nn.Parameter(torch.full(sized, self.initial))
         return twin
 
@@ -127,7 +128,7 @@ class CNI(Noise):
         noise = (_spread(self, clean) * self.diagonal).abs().add(1e-8).sqrt() * e1
         if self.rank:
             e2 = torch.randn(self.rank, generator=generator, device=clean.device)
-            noise = noise + (self.factor @ e2.to(clean.dtype)).view(self.diagonal.shape)
+            noise = noise + (self.factor @ e2.to(self.factor.dtype)).view(self.diagonal.shape)
         return clean + noise
 
     def strength(self, clean: Tensor) -> float:

@@ -49,7 +49,10 @@ class Member(nn.Module):
 
     def forward(self, images: Images) -> Logits:
         generator = stream(self.seed, "activations", self.s, device=images.device)
-        return self.noisy.run(self._network, self._disturb(images), generator, shared=True)
+        noisy = self._disturb(images)
+        # Whatever else is random in the module (left-on dropout) knows the global generator only.
+        with isolated_rng(derive_seed(self.seed, "module", self.s)):
+            return self.noisy.run(self._network, noisy, generator, shared=True)
 
     def _disturb(self, images: Images) -> Tensor:
         noise = self.noisy.inputs

@@ -81,17 +81,23 @@ class NoisyModel(nn.Module):
             key = f"{name}.weight".lstrip(".")
             self._weight_keys[key] = key.replace(".", "-")
             shape_of = module.get_parameter(key).shape
-            self.weight_noises[self._weight_keys[key]] = noise.fit(shape_of, "weights", layer)
+            fitted = noise.fit(shape_of, "weights", layer)
+            self.weight_noises[self._weight_keys[key]] = fitted
         self.activation_noises = nn.ModuleDict()
         self._activation_layers: dict[str, str] = {}
         if activations is not None:
             self._fit_activations(_assign(module, activations))
+        self.training = module.training
+        like = next(module.parameters(), torch.zeros(()))
+        for part in (self.inputs, self.weight_noises, self.activation_noises):
+            if part is not None:
+                part.train(module.training).to(like)
 
     def _fit_inputs(self, noise: Noise | None) -> Noise | None:
         if noise is None:
             return None
         fitted = noise.fit(torch.Size((1, *(self.shape or (1, 1, 1)))), "inputs")
-        if any(p.numel() > 1 for p in fitted.parameters()) and self.shape is None:
+        if any(p.ndim > 1 for p in fitted.parameters()) and self.shape is None:
             raise InputError("this input noise has a parameter per entry: give shape=(C, H, W)")
         if isinstance(fitted, Additive) and fitted.units == "normalised":
             layers = [part for part in self.module.modules() if isinstance(part, Normalize)]
@@ -154,7 +160,7 @@ class NoisyModel(nn.Module):
             return plain
         if any(part.training for part in self.module.modules()):
             return plain
-        if self._folding is None or not self._folding.fits(self.module):
+        if self._folding is None or not self._folding.planned_for(self.module):
             self._folding = Folding(self.module)
         return self._folding.network(weights) if self._folding.fits(self.module) else plain
 

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from smoothinfer.errors import InputError, check_images
 from smoothinfer.noise.member import member_of
 from smoothinfer.numerics.randomness import fresh_seed
-from smoothinfer.smoothing.passes import TILE, check_eval, passes
+from smoothinfer.smoothing.passes import check_eval, passes
 from smoothinfer.smoothing.stopping import Question, Stopping, stopping
 from smoothinfer.smoothing.voting import RULES, Rule, Tally, rule_of
 from smoothinfer.types import Counts, Images, Labels, Logits, Scores
@@ -47,7 +47,7 @@ class SmoothedClassifier(nn.Module):
         rule: a name in ``RULES``, ``"ranks:1,0.3"``, or a `Rule`.
         seed: key of the members; ``None`` draws fresh ones at each call, as a deployment
             should, since an attacker must not know them.
-        tile: images of one forward.
+        tile: images of one forward; by default what suits the device.
         per_image: input noise for every image of its own, instead of one for all images of a
             pass.
 
@@ -71,12 +71,12 @@ class SmoothedClassifier(nn.Module):
         rule: str | Rule = "prediction",
         seed: int | None = None,
         *,
-        tile: int = TILE,
+        tile: int | None = None,
         per_image: bool = False,
     ) -> None:
         super().__init__()
         for name, count in (("samples", samples), ("tile", tile)):
-            if count < 1:
+            if count is not None and count < 1:
                 raise InputError(f"{name} must be at least 1, not {count}")
         self.model, self.samples, self.seed = model, samples, seed
         self.rule, self.rule_name = rule_of(rule), rule if isinstance(rule, str) else "custom"
@@ -87,26 +87,24 @@ class SmoothedClassifier(nn.Module):
     def forward(self, images: Images) -> Scores:
         """Return scores (N, K) on a log scale; differentiable in the images.
 
-        A hard vote has no gradient: there the gradient of the soft vote, log mean probability,
-        is passed straight through. Memory holds one pass at a time, which is run again in the
-        backward pass.
+        A hard vote has no gradient. Where one is asked for, the answer is the soft vote's, the
+        log mean probability, values and all: a gradient taken at saturated hard scores would
+        mask the model from every loss. Memory holds one pass at a time; the backward pass runs
+        each again.
         """
         check_eval(self.model)
         seed = fresh_seed() if self.seed is None else self.seed
         if not (torch.is_grad_enabled() and images.requires_grad):
             return self._count(images, seed).scores()
         draws = [self._pass(images, seed, s) for s in range(self.samples)]
-        surrogate = _scores(self.rule if self.rule.differentiable else RULES["soft"], draws)
-        if self.rule.differentiable:
-            return surrogate
-        with torch.no_grad():
-            hard = _scores(self.rule, draws)
-        return hard + surrogate - surrogate.detach()
+        return _scores(self.rule if self.rule.differentiable else RULES["soft"], draws)
 
     def _pass(self, images: Images, seed: int, s: int) -> Logits:
         # A member's noise depends on its key alone, so running it again is safe.
-        member = member_of(self.model, seed, s, self.per_image)
-        return checkpoint(member, images, use_reentrant=False, preserve_rng_state=False)
+        def run(points: Images) -> Logits:
+            return member_of(self.model, seed, s, self.per_image)(points)
+
+        return checkpoint(run, images, use_reentrant=False, preserve_rng_state=False)
 
     def _count(self, images: Images, seed: int) -> Tally:
         tally = Tally(self.rule)
@@ -180,7 +178,8 @@ class SmoothedClassifier(nn.Module):
             if len(active) == 0:
                 break
         scores = self.rule.scores(ask.sums / used[:, None]).float()
-        return Prediction(scores.argmax(1), counts, used, scores, decided.bool())
+        found = (scores.argmax(1), counts, used, scores, decided.bool())
+        return Prediction(*(tensor.to(images.device) for tensor in found))
 
     def extra_repr(self) -> str:
         return f"samples={self.samples}, rule={self.rule_name}, seed={self.seed}"

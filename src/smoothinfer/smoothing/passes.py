@@ -10,10 +10,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from smoothinfer.errors import InputError
 from smoothinfer.noise.member import member_of
-from smoothinfer.numerics.precision import CACHE_TILE
+from smoothinfer.numerics.precision import tile_for
 from smoothinfer.types import Images, Logits
 
-TILE = CACHE_TILE
 _SMALLEST = 8
 
 
@@ -24,7 +23,7 @@ def passes(
     seed: int,
     *,
     first: int = 0,
-    tile: int = TILE,
+    tile: int | None = None,
     per_image: bool = False,
 ) -> Iterator[Logits]:
     """Yield the logits (N, K) of passes ``first`` to ``first + samples - 1``, without gradients.
@@ -35,8 +34,8 @@ def passes(
         samples: number of passes.
         seed: key of the ensemble.
         first: index of the first pass, so that a run can be continued.
-        tile: images of one forward. Tiles are padded to constant shapes, since the last bits of a
-            convolution may depend on the shape of its batch.
+        tile: images of one forward; by default what suits the device. Tiles are padded to
+            constant shapes, since a convolution's last bits may depend on its batch's shape.
         per_image: input noise for every image of its own.
 
     Raises:
@@ -49,11 +48,15 @@ def passes(
     3
     """
     check_eval(model)
+    size = tile_for(images) if tile is None else tile
     for s in range(first, first + samples):
         with torch.no_grad():
             member = member_of(model, seed, s, per_image)
-            rows = [member(part)[:count] for part, count in tiles(images, tile)]
-        yield torch.cat(rows)
+            rows = [member(part)[:count] for part, count in tiles(images, size)]
+        logits = torch.cat(rows)
+        if not logits.isfinite().all():
+            raise InputError(f"the model returned NaN or infinite logits in pass {s}")
+        yield logits
 
 
 def tiles(images: Images, size: int) -> Iterator[tuple[Images, int]]:
@@ -73,8 +76,11 @@ def tiles(images: Images, size: int) -> Iterator[tuple[Images, int]]:
 def check_eval(model: nn.Module) -> None:
     """Raise `InputError` if batch normalisation would mix the images of a batch."""
     for name, part in model.named_modules():
-        if isinstance(part, _BatchNorm) and part.training:
+        if not isinstance(part, _BatchNorm):
+            continue
+        if part.training or part.running_mean is None:
             raise InputError(
-                f"{name or 'the model'} is batch normalisation in training mode, so a verdict "
-                "would depend on the other images: call model.eval() (the noise stays on)"
+                f"{name or 'the model'} is batch normalisation by the batch's own statistics, so a "
+                "verdict would depend on the other images: call model.eval() (the noise stays on)"
+                + ("" if part.training else " and track running statistics")
             )

@@ -42,7 +42,7 @@ class Rule:
     votes: Callable[[Logits], Votes]
     scores: Callable[[Votes], Scores] = log_share
     differentiable: bool = False
-    span: float = 1.0
+    span: float = math.inf
 
 
 def prediction(logits: Logits) -> Votes:
@@ -88,11 +88,11 @@ def _identity(mean: Votes) -> Scores:
 
 
 RULES: dict[str, Rule] = {
-    "prediction": Rule(prediction),
-    "weighted": Rule(by_rank),
-    "top_two": Rule(partial(by_rank, weights=(1.0, 0.5))),
-    "soft": Rule(soft, differentiable=True),
-    "logits": Rule(logits_themselves, _identity, differentiable=True, span=math.inf),
+    "prediction": Rule(prediction, span=1.0),
+    "weighted": Rule(by_rank, span=1.0),
+    "top_two": Rule(partial(by_rank, weights=(1.0, 0.5)), span=1.0),  # C = 0.5 is ours
+    "soft": Rule(soft, differentiable=True, span=1.0),
+    "logits": Rule(logits_themselves, _identity, differentiable=True),
 }
 
 
@@ -105,7 +105,7 @@ def rank_rule(weights: Sequence[float]) -> Rule:
     >>> rank_rule((1, 0.3)).votes(torch.tensor([[1.0, 5.0, 3.0]])).tolist()
     [[0.0, 1.0, 0.30000001192092896]]
     """
-    if not weights or min(weights) < 0 or max(weights) == 0:
+    if not weights or not (min(weights) >= 0 and 0 < max(weights) < math.inf):
         raise InputError(f"rank weights must be non-negative and not all zero, not {weights}")
     given = tuple(float(weight) for weight in weights)
     return Rule(partial(by_rank, weights=given), span=max(given))

@@ -29,6 +29,7 @@ from smoothinfer.numerics.randomness import derive_seed, isolated_rng, stream
 
 StepLoss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 Validate = Callable[[nn.Module], dict[str, float]]
+COMPILE = ("auto", "on", "off")
 Save = Callable[[str, nn.Module, dict[str, Any]], None]
 
 
@@ -71,6 +72,13 @@ class Training:
     compile: str = "auto"
     save_seconds: float = 120.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        resolve_precision(self.precision, "cpu")
+        if self.compile not in COMPILE:
+            raise unknown("compile", self.compile, COMPILE)
+        if self.batch_size < 1 or self.epochs < 1:
+            raise InputError(f"batch_size {self.batch_size} and epochs {self.epochs} must be >= 1")
 
 
 @dataclass
@@ -159,8 +167,6 @@ class _Run:
         self.saved = self.tick = time.monotonic()
 
     def _compiles(self) -> bool:
-        if self.settings.compile not in ("auto", "on", "off"):
-            raise unknown("compile", self.settings.compile, ("auto", "on", "off"))
         pays = has_bf16_units(self.accelerator.device.type)
         return self.settings.compile == "on" or (self.settings.compile == "auto" and pays)
 
@@ -190,6 +196,8 @@ class _Run:
             self.accelerator.clip_grad_norm_(self.running.parameters(), settings.clip)
         self.optimizer.step()
         told = float(self.accelerator.reduce(value.detach(), reduction="mean"))
+        if not math.isfinite(told):
+            raise InputError(f"the loss is {told} at step {course.step}: lower lr, or set clip")
         course.loss_sum += told
         course.step += 1
         course.seconds, self.tick = course.seconds + time.monotonic() - self.tick, time.monotonic()

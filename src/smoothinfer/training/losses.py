@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from smoothinfer.errors import InputError
 from smoothinfer.models import evaluating, parameters_frozen
-from smoothinfer.numerics.precision import CACHE_TILE
+from smoothinfer.numerics.precision import tile_for
 from smoothinfer.types import Images, Labels
 
 Craft = Callable[[nn.Module, Images, Labels], Images]
@@ -71,7 +71,7 @@ def craft(attack: Craft, model: nn.Module, images: Images, labels: Labels) -> Im
     # Distributed training waits for parameter gradients after each forward: go around it.
     bare = model.module if isinstance(model, DistributedDataParallel) else model
     with evaluating(bare), parameters_frozen(bare):
-        size = CACHE_TILE if images.device.type == "cpu" else len(images)
+        size = tile_for(images)
         parts = zip(images.split(size), labels.split(size), strict=True)
         return torch.cat([attack(bare, *part).detach() for part in parts])
 
