@@ -116,15 +116,21 @@ def _evaluate_options(parser: ArgumentParser) -> None:
         help=f"one or more of {', '.join(ATTACKS)}, with options as in 'pgd(steps=20, draws=8)'; "
         "'none' measures clean images only",
     )
-    parser.add_argument("--radius", default="8/255", help="of the attack, in pixel units")
+    parser.add_argument(
+        "--radius",
+        help="of the attack, in pixel units; by default 8/255 (linf) or 0.5 (l2)",
+    )
     parser.add_argument("--norm", default="linf", choices=list(BALLS), help="of the ball")
     parser.add_argument(
         "--sigma",
         nargs="+",
-        type=float,
-        help="Gaussian input noise, in pixel units; by default the model's own input noise",
+        help="Gaussian input noise, such as 0.06 or 16/255; by default the model's own input noise",
     )
-    parser.add_argument("--units", default="pixel", choices=list(UNITS), help="of sigma")
+    parser.add_argument(
+        "--units",
+        choices=list(UNITS),
+        help="of sigma: pixel (the default), or normalised, as in the paper",
+    )
     parser.add_argument(
         "--rule",
         nargs="+",
@@ -150,15 +156,17 @@ def _evaluate_options(parser: ArgumentParser) -> None:
 
 
 def _evaluate(given: Namespace) -> int:
+    if given.units and not given.sigma:
+        raise InputError("--units says in what --sigma is measured: give --sigma too")
     attacks = {} if given.attack == ["none"] else {a: Component.of(a) for a in given.attack}
     measure(
         model=load(given.model),
         name=str(given.model),
         data=_images(given),
         attacks={name: component.bind("attack", ATTACKS) for name, component in attacks.items()},
-        ball=BALLS[given.norm](_positive(given.radius)),
-        sigmas=given.sigma,
-        units=given.units,
+        ball=BALLS[given.norm](_number("radius", given.radius or _RADII[given.norm])),
+        sigmas=[_number("sigma", s) for s in given.sigma] if given.sigma else None,
+        units=given.units or "pixel",
         rules=given.rule,
         samples=given.samples,
         seed=given.seed,
@@ -187,11 +195,14 @@ def _images(given: Namespace) -> ImageData:
     return held[: given.limit]
 
 
-def _positive(text: str) -> float:
+_RADII = {"linf": "8/255", "l2": "0.5"}
+
+
+def _number(what: str, text: str) -> float:
     try:
         return float(number(text))
     except ValueError:
-        raise InputError(f"radius must be a number such as 8/255, not {text!r}") from None
+        raise InputError(f"{what} must be a number such as 0.06 or 8/255, not {text!r}") from None
 
 
 def _models_options(parser: ArgumentParser) -> None:

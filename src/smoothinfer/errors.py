@@ -40,6 +40,20 @@ def choose(kind: str, menu: Mapping[str, Member], name: str) -> Member:
     return menu[name]
 
 
+def check_kind(what: str, value: object, kind: type, example: str) -> None:
+    """Raise `InputError` unless ``value`` is an instance of ``kind``; ``example`` shows one.
+
+    >>> check_kind("inputs", 0.06, dict, "inputs={}")
+    Traceback (most recent call last):
+    smoothinfer.errors.InputError: inputs must be a dict, not 0.06: write for example inputs={}
+    """
+    if not isinstance(value, kind):
+        told = f"the class {value.__name__}" if isinstance(value, type) else repr(value)[:80]
+        raise InputError(
+            f"{what} must be a {kind.__name__}, not {told}: write for example {example}"
+        )
+
+
 def check_images(images: Images, what: str = "images") -> None:
     """Raise `InputError` unless ``images`` is (N, C, H, W), floating, finite and in [0, 1]."""
     if not isinstance(images, torch.Tensor):
@@ -62,6 +76,7 @@ def check_images(images: Images, what: str = "images") -> None:
 
 def check_labels(labels: Labels, images: Images, classes: int | None = None) -> None:
     """Raise `InputError` unless ``labels`` is (N,) int64 with values in 0..classes-1."""
+    check_kind("labels", labels, torch.Tensor, "torch.as_tensor(labels)")
     if labels.ndim != 1 or len(labels) != len(images):
         raise InputError(
             f"labels must have shape ({len(images)},) like the images, not {tuple(labels.shape)}"

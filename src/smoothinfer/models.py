@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from smoothinfer.errors import InputError
 from smoothinfer.types import Images, Logits
@@ -172,3 +173,16 @@ def parameters_frozen(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter in wanted:
             parameter.requires_grad_(True)
+
+
+def check_eval(model: nn.Module) -> None:
+    """Raise `InputError` if batch normalisation would mix the images of a batch."""
+    for name, part in model.named_modules():
+        if not isinstance(part, _BatchNorm):
+            continue
+        if part.training or part.running_mean is None:
+            raise InputError(
+                f"{name or 'the model'} is batch normalisation by the batch's own statistics, so a "
+                "verdict would depend on the other images: call model.eval() (the noise stays on)"
+                + ("" if part.training else " and track running statistics")
+            )

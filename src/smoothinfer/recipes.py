@@ -101,10 +101,12 @@ class Recipe:
 
     def build_attack(self) -> Callable[..., Any]:
         """Return the attack with its options and its ball bound."""
+        _refuse(self.attack, "attack", "ball", "the recipe's own key 'ball'")
         return partial(self.attack.bind("attack", ATTACKS), ball=self.build_ball())
 
     def build_loss(self) -> Callable[..., Any]:
         """Return the loss with its options and its attack bound."""
+        _refuse(self.loss, "loss", "attack", "the recipe's own key 'attack'")
         return partial(self.loss.bind("loss", LOSSES), attack=self.build_attack())
 
     def build_model(self, shape: tuple[int, int, int], classes: int) -> NoisyModel:
@@ -229,6 +231,11 @@ def _plain_value(kind: Any, value: Any, where: str) -> Any:
     if not isinstance(value, base) or (base is int and isinstance(value, bool)):
         raise InputError(f"{where} must be {base.__name__}, not {value!r}")
     return value
+
+
+def _refuse(component: Component, kind: str, option: str, instead: str) -> None:
+    if option in component.options:
+        raise InputError(f"{kind}.{option} would be overridden: set {instead}")
 
 
 def _noise(component: Component | None) -> Any:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from smoothinfer.attacks.objectives import Objective
+from smoothinfer.errors import check_labels
 from smoothinfer.numerics.randomness import isolated_rng
 from smoothinfer.types import Images, Labels
 
@@ -65,6 +66,7 @@ def pooled_gradient(
     seeds = torch.randint(2**62, (draws,)).tolist()
     with torch.no_grad():
         logits = torch.stack([_seeded(model, images, seed) for seed in seeds])
+    check_labels(labels, images, logits.shape[2])
     total = torch.zeros_like(images)
     with torch.enable_grad():
         leaf = logits.detach().requires_grad_()
@@ -91,8 +93,9 @@ def single_gradient(
     """grad_x objective(model(x), y) under one draw of the noise."""
     with torch.enable_grad():
         point = images.detach().requires_grad_()
-        value = objective(model(point), labels).sum()
-        (gradient,) = torch.autograd.grad(value, point)
+        logits = model(point)
+        check_labels(labels, images, logits.shape[1])
+        (gradient,) = torch.autograd.grad(objective(logits, labels).sum(), point)
     return gradient
 
 

@@ -8,7 +8,8 @@ from torch import nn
 from smoothinfer.attacks.gradients import GRADIENTS, Gradient, mean_objective
 from smoothinfer.attacks.objectives import OBJECTIVES, Objective
 from smoothinfer.errors import InputError, check_images, check_labels, choose
-from smoothinfer.numerics.balls import Ball
+from smoothinfer.models import check_eval
+from smoothinfer.numerics.balls import Ball, check_ball
 from smoothinfer.numerics.randomness import draw_seed, isolated_rng
 from smoothinfer.types import Images, Labels
 
@@ -36,7 +37,8 @@ def pgd(
     x <- P(x + step_size * ascend((1/M) sum_i grad objective(model(x), y))), M = ``draws``
     fresh draws of the model's own noise, P the projection on the ball and on [0, 1].
 
-    The model is used in the mode it is in, its noise on. The last iterate is returned: the
+    The model is used in eval mode (its noise stays on), since batch normalisation that learns
+    would change under the attack. The last iterate is returned: the
     best of many noisy steps would flatter the attack.
 
     Args:
@@ -57,7 +59,8 @@ def pgd(
         generator: source of the start and, through a seed, of the model's noise.
 
     Raises:
-        InputError: images or labels are malformed, or a number is out of range.
+        InputError: images or labels are malformed, a number is out of range, or batch
+            normalisation is in training mode.
 
     Source: Madry et al. 2018, arXiv 1706.06083; Nemcovsky et al. 2019, equations (2), (24).
 
@@ -70,6 +73,8 @@ def pgd(
     """
     goal = choose("objective", OBJECTIVES, objective) if isinstance(objective, str) else objective
     slope = choose("gradient", GRADIENTS, gradient) if isinstance(gradient, str) else gradient
+    check_ball(ball)
+    check_eval(model)
     size = ball.radius / 4 if step_size is None else step_size
     _check(images, labels, steps=steps, draws=draws, restarts=restarts, step_size=size)
 

@@ -18,11 +18,11 @@ from smoothinfer.attacks import ATTACKS, Attack
 from smoothinfer.data import ImageData
 from smoothinfer.errors import InputError, check_images, check_labels, choose
 from smoothinfer.evaluation.table import CLEAN, Rows, Store
-from smoothinfer.models import parameters_frozen
-from smoothinfer.numerics.balls import Ball, Linf
+from smoothinfer.models import check_eval, parameters_frozen
+from smoothinfer.numerics.balls import Ball, Linf, check_ball
 from smoothinfer.numerics.randomness import derive_seed, stream
 from smoothinfer.smoothing.classifier import SmoothedClassifier
-from smoothinfer.smoothing.passes import check_eval, passes
+from smoothinfer.smoothing.passes import passes
 from smoothinfer.smoothing.voting import Rule, Tally, rule_of
 from smoothinfer.types import Images, Labels
 
@@ -38,8 +38,8 @@ def evaluate(
     attack: Attacks = None,
     ball: Ball = Linf(8 / 255),
     target: nn.Module | None = None,
-    rules: Sequence[str] | None = None,
-    samples: Sequence[int] | None = None,
+    rules: str | Sequence[str] | None = None,
+    samples: int | Sequence[int] | None = None,
     seed: int = 0,
     out: str | Path | None = None,
     describe: Mapping[str, Any] | None = None,
@@ -78,7 +78,10 @@ def evaluate(
     """
     if not isinstance(classifier, SmoothedClassifier):
         classifier = SmoothedClassifier(classifier, samples=1)
-    images, labels = (data.images, data.labels) if isinstance(data, ImageData) else data
+    images, labels = _pair(data)
+    rules = [rules] if isinstance(rules, str) else rules
+    samples = [samples] if isinstance(samples, int) else samples
+    check_ball(ball)
     work = _Evaluation(
         classifier=classifier,
         target=classifier.model if target is None else target,
@@ -117,6 +120,8 @@ class _Evaluation:
         """Refuse bad input before any work starts."""
         check_images(self.images)
         check_labels(self.labels, self.images)
+        if len(self.images) == 0:
+            raise InputError("there are no images to evaluate")
         if self.samples[0] < 1:
             raise InputError(f"samples must be at least 1, not {self.samples[0]}")
         for model in (self.classifier.model, self.target):
@@ -234,6 +239,16 @@ def _table(
 
 def _own_rule(classifier: SmoothedClassifier) -> dict[str, Rule]:
     return {classifier.rule_name: classifier.rule}
+
+
+def _pair(data: ImageData | tuple[Images, Labels]) -> tuple[Images, Labels]:
+    if isinstance(data, ImageData):
+        return data.images, data.labels
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        raise InputError(
+            f"data must be (images, labels) or what load_data returns, not {type(data).__name__}"
+        )
+    return data[0], data[1]
 
 
 def _attacks(attack: Attacks) -> dict[str, Attack | None]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from smoothinfer.errors import InputError, unknown
+from smoothinfer.errors import InputError, check_kind, unknown
 from smoothinfer.models import Normalize
 from smoothinfer.noise.additive import Additive
 from smoothinfer.noise.base import Noise
@@ -22,7 +22,15 @@ from smoothinfer.noise.member import Member
 from smoothinfer.types import Images, Logits
 
 Where = Noise | Mapping[str, Noise] | None
-_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+_LAYERS = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+    nn.Linear,
+)
 _SIDES = ("output", "input")
 
 
@@ -30,7 +38,9 @@ class NoisyModel(nn.Module):
     """A network under noise: logits of ``module`` with its inputs, weights, activations disturbed.
 
     Noise is drawn afresh at every call, in training and in eval mode alike. The wrapped module
-    is used as it is, not copied; learned noise becomes ordinary parameters of this one.
+    is used as it is, not copied; learned noise becomes ordinary parameters of this one. Weight
+    and activation noise goes to convolutions and linear layers; what other layers own (biases,
+    normalisation, embeddings, the joint input projection of attention) stays clean.
 
     Args:
         module: any module from (N, C, H, W) pixels in [0, 1] to (N, K) logits.
@@ -42,7 +52,8 @@ class NoisyModel(nn.Module):
         shape: (C, H, W) of an image; needed only to size noise at inputs and activations.
 
     Raises:
-        InputError: a pattern matches no layer, no layer can carry noise, or noise in
+        InputError: something is not a noise, a pattern matches no layer, no layer can carry
+            noise, a layer computes its weight (``weight_norm``) or never runs, or noise in
             normalised units meets a module without a `Normalize` layer.
 
     Source: Nemcovsky et al. 2019, arXiv 1911.07198, section 3.
@@ -71,22 +82,26 @@ class NoisyModel(nn.Module):
         super().__init__()
         if side not in _SIDES:
             raise unknown("side", side, _SIDES)
+        check_kind("module", module, nn.Module, "NoisyModel(network, inputs=Gaussian(0.06))")
         self.module, self.side, self.shape = module, side, shape
         self._folding: Folding | None = None
         self.inputs: Noise | None = self._fit_inputs(inputs)
         self.weight_noises = nn.ModuleDict()
         self._weight_keys: dict[str, str] = {}  # a ModuleDict's keys may hold no dots
-        for name, noise in _assign(module, weights).items():
+        tied: set[int] = set()  # a weight of two layers is one weight, with one noise
+        for name, noise in _assign(module, weights, "weights").items():
             layer = module.get_submodule(name)
             key = f"{name}.weight".lstrip(".")
+            weight = _own_weight(layer, name)
+            if id(weight) in tied:
+                continue
+            tied.add(id(weight))
             self._weight_keys[key] = key.replace(".", "-")
-            shape_of = module.get_parameter(key).shape
-            fitted = noise.fit(shape_of, "weights", layer)
-            self.weight_noises[self._weight_keys[key]] = fitted
+            self.weight_noises[self._weight_keys[key]] = noise.fit(weight.shape, "weights", layer)
         self.activation_noises = nn.ModuleDict()
         self._activation_layers: dict[str, str] = {}
         if activations is not None:
-            self._fit_activations(_assign(module, activations))
+            self._fit_activations(_assign(module, activations, "activations"))
         self.training = module.training
         like = next(module.parameters(), torch.zeros(()))
         for part in (self.inputs, self.weight_noises, self.activation_noises):
@@ -96,6 +111,7 @@ class NoisyModel(nn.Module):
     def _fit_inputs(self, noise: Noise | None) -> Noise | None:
         if noise is None:
             return None
+        check_kind("inputs", noise, Noise, "inputs=Gaussian(0.06)")
         fitted = noise.fit(torch.Size((1, *(self.shape or (1, 1, 1)))), "inputs")
         if any(p.ndim > 1 for p in fitted.parameters()) and self.shape is None:
             raise InputError("this input noise has a parameter per entry: give shape=(C, H, W)")
@@ -112,6 +128,8 @@ class NoisyModel(nn.Module):
     def _fit_activations(self, noises: dict[str, Noise]) -> None:
         shapes = self._activation_shapes(noises)
         for name, noise in noises.items():
+            if name not in shapes:
+                raise InputError(f"layer {name!r} never runs in a forward: it has no activations")
             key = name.replace(".", "-")
             self._activation_layers[name] = key
             layer = self.module.get_submodule(name)
@@ -194,6 +212,11 @@ class NoisyModel(nn.Module):
         twin.inputs = twin._fit_inputs(inputs)
         return twin
 
+    def extra_repr(self) -> str:
+        """Say which weights and activations carry noise: their noises' names alone do not."""
+        layers = ", ".join(self._activation_layers)
+        return f"activations at the {self.side} of: {layers}" if layers else ""
+
     def strengths(self) -> dict[str, float]:
         """Return the noise of each weight, relative to the weight's own standard deviation."""
         return {
@@ -203,11 +226,24 @@ class NoisyModel(nn.Module):
         }
 
 
-def _assign(module: nn.Module, where: Where) -> dict[str, Noise]:
+def _own_weight(layer: nn.Module, name: str) -> Tensor:
+    weight = layer._parameters.get("weight")
+    if weight is None:
+        raise InputError(
+            f"layer {name!r} has no weight of its own to disturb (weight_norm and other "
+            "parametrisations compute it): remove the parametrisation, or leave the layer out "
+            "with a pattern"
+        )
+    return weight
+
+
+def _assign(module: nn.Module, where: Where, place: str) -> dict[str, Noise]:
     """Return ``{layer name: noise template}`` for the layers that ``where`` names."""
     if where is None:
         return {}
-    patterns = {"*": where} if isinstance(where, Noise) else dict(where)
+    patterns = dict(where) if isinstance(where, Mapping) else {"*": where}
+    for noise in patterns.values():
+        check_kind(place, noise, Noise, f"{place}=CNI(rank=5)")
     layers = [name for name, part in module.named_modules() if isinstance(part, _LAYERS)]
     if not layers:
         raise InputError("the module has no convolution or linear layer to carry noise")

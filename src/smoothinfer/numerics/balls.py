@@ -33,8 +33,8 @@ class _Radius:
     radius: float
 
     def __post_init__(self) -> None:
-        if not 0 <= self.radius < float("inf"):
-            raise InputError(f"radius must be finite and not negative, not {self.radius}")
+        if not isinstance(self.radius, int | float) or not 0 <= self.radius < float("inf"):
+            raise InputError(f"radius must be finite and not negative, not {self.radius!r}")
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,14 @@ class Linf(_Radius):
     >>> [round(float(pixel), 4) for pixel in moved.flatten()]
     [0.6, 0.9]
     """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.radius > 1:
+            raise InputError(
+                f"a radius of {self.radius:g} is wider than the pixels' range [0, 1]: in pixel "
+                "units 8 of 255 grey levels are 8/255"
+            )
 
     def random(self, images: Images, generator: torch.Generator | None = None) -> Images:
         """Return a uniform point of the cube, clipped to [0, 1]."""
@@ -110,6 +118,14 @@ def _norm(images: Images) -> Tensor:
 
 def _per_image(values: Tensor, images: Images) -> Tensor:
     return values.reshape(-1, *[1] * (images.ndim - 1)).to(images.dtype)
+
+
+def check_ball(ball: object) -> None:
+    """Raise `InputError` unless ``ball`` is a `Ball`."""
+    if isinstance(ball, type) or not all(
+        hasattr(ball, name) for name in ("radius", "project", "ascend", "random", "distance")
+    ):
+        raise InputError(f"ball must be a ball such as Linf(8 / 255) or L2(0.5), not {ball!r}")
 
 
 BALLS: dict[str, Callable[[float], Ball]] = {"linf": Linf, "l2": L2}

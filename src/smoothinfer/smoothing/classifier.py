@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from smoothinfer.errors import InputError, check_images
+from smoothinfer.models import check_eval
 from smoothinfer.noise.member import member_of
 from smoothinfer.numerics.randomness import fresh_seed
-from smoothinfer.smoothing.passes import check_eval, passes
+from smoothinfer.smoothing.passes import passes
 from smoothinfer.smoothing.stopping import Question, Stopping, stopping
 from smoothinfer.smoothing.voting import RULES, Rule, Tally, rule_of
 from smoothinfer.types import Counts, Images, Labels, Logits, Scores
@@ -91,9 +92,13 @@ class SmoothedClassifier(nn.Module):
         log mean probability, values and all: a gradient taken at saturated hard scores would
         mask the model from every loss. Memory holds one pass at a time; the backward pass runs
         each again.
+
+        Without a ``seed`` the members' key comes from PyTorch's global generator, so that an
+        attack under ``torch.manual_seed`` can be repeated; `predict` asks the operating system.
+        Pixels are not checked here: an attack may step out of [0, 1].
         """
         check_eval(self.model)
-        seed = fresh_seed() if self.seed is None else self.seed
+        seed = int(torch.randint(2**62, ())) if self.seed is None else self.seed
         if not (torch.is_grad_enabled() and images.requires_grad):
             return self._count(images, seed).scores()
         draws = [self._pass(images, seed, s) for s in range(self.samples)]
@@ -147,6 +152,8 @@ class SmoothedClassifier(nn.Module):
                 unknown or does not suit the voting rule.
         """
         check_images(images)
+        if len(images) == 0:
+            raise InputError("there are no images to predict")
         most = self.samples if samples is None else samples
         if most < 1:
             raise InputError(f"samples must be at least 1, not {most}")

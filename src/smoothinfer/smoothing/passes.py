@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from smoothinfer.errors import InputError
+from smoothinfer.models import check_eval
 from smoothinfer.noise.member import member_of
 from smoothinfer.numerics.precision import tile_for
 from smoothinfer.types import Images, Logits
@@ -71,16 +71,3 @@ def tiles(images: Images, size: int) -> Iterator[tuple[Images, int]]:
         full = min(size, max(_SMALLEST, 1 << (len(part) - 1).bit_length()))
         filler = part[:1].expand(full - len(part), *part.shape[1:])
         yield (part if len(part) == full else torch.cat([part, filler])), len(part)
-
-
-def check_eval(model: nn.Module) -> None:
-    """Raise `InputError` if batch normalisation would mix the images of a batch."""
-    for name, part in model.named_modules():
-        if not isinstance(part, _BatchNorm):
-            continue
-        if part.training or part.running_mean is None:
-            raise InputError(
-                f"{name or 'the model'} is batch normalisation by the batch's own statistics, so a "
-                "verdict would depend on the other images: call model.eval() (the noise stays on)"
-                + ("" if part.training else " and track running statistics")
-            )

@@ -79,6 +79,12 @@ class Training:
             raise unknown("compile", self.compile, COMPILE)
         if self.batch_size < 1 or self.epochs < 1:
             raise InputError(f"batch_size {self.batch_size} and epochs {self.epochs} must be >= 1")
+        for name in ("lr", "noise_lr", "weight_decay", "clip", "crop", "noise_decay"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise InputError(f"{name} must be finite and not negative, not {value}")
+        if not 0 <= self.momentum < 1 or (self.nesterov and not self.momentum):
+            raise InputError(f"momentum must lie in [0, 1), above 0 with nesterov: {self.momentum}")
 
 
 @dataclass
