@@ -72,6 +72,9 @@ class Gaussian(Additive):
     def draw(self, clean: Tensor, generator: torch.Generator | None, shared: bool) -> Tensor:
         return standard_normal(clean, generator, shared)
 
+    def affine(self, clean: Tensor) -> tuple[Tensor, Tensor | None]:
+        return (self.sigma * self.unit.to(clean.dtype)).expand(clean.shape), None
+
 
 class Uniform(Additive):
     """clean + U(-a, a) with a = sqrt(3) sigma, so that the standard deviation is sigma.

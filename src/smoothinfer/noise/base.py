@@ -31,6 +31,15 @@ class Noise(nn.Module):
         del layer
         return self._copy(place)
 
+    def affine(self, clean: Tensor) -> tuple[Tensor, Tensor | None] | None:
+        """Return (scale, factor) if the noise is clean + scale * e1 + factor @ e2, else ``None``.
+
+        e1 ~ N(0, I) in the shape of ``clean``, e2 ~ N(0, I_r), factor (entries, r). Weight noise
+        that says so is drawn for all layers at once.
+        """
+        del clean
+        return None
+
     def extra_repr(self) -> str:
         shown = (item for item in self.__dict__.items() if not item[0].startswith("_"))
         return ", ".join(f"{name}={value}" for name, value in shown if name != "training")

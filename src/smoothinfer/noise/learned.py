@@ -55,8 +55,10 @@ class PNI(Noise):
     def forward(
         self, clean: Tensor, generator: torch.Generator | None = None, shared: bool = False
     ) -> Tensor:
-        spread = _spread(self, clean.detach())
-        return clean + self.alpha * spread * standard_normal(clean, generator, shared)
+        return clean + self.affine(clean)[0] * standard_normal(clean, generator, shared)
+
+    def affine(self, clean: Tensor) -> tuple[Tensor, Tensor | None]:
+        return self.alpha * _spread(self, clean.detach()), None
 
     def strength(self, clean: Tensor) -> float:
         """Return the mean noise standard deviation in multiples of std(clean)."""
@@ -123,13 +125,16 @@ class CNI(Noise):
         self, clean: Tensor, generator: torch.Generator | None = None, shared: bool = False
     ) -> Tensor:
         batched = self.place != "weights"
-        e1 = standard_normal(clean, generator, shared=batched)
-        # The 1e-8 keeps the root's gradient finite where d passes through zero.
-        noise = (_spread(self, clean) * self.diagonal).abs().add(1e-8).sqrt() * e1
+        scale, factor = self.affine(clean)
+        noise = scale * standard_normal(clean, generator, shared=batched)
         if self.rank:
             e2 = torch.randn(self.rank, generator=generator, device=clean.device)
-            noise = noise + (self.factor @ e2.to(self.factor.dtype)).view(self.diagonal.shape)
+            noise = noise + (factor @ e2.to(factor.dtype)).view(self.diagonal.shape)
         return clean + noise
+
+    def affine(self, clean: Tensor) -> tuple[Tensor, Tensor]:
+        # The 1e-8 keeps the root's gradient finite where d passes through zero.
+        return (_spread(self, clean) * self.diagonal).abs().add(1e-8).sqrt(), self.factor
 
     def strength(self, clean: Tensor) -> float:
         """Return the root-mean-square noise standard deviation in multiples of std(clean)."""

@@ -16,6 +16,7 @@ from smoothinfer.numerics.randomness import derive_seed, isolated_rng, stream
 from smoothinfer.types import Images, Logits
 
 if TYPE_CHECKING:
+    from smoothinfer.noise.base import Noise
     from smoothinfer.noise.noisy_model import NoisyModel
 
 
@@ -42,31 +43,32 @@ class Member(nn.Module):
         super().__init__()
         self.noisy, self.seed, self.s, self.per_image = noisy, seed, s, per_image
         device = next((p.device for p in noisy.parameters()), torch.device("cpu"))
-        with torch.no_grad():
-            weights = noisy.noisy_weights(stream(seed, "weights", s, device=device))
-            self._network = noisy.network(weights)
+        self._network = noisy.realise(stream(seed, "weights", s, device=device))
         self.training = noisy.training
 
     def forward(self, images: Images) -> Logits:
         generator = stream(self.seed, "activations", self.s, device=images.device)
-        noisy = self._disturb(images)
+        noisy = disturbed(self.noisy.inputs, images, self.seed, self.s, self.per_image)
         # Whatever else is random in the module (left-on dropout) knows the global generator only.
         with isolated_rng(derive_seed(self.seed, "module", self.s)):
             return self.noisy.run(self._network, noisy, generator, shared=True)
 
-    def _disturb(self, images: Images) -> Tensor:
-        noise = self.noisy.inputs
-        if noise is None:
-            return images
-        key = (self.seed, "inputs", self.s)
-        if not self.per_image:
-            return noise(images, stream(*key, device=images.device), shared=True)
-        each = (zlib.crc32(image.detach().cpu().numpy().tobytes()) for image in images)
-        rows = [
-            noise(image[None], stream(*key, pixels, device=images.device))
-            for image, pixels in zip(images, each, strict=True)
-        ]
-        return torch.cat(rows)
+
+def disturbed(
+    noise: Noise | None, images: Images, seed: int, s: int, per_image: bool = False
+) -> Tensor:
+    """Return ``images`` under the input noise of pass ``s``: one for all, or ``per_image``."""
+    if noise is None:
+        return images
+    key = (seed, "inputs", s)
+    if not per_image:
+        return noise(images, stream(*key, device=images.device), shared=True)
+    each = (zlib.crc32(image.detach().cpu().numpy().tobytes()) for image in images)
+    rows = [
+        noise(image[None], stream(*key, pixels, device=images.device))
+        for image, pixels in zip(images, each, strict=True)
+    ]
+    return torch.cat(rows)
 
 
 class SeededModule(nn.Module):

@@ -17,8 +17,9 @@ from smoothinfer.errors import InputError, check_kind, unknown
 from smoothinfer.models import Normalize
 from smoothinfer.noise.additive import Additive
 from smoothinfer.noise.base import Noise
-from smoothinfer.noise.folding import Folding, Network
 from smoothinfer.noise.member import Member
+from smoothinfer.noise.plan import Network, Plan, PlanError, tensors_of
+from smoothinfer.noise.sampler import Sampler, noisy_weights
 from smoothinfer.types import Images, Logits
 
 Where = Noise | Mapping[str, Noise] | None
@@ -84,7 +85,8 @@ class NoisyModel(nn.Module):
             raise unknown("side", side, _SIDES)
         check_kind("module", module, nn.Module, "NoisyModel(network, inputs=Gaussian(0.06))")
         self.module, self.side, self.shape = module, side, shape
-        self._folding: Folding | None = None
+        self._plan: Plan | str | None = None  # or why there is none
+        self._sampler: tuple[object, Sampler] | None = None
         self.inputs: Noise | None = self._fit_inputs(inputs)
         self.weight_noises = nn.ModuleDict()
         self._weight_keys: dict[str, str] = {}  # a ModuleDict's keys may hold no dots
@@ -154,11 +156,12 @@ class NoisyModel(nn.Module):
         return shapes
 
     def noisy_weights(self, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """Draw every noisy weight once: ``{parameter name of module: noisy tensor}``."""
-        return {
-            name: self.weight_noises[key](self.module.get_parameter(name), generator)
-            for name, key in self._weight_keys.items()
-        }
+        """Draw every noisy weight once, differentiably: ``{parameter of module: noisy tensor}``."""
+        weights = {name: self.module.get_parameter(name) for name in self._weight_keys}
+        return noisy_weights(weights, self._noise_of_weights(), generator)
+
+    def _noise_of_weights(self) -> dict[str, Noise]:
+        return {name: self.weight_noises[key] for name, key in self._weight_keys.items()}  # type: ignore[misc]
 
     def forward(self, images: Images, generator: torch.Generator | None = None) -> Logits:
         """Return logits (N, K) under fresh noise.
@@ -168,19 +171,48 @@ class NoisyModel(nn.Module):
             generator: source of the noise; the global generator by default.
         """
         noisy = images if self.inputs is None else self.inputs(images, generator)
-        network = self.network(self.noisy_weights(generator))
+        if self._draws_snapshots():
+            network = self.realise(generator)
+        else:
+            network = partial(functional_call, self.module, self.noisy_weights(generator))
         return self.run(network, noisy, generator)
 
-    def network(self, weights: Mapping[str, Tensor]) -> Network:
-        """Return ``module`` with ``weights`` in place of its own, folded where it can be."""
-        plain = partial(functional_call, self.module, dict(weights))
-        if self._activation_layers or torch.compiler.is_compiling():
-            return plain
-        if any(part.training for part in self.module.modules()):
-            return plain
-        if self._folding is None or not self._folding.planned_for(self.module):
-            self._folding = Folding(self.module)
-        return self._folding.network(weights) if self._folding.fits(self.module) else plain
+    def _draws_snapshots(self) -> bool:
+        """Say whether this pass needs no gradient of parameters, nor moves batch statistics."""
+        if torch.compiler.is_compiling() or any(part.training for part in self.module.modules()):
+            return False
+        return not torch.is_grad_enabled() or not any(p.requires_grad for p in self.parameters())
+
+    def realise(self, generator: torch.Generator | None = None) -> Network:
+        """Draw the weights of one pass; return the network that has them, a snapshot."""
+        sampler = self.sampler()
+        if sampler.plan is not None:
+            return partial(sampler.plan.run, sampler.draw(generator))
+        return partial(functional_call, self.module, sampler.draw_weights(generator))
+
+    def sampler(self) -> Sampler:
+        """Return the sampler of the weights as they are now, made anew when one has changed."""
+        plan = self.plan()
+        trusted = plan if isinstance(plan, Plan) and plan.trusted else None
+        state = (id(trusted), _versions(self))
+        if self._sampler is None or self._sampler[0] != state or state[1] is None:
+            self._sampler = (state, self.make_sampler(trusted))
+        return self._sampler[1]
+
+    def make_sampler(self, plan: Plan | None, dtype: torch.dtype = torch.float32) -> Sampler:
+        """Return a sampler of the weights as they are now, for a network run by ``plan``."""
+        return Sampler(tensors_of(self.module), self._noise_of_weights(), plan, dtype)
+
+    def plan(self) -> Plan | str:
+        """Return the plan that runs the module fast, or why there is none."""
+        if self._activation_layers:
+            return "noise on activations is put in by hooks"
+        if not isinstance(self._plan, Plan) or not self._plan.fits(self.module):
+            try:
+                self._plan = Plan(self.module)
+            except PlanError as error:
+                self._plan = str(error)
+        return self._plan
 
     def run(
         self,
@@ -256,6 +288,14 @@ def _assign(module: nn.Module, where: Where, place: str) -> dict[str, Noise]:
         if hits:
             chosen[name] = hits[0]
     return chosen
+
+
+def _versions(model: nn.Module) -> tuple[tuple[int, ...], ...] | None:
+    """Return what changes when a tensor of ``model`` changes; ``None`` if that cannot be told."""
+    tensors = [*model.parameters(), *model.buffers()]
+    if any(t.is_inference() for t in tensors):
+        return None
+    return tuple((id(t), t.data_ptr(), t._version) for t in tensors)
 
 
 @contextlib.contextmanager

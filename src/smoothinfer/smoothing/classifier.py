@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,9 +12,9 @@ from smoothinfer.errors import InputError, check_images
 from smoothinfer.models import check_eval
 from smoothinfer.noise.member import member_of
 from smoothinfer.numerics.randomness import fresh_seed
-from smoothinfer.smoothing.passes import passes
+from smoothinfer.smoothing.passes import Engine
 from smoothinfer.smoothing.stopping import Question, Stopping, stopping
-from smoothinfer.smoothing.voting import RULES, Rule, Tally, rule_of
+from smoothinfer.smoothing.voting import RULES, Rule, rule_of
 from smoothinfer.types import Counts, Images, Labels, Logits, Scores
 
 
@@ -51,6 +50,7 @@ class SmoothedClassifier(nn.Module):
         tile: images of one forward; by default what suits the device.
         per_image: input noise for every image of its own, instead of one for all images of a
             pass.
+        precision: ``"auto"``, ``"bf16"`` or ``"fp32"``, see `Engine`; gradients are fp32.
 
     Raises:
         InputError: ``samples`` is less than 1 or the rule is unknown.
@@ -74,6 +74,7 @@ class SmoothedClassifier(nn.Module):
         *,
         tile: int | None = None,
         per_image: bool = False,
+        precision: str = "auto",
     ) -> None:
         super().__init__()
         for name, count in (("samples", samples), ("tile", tile)):
@@ -81,7 +82,7 @@ class SmoothedClassifier(nn.Module):
                 raise InputError(f"{name} must be at least 1, not {count}")
         self.model, self.samples, self.seed = model, samples, seed
         self.rule, self.rule_name = rule_of(rule), rule if isinstance(rule, str) else "custom"
-        self.tile, self.per_image = tile, per_image
+        self.tile, self.per_image, self.precision = tile, per_image, precision
         self.classes: int | None = None  # found out by the first call
         self.training = model.training
 
@@ -100,7 +101,9 @@ class SmoothedClassifier(nn.Module):
         check_eval(self.model)
         seed = int(torch.randint(2**62, ())) if self.seed is None else self.seed
         if not (torch.is_grad_enabled() and images.requires_grad):
-            return self._count(images, seed).scores()
+            return self._vote(
+                images, seed, stopping("fixed", self._question(images), len(images))
+            ).scores
         draws = [self._pass(images, seed, s) for s in range(self.samples)]
         return _scores(self.rule if self.rule.differentiable else RULES["soft"], draws)
 
@@ -110,23 +113,6 @@ class SmoothedClassifier(nn.Module):
             return member_of(self.model, seed, s, self.per_image)(points)
 
         return checkpoint(run, images, use_reentrant=False, preserve_rng_state=False)
-
-    def _count(self, images: Images, seed: int) -> Tally:
-        tally = Tally(self.rule)
-        for logits in self._passes(images, seed, 0, self.samples):
-            tally.add(logits)
-        return tally
-
-    def _passes(self, images: Images, seed: int, first: int, samples: int) -> Iterator[Logits]:
-        return passes(
-            self.model,
-            images,
-            samples,
-            seed,
-            first=first,
-            tile=self.tile,
-            per_image=self.per_image,
-        )
 
     def predict(
         self,
@@ -158,23 +144,33 @@ class SmoothedClassifier(nn.Module):
         if most < 1:
             raise InputError(f"samples must be at least 1, not {most}")
         seed = fresh_seed() if self.seed is None else self.seed
-        question = Question(self.rule, most, delta, self._classes(images))
+        question = self._question(images, most, delta)
         return self._vote(images, seed, stopping(stop, question, len(images)))
 
-    def _classes(self, images: Images) -> int:
+    def _question(
+        self, images: Images, samples: int | None = None, delta: float = 1e-3
+    ) -> Question:
         check_eval(self.model)
         if self.classes is None:
             with torch.no_grad():
                 self.classes = self.model(images[:1]).shape[1]
-        return self.classes
+        return Question(self.rule, samples or self.samples, delta, self.classes)
 
     def _vote(self, images: Images, seed: int, ask: Stopping) -> Prediction:
         """Run passes from look to look; decided images leave, the others fill the tiles."""
+        engine = Engine(
+            self.model,
+            images,
+            seed,
+            tile=self.tile,
+            per_image=self.per_image,
+            precision=self.precision,
+        )
         active, first = torch.arange(len(images)), 0
         counts = torch.zeros(ask.sums.shape, dtype=torch.int64)
         used, decided = torch.zeros(2, len(images), dtype=torch.int64)
         for look in ask.looks():
-            for logits in self._passes(images[active], seed, first, look - first):
+            for logits in engine.run(images[active], first, look - first):
                 ask.add(active, self.rule.votes(logits.float()))
                 counts[active] += RULES["prediction"].votes(logits).long().cpu()
             first = look

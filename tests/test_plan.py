@@ -4,7 +4,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import smoothinfer as si
-from smoothinfer.noise.folding import foldable
+from smoothinfer.noise.plan import Plan, PlanError, tensors_of
+from smoothinfer.smoothing.passes import Engine
 
 
 def stirred(module):
@@ -56,27 +57,59 @@ class Untraceable(nn.Module):
     [
         (si.resnet20(), 21),
         (nn.Sequential(si.Normalize([0.5] * 3, [0.2] * 3), si.resnet20()), 21),
-        (Branches(), 0),
+        (Branches(), 1),
         (nn.Sequential(nn.Conv2d(3, 8, 3, groups=1), nn.BatchNorm2d(8, affine=False)), 1),
+        (nn.Sequential(nn.Conv2d(3, 8, 3, padding="same", padding_mode="reflect")), 0),
         (nn.Sequential(*[nn.Conv2d(3, 3, 1)] * 2, nn.BatchNorm2d(3)), 0),
-        (Untraceable(), 0),
     ],
 )
-def test_folding_changes_nothing(module, pairs):
+def test_a_plan_changes_nothing(module, pairs):
     module = stirred(module).double()
-    assert len(foldable(module)) == pairs
+    plan = Plan(module)
+    assert len(plan.folded) == pairs
     images = torch.rand(3, 3, 16, 16, dtype=torch.float64, requires_grad=True)
-    plain, folded = module(images), si.NoisyModel(module).network({})(images)
+    plain, planned = module(images), plan.run(plan.fold(tensors_of(module)), images)
     scale = plain.detach().abs().max()
-    assert torch.allclose(plain / scale, folded / scale, atol=1e-9)
-    wanted = [images, *module.parameters()]
-    for one, two in zip(
-        torch.autograd.grad(plain.square().sum() / scale**2, wanted, allow_unused=True),
-        torch.autograd.grad(folded.square().sum() / scale**2, wanted, allow_unused=True),
-        strict=True,
-    ):
-        assert (one is None) == (two is None)
-        assert one is None or torch.allclose(one, two, rtol=1e-6, atol=1e-9)
+    assert torch.allclose(plain / scale, planned / scale, atol=1e-9)
+    one, two = (
+        torch.autograd.grad((y / scale).square().sum(), images)[0] for y in (plain, planned)
+    )
+    assert torch.allclose(one, two, rtol=1e-6, atol=1e-9)
+
+
+def test_what_cannot_be_traced_runs_as_it_is():
+    module = stirred(Untraceable())
+    with pytest.raises(PlanError, match="cannot trace"):
+        Plan(module)
+    noisy = si.NoisyModel(module, inputs=si.Gaussian(0.1), weights=si.PNI())
+    images = torch.rand(3, 3, 8, 8)
+    engine = Engine(noisy, images, seed=0)
+    assert "cannot trace" in repr(engine)
+    for s, logits in enumerate(engine.run(images, 0, 2)):
+        assert torch.allclose(logits, noisy.member(0, s)(images), atol=1e-5)
+
+
+class Lying(nn.Module):
+    """Traces, but not to what it does."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.calls = nn.Linear(12, 2), 0
+
+    def forward(self, images):
+        self.calls += 1
+        return self.linear(images.flatten(1)) * self.calls
+
+
+def test_a_plan_of_somebody_elses_module_is_proved_first():
+    module = Lying().eval()
+    images = torch.rand(2, 3, 2, 2)
+    noisy = si.NoisyModel(module, weights=si.PNI())
+    assert isinstance(noisy.plan(), Plan)
+    module(images)
+    engine = Engine(noisy, images, seed=0)
+    assert engine.plan is None
+    assert "other logits" in engine.why
 
 
 def test_a_plan_is_left_when_it_no_longer_holds():

@@ -1,0 +1,258 @@
+"""How to run a network fast: traced once, batch normalisation folded away, every tensor given.
+
+In eval mode BN(W x + c) = (a W) x + (b + a (c - mean)) with a = gamma / sqrt(var + eps), so a noisy
+weight takes the normalisation along, and the layer itself disappears.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+from torch.func import functional_call, vmap
+
+from smoothinfer.models import Normalize
+from smoothinfer.noise.side_by_side import side_by_side_conv, side_by_side_linear
+from smoothinfer.numerics.randomness import isolated_rng
+from smoothinfer.types import Images, Logits
+
+Tensors = Mapping[str, Tensor]
+Network = Callable[[Images], Logits]
+
+_KNOWN = ("torch.nn.", "smoothinfer.models")
+_SETTINGS = ("training", "stride", "padding", "dilation", "groups", "padding_mode", "eps", "p")
+_OF_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+
+
+class Plan:
+    """A straight-line program for ``module`` in the modes and settings it has now.
+
+    Args:
+        module: any module that `torch.fx` can trace: no branches on what a tensor holds.
+
+    Raises:
+        PlanError: it cannot be traced; the message says why.
+
+    >>> module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU()).eval()
+    >>> plan = Plan(module)
+    >>> plan.folded
+    {'0': '1'}
+    >>> images = torch.rand(1, 1, 4, 4)
+    >>> torch.allclose(plan.run(plan.fold(tensors_of(module)), images), module(images), atol=1e-6)
+    True
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.parts = settings_of(module)
+        # Somebody's own part may do more than a trace sees: such a plan is proved on images first.
+        self.trusted = all(type(p).__module__.startswith(_KNOWN) for p in module.modules())
+        self.proved: str | None = None  # "" or what is wrong with it
+        self.random = False
+        graph = _traced(module)
+        self.folded = {} if _tied(module) else _foldable(graph, module)
+        self.leaves: dict[str, nn.Module] = {}
+        self.shortened: set[str] = set()  # layers whose weights may be in a shorter format
+        self.run_with = self._program(graph, module, _STEPS)
+        self._run_beside = self._program(graph, module, _STEPS_BESIDE)
+
+    def fits(self, module: nn.Module) -> bool:
+        """Say whether ``module`` still has the layers, modes and settings planned for."""
+        return self.parts == settings_of(module) and not _hooked(module)
+
+    def run(self, tensors: Tensors, images: Images) -> Logits:
+        """Return the logits of ``images`` with the folded ``tensors``."""
+        return self.run_with(tensors, self.leaves, images)
+
+    def run_side_by_side(self, shared: Tensors, own: Tensors, images: Tensor) -> Tensor:
+        """Return the logits (S, N, K) of S networks, without gradients.
+
+        Args:
+            shared: folded tensors that all networks have.
+            own: those that each has for itself, (S, *shape).
+            images: (S, N, C, H, W).
+        """
+        tensors = {**shared, **own}
+        places = {name: 0 if name in own else None for name in tensors}
+        run = vmap(lambda given, seen: self._run_beside(given, self.leaves, seen), (places, 0))
+        return run(tensors, images)
+
+    @torch.no_grad()
+    def prove(self, module: nn.Module, images: Images) -> str:
+        """Run plan and module side by side; return ``""`` or why the plan cannot be used.
+
+        Also finds out whether the module is random by itself (left-on dropout), in ``random``.
+        """
+        if self.proved is None:
+            with isolated_rng(0):
+                wanted = module(images)
+            found = []
+            for seed in (0, 1):
+                with isolated_rng(seed):
+                    found.append(self.run(self.fold(tensors_of(module)), images))
+            self.random = not torch.equal(found[0], found[1])
+            near = 1e-3 * float(wanted.abs().amax()) + 1e-6
+            same = found[0].shape == wanted.shape and (found[0] - wanted).abs().amax() <= near
+            self.proved = "" if same else "its trace gives other logits than the module"
+        return self.proved
+
+    def fold(self, tensors: Tensors) -> dict[str, Tensor]:
+        """Return ``tensors`` of the module with every folded normalisation in its convolution."""
+        given = dict(tensors)
+        for conv, norm in self.folded.items():
+            scale, shift = self.affine(tensors, conv)
+            weight, bias = given[f"{conv}.weight"], given.get(f"{conv}.bias")
+            given[f"{conv}.weight"] = weight * scale.view(-1, *[1] * (weight.ndim - 1))
+            given[f"{conv}.bias"] = shift if bias is None else shift + bias * scale
+            for name in _OF_NORM:
+                given.pop(f"{norm}.{name}", None)
+        return given
+
+    def affine(self, tensors: Tensors, conv: str) -> tuple[Tensor, Tensor]:
+        """Return what the normalisation after ``conv`` does: scale and shift, one per channel."""
+        norm = self.folded[conv]
+        inner = {name: tensors.get(f"{norm}.{name}") for name in _OF_NORM}
+        mean, variance = inner["running_mean"], inner["running_var"]
+        assert mean is not None
+        assert variance is not None
+        scale = (variance + self.leaves[norm].eps).rsqrt()  # type: ignore[operator]
+        scale = scale if inner["weight"] is None else scale * inner["weight"]
+        shift = -mean * scale
+        return scale, shift if inner["bias"] is None else shift + inner["bias"]
+
+    def _program(
+        self, graph: fx.Graph, module: nn.Module, steps: Mapping[Any, Any]
+    ) -> Callable[..., Logits]:
+        """Rewrite the trace as one function of (tensors, leaves, images)."""
+        program, now = fx.Graph(), {}
+        tensors, leaves = (program.placeholder(name) for name in ("tensors", "leaves"))
+        norms = set(self.folded.values())
+        for node in graph.nodes:
+            if node.op == "get_attr":
+                now[node] = program.call_function(_take, (tensors, node.target))
+            elif node.op != "call_module":
+                now[node] = program.node_copy(node, now.__getitem__)
+            elif node.target in norms:
+                self.leaves[node.target] = module.get_submodule(node.target)
+                now[node] = now[node.args[0]]
+            else:
+                self.leaves[node.target] = module.get_submodule(node.target)
+                args = fx.map_arg((node.args, node.kwargs), now.__getitem__)
+                step = steps.get(type(self.leaves[node.target]), _leaf)
+                if step is not _leaf:
+                    self.shortened.add(node.target)
+                now[node] = program.call_function(step, (tensors, leaves, node.target, *args))
+        program.lint()
+        return fx.GraphModule(nn.Module(), program).forward
+
+
+class PlanError(Exception):
+    """A module that cannot be planned; it runs as it is."""
+
+
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """Return all parameters and buffers of ``module`` by name."""
+    return dict(module.named_parameters(remove_duplicate=False)) | dict(
+        module.named_buffers(remove_duplicate=False)
+    )
+
+
+def settings_of(module: nn.Module) -> list[tuple[object, ...]]:
+    """Return which layers there are, and how they are set."""
+    return [
+        (id(part), *(part.__dict__[name] for name in _SETTINGS if name in part.__dict__))
+        for part in module.modules()
+    ]
+
+
+class _Tracer(fx.Tracer):
+    """Follow a module down to its layers; `Normalize` looks at shapes, so it is one."""
+
+    def is_leaf_module(self, part: nn.Module, name: str) -> bool:
+        return isinstance(part, Normalize) or super().is_leaf_module(part, name)
+
+
+def _traced(module: nn.Module) -> fx.Graph:
+    if _hooked(module):
+        raise PlanError("it has forward hooks")
+    try:  # a copy, since a forward may keep what it sees
+        graph = _Tracer().trace(copy.deepcopy(module))
+    except Exception as error:  # a tracer may fail in any way on somebody's forward
+        raise PlanError(f"torch.fx cannot trace it: {error}") from error
+    if sum(node.op == "placeholder" for node in graph.nodes) != 1:
+        raise PlanError("its forward takes more than images")
+    return graph
+
+
+def _foldable(graph: fx.Graph, module: nn.Module) -> dict[str, str]:
+    """Return ``{convolution: batch normalisation}`` where the one feeds the other alone."""
+    calls = [node for node in graph.nodes if node.op == "call_module"]
+    targets = [node.target for node in calls]
+    pairs = {}
+    for node in calls:
+        source = node.args[0] if node.args else None
+        if not isinstance(source, fx.Node) or source.op != "call_module":
+            continue
+        norm, conv = module.get_submodule(node.target), module.get_submodule(str(source.target))
+        once = targets.count(node.target) == targets.count(source.target) == 1
+        fits = type(conv) is nn.Conv2d and type(norm) is nn.BatchNorm2d and not norm.training
+        if once and fits and len(source.users) == 1 and norm.running_mean is not None:
+            pairs[str(source.target)] = node.target
+    return pairs
+
+
+def _tied(module: nn.Module) -> bool:
+    parameters = [id(p) for _, p in module.named_parameters(remove_duplicate=False)]
+    return len(set(parameters)) < len(parameters)
+
+
+def _hooked(module: nn.Module) -> bool:
+    return any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
+
+
+# The steps of a program: (tensors, leaves, name, args, kwargs) -> value. Weights may be in a
+# shorter format than the features that come in.
+Leaves = Mapping[str, Any]
+Step = Callable[[Tensors, Leaves, str, Any, Any], Any]
+
+
+def _take(tensors: Tensors, name: str) -> Tensor:
+    return tensors[name]
+
+
+def _leaf(tensors: Tensors, leaves: Leaves, name: str, args: Any, kwargs: Any) -> Any:
+    part = leaves[name]
+    own = {key: tensors[f"{name}.{key}"] for key in tensors_of(part) if f"{name}.{key}" in tensors}
+    return functional_call(part, own, args, kwargs) if own else part(*args, **kwargs)
+
+
+def _conv_by(run: Callable[..., Tensor]) -> Step:
+    def step(tensors: Tensors, leaves: Leaves, name: str, args: Any, kwargs: Any) -> Tensor:
+        weight, bias, part = tensors[f"{name}.weight"], tensors.get(f"{name}.bias"), leaves[name]
+        features = (args[0] if args else kwargs["input"]).to(weight.dtype)
+        padding = part.padding
+        if part.padding_mode != "zeros":
+            sides = part._reversed_padding_repeated_twice
+            features, padding = F.pad(features, sides, mode=part.padding_mode), 0
+        return run(features, weight, bias, part.stride, padding, part.dilation, part.groups)
+
+    return step
+
+
+def _linear_by(run: Callable[..., Tensor]) -> Step:
+    def step(tensors: Tensors, leaves: Leaves, name: str, args: Any, kwargs: Any) -> Tensor:
+        del leaves
+        weight, features = tensors[f"{name}.weight"], args[0] if args else kwargs["input"]
+        return run(features.to(weight.dtype), weight, tensors.get(f"{name}.bias"))
+
+    return step
+
+
+_STEPS = {nn.Conv2d: _conv_by(F.conv2d), nn.Linear: _linear_by(F.linear)}
+_STEPS_BESIDE = {
+    nn.Conv2d: _conv_by(side_by_side_conv),
+    nn.Linear: _linear_by(side_by_side_linear),
+}

@@ -1,0 +1,159 @@
+"""All noisy weights of a pass from one stream of random numbers, normalisation folded in.
+
+Learned weight noise is mean + scale * e1 + factor @ e2 with e1, e2 standard normal. Laid end to
+end, the weights of all layers need one call for e1 and e2 and one multiply-add: for ResNet-20 with
+CNI four times less work than layer by layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from smoothinfer.noise.base import Noise
+from smoothinfer.noise.plan import Plan, Tensors
+
+
+class Sampler:
+    """Draws the tensors of one pass.
+
+    Args:
+        tensors: everything the module owns, by name.
+        noises: the noise of each noisy weight.
+        plan: how the module is run; its folded normalisations go into the weights.
+        dtype: format of weights and biases of convolutions and linear layers.
+
+    >>> from smoothinfer.noise import PNI
+    >>> clean = {"0.weight": torch.ones(1000)}
+    >>> noises = {"0.weight": PNI().fit(torch.Size([1000]), "weights")}
+    >>> drawn = Sampler(clean, noises).draw(torch.Generator().manual_seed(0))
+    >>> drawn["0.weight"].shape
+    torch.Size([1000])
+    """
+
+    def __init__(
+        self,
+        tensors: Tensors,
+        noises: Mapping[str, Noise],
+        plan: Plan | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.plan, self.dtype = plan, dtype
+        self.clean = {name: tensor.detach() for name, tensor in tensors.items()}
+        with torch.no_grad():
+            self.fixed = self._shortened(plan.fold(self.clean) if plan else dict(self.clean))
+            self._lay_out(noises)
+
+    def _lay_out(self, noises: Mapping[str, Noise]) -> None:
+        self.places: dict[str, tuple[slice, torch.Size]] = {}
+        self.factors: list[tuple[slice, Tensor]] = []
+        self.slow: dict[str, tuple[Noise, Tensor | None]] = {}
+        means: list[Tensor] = []
+        scales: list[Tensor] = []
+        at = 0
+        for name, noise in noises.items():
+            weight, law, fold = self.clean[name], noise.affine(self.clean[name]), self._fold(name)
+            if law is None:
+                self.slow[name] = (noise, fold)
+                continue
+            part = slice(at, at + weight.numel())
+            self.places[name], at = (part, weight.shape), part.stop
+            scale, factor = (None if t is None else t.detach() for t in law)
+            assert scale is not None
+            if fold is not None:
+                rows = fold.expand_as(weight).reshape(-1, 1)
+                weight, scale = weight * fold, scale * fold
+                factor = None if factor is None else factor * rows
+            means.append(weight.reshape(-1))
+            scales.append(scale.expand(weight.shape).reshape(-1))
+            if factor is not None and factor.shape[1]:
+                self.factors.append((part, factor))
+        if means:
+            self.mean, self.scale = torch.cat(means), torch.cat(scales)
+
+    def _fold(self, name: str) -> Tensor | None:
+        layer = name.removesuffix(".weight")
+        if self.plan is None or layer not in self.plan.folded:
+            return None
+        scale = self.plan.affine(self.clean, layer)[0]
+        return scale.view(-1, *[1] * (self.clean[name].ndim - 1))
+
+    def _shortened(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        if self.dtype == torch.float32 or self.plan is None:
+            return tensors
+        return {
+            name: t.to(self.dtype) if name.rpartition(".")[0] in self.plan.shortened else t
+            for name, t in tensors.items()
+        }
+
+    @property
+    def size(self) -> int:
+        """Numbers in all noisy weights of one pass."""
+        quick = len(self.mean) if self.places else 0
+        return quick + sum(self.clean[name].numel() for name in self.slow)
+
+    def draw(self, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """Return every tensor of one pass: noisy weights, and the rest as it is."""
+        return self.fixed | self.draw_weights(generator)
+
+    def draw_weights(self, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """Return the noisy weights of one pass alone."""
+        return {name: weights[0] for name, weights in self.draw_block([generator]).items()}
+
+    @torch.no_grad()
+    def draw_block(self, generators: Sequence[torch.Generator | None]) -> dict[str, Tensor]:
+        """Return the noisy weights of several passes, (passes, *shape of the weight)."""
+        found = {}
+        if self.places:
+            flat = torch.stack([self._flat(generator) for generator in generators])
+            found = {
+                name: flat[:, part].view(len(flat), *shape)
+                for name, (part, shape) in self.places.items()
+            }
+        for name, (noise, fold) in self.slow.items():
+            noisy = torch.stack([noise(self.clean[name], generator) for generator in generators])
+            found[name] = noisy if fold is None else noisy * fold
+        return self._shortened(found)
+
+    def _flat(self, generator: torch.Generator | None) -> Tensor:
+        count, ranks = len(self.mean), sum(factor.shape[1] for _, factor in self.factors)
+        device, dtype = self.mean.device, self.mean.dtype
+        normal = torch.randn(count + ranks, generator=generator, device=device, dtype=dtype)
+        flat = torch.addcmul(self.mean, self.scale, normal[:count])
+        at = count
+        for part, factor in self.factors:
+            flat[part].addmv_(factor, normal[at : at + factor.shape[1]])
+            at += factor.shape[1]
+        return flat
+
+
+def noisy_weights(
+    weights: Tensors, noises: Mapping[str, Noise], generator: torch.Generator | None = None
+) -> dict[str, Tensor]:
+    """Return the ``weights`` under their noise: what a `Sampler` draws, with gradients.
+
+    The same generator gives the same numbers to both, so that a pass can be drawn again where
+    gradients of parameters are wanted.
+    """
+    laws = {name: noise.affine(weights[name]) for name, noise in noises.items()}
+    quick = {name: law for name, law in laws.items() if law is not None}
+    sizes = [weights[name].numel() for name in quick]
+    ranks = [0 if factor is None else factor.shape[1] for _, factor in quick.values()]
+    found: dict[str, Tensor] = {}
+    if quick:
+        like = weights[next(iter(quick))]
+        count = sum(sizes) + sum(ranks)
+        normal = torch.randn(count, generator=generator, device=like.device, dtype=like.dtype)
+        e1s, e2s = normal[: sum(sizes)].split(sizes), normal[sum(sizes) :].split(ranks)
+        for (name, (scale, factor)), e1, e2 in zip(quick.items(), e1s, e2s, strict=True):
+            clean = weights[name]
+            noise = scale * e1.view(clean.shape)
+            if factor is not None and len(e2):
+                noise = noise + (factor @ e2).view(clean.shape)
+            found[name] = clean + noise
+    for name in noises:
+        if name not in quick:
+            found[name] = noises[name](weights[name], generator)
+    return found

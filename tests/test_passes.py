@@ -1,0 +1,177 @@
+"""The engine gives what members give, however it fills its tiles."""
+
+import pytest
+import torch
+from torch import nn
+
+import smoothinfer as si
+from smoothinfer.smoothing.passes import Engine, passes, tiles
+from tests.conftest import small_net
+
+NOISY = {
+    "inputs": lambda: si.NoisyModel(small_net(), inputs=si.Gaussian(0.2)),
+    "cni": lambda: si.NoisyModel(small_net(), weights=si.CNI(rank=3)),
+    "both": lambda: si.NoisyModel(small_net(), si.Gaussian(0.2), si.PNI("channel")),
+    "uniform weights": lambda: si.NoisyModel(small_net(), weights=si.Uniform(0.1)),
+    "some layers": lambda: si.NoisyModel(small_net(), weights={"1.3": si.CNI(rank=1)}),
+    "activations": lambda: si.NoisyModel(small_net(), activations=si.PNI(), shape=(1, 8, 8)),
+    "dropout": lambda: si.NoisyModel(nn.Sequential(small_net(), nn.Dropout()), si.Gaussian(0.1)),
+    "nothing": lambda: si.NoisyModel(small_net()),
+}
+
+
+def made(name):
+    torch.manual_seed(0)
+    noisy = NOISY[name]().eval()
+    for part in noisy.modules():
+        if isinstance(part, nn.Dropout):
+            part.train()  # left on
+    return noisy
+
+
+def pictures(count):
+    return torch.rand(count, 1, 8, 8, generator=torch.Generator().manual_seed(count))
+
+
+def together(run):
+    return torch.stack(list(run))
+
+
+@pytest.mark.parametrize("name", NOISY)
+@pytest.mark.parametrize("count", [1, 5, 40])
+def test_a_pass_is_its_member(name, count):
+    noisy, images = made(name), pictures(count)
+    found = together(passes(noisy, images, samples=6, seed=3, first=2, tile=16))
+    with torch.no_grad():
+        truth = torch.stack([noisy.member(3, s)(images) for s in range(2, 8)])
+    if name == "dropout":  # its masks depend on the place in a batch
+        assert found.shape == truth.shape
+    else:
+        assert torch.allclose(found, truth, atol=1e-4 * float(truth.abs().max()))
+
+
+@pytest.mark.parametrize("name", [name for name in NOISY if name != "dropout"])
+def test_bits_do_not_depend_on_company(name):
+    """One image or many, passes alone or side by side: the same bits."""
+    noisy, images = made(name), pictures(40)
+    whole = together(passes(noisy, images, samples=9, seed=1))
+    for count in (1, 2, 7, 8, 9, 33):
+        assert torch.equal(together(passes(noisy, images[:count], 9, seed=1)), whole[:, :count])
+    resumed = together(passes(noisy, images[:3], samples=4, seed=1, first=5))
+    assert torch.equal(resumed, whole[5:, :3])
+
+
+@pytest.mark.parametrize(
+    ("name", "one", "eight", "many"),
+    [
+        ("inputs", 64, 8, 2),
+        ("cni", 64, 8, 1),
+        ("activations", 1, 1, 1),
+        ("dropout", 1, 1, 1),
+    ],
+)
+def test_few_images_share_a_tile(name, one, eight, many):
+    engine = Engine(made(name), pictures(1), seed=0, tile=64)
+    assert [engine.block(count) for count in (1, 8, 32)] == [one, eight, many]
+    assert engine.block(1000) == 1
+
+
+class Greedy(nn.Module):
+    """Needs more memory than there is for more than ``most`` images."""
+
+    def __init__(self, most):
+        super().__init__()
+        self.net, self.most, self.asked = small_net(), most, []
+
+    def forward(self, images):
+        self.asked.append(len(images))
+        if len(images) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.net(images)
+
+
+def test_too_little_memory_halves_the_tile_and_is_remembered():
+    greedy = Greedy(10).eval()
+    noisy = si.NoisyModel(greedy, inputs=si.Gaussian(0.1))
+    images = pictures(70)
+    engine = Engine(noisy, images, seed=0, tile=64)
+    engine.plan = None  # a plan would not call this forward again
+    found = together(engine.run(images, 0, 3))
+    greedy.most = 1000
+    assert torch.equal(found, together(passes(noisy, images, 3, seed=0, tile=8)))
+    assert engine.tile == 8
+    assert greedy.asked.count(64) <= 2
+    greedy.most = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        list(engine.run(images, 0, 1))
+
+
+def test_other_errors_are_not_taken_for_lack_of_memory(net):
+    with pytest.raises(ValueError, match="channels"):
+        list(passes(si.NoisyModel(net, si.Gaussian(0.1)), torch.rand(2, 2, 8, 8), 1, seed=0))
+
+
+def test_the_engine_says_what_it_does():
+    images = pictures(2)
+    assert "3 normalisations folded" in repr(Engine(made("cni"), images, seed=0))
+    assert "put in by hooks" in repr(Engine(made("activations"), images, seed=0))
+    assert "not a NoisyModel" in repr(Engine(small_net().eval(), images, seed=0))
+
+
+def test_the_engine_reads_the_weights_as_they_are():
+    noisy, images = made("cni"), pictures(3)
+    before = together(passes(noisy, images, 2, seed=0))
+    member = noisy.member(0, 0)(images)
+    with torch.no_grad():
+        noisy.module[1][0].weight.mul_(2)
+    assert not torch.allclose(together(passes(noisy, images, 2, seed=0)), before)
+    assert not torch.allclose(noisy.member(0, 0)(images), member)
+
+
+@pytest.mark.parametrize("name", ["inputs", "cni"])
+def test_bfloat16_agrees_with_fp32(name):
+    noisy, images = made(name), pictures(12)
+    full, short = (
+        together(passes(noisy, images, 8, seed=0, precision=precision))
+        for precision in ("fp32", "bf16")
+    )
+    assert short.dtype == torch.float32
+    assert not torch.equal(full, short)
+    assert (full - short).abs().max() < 0.03 * full.abs().max()
+
+
+def test_a_compiled_plan_gives_the_same_and_a_failing_compiler_does_no_harm(monkeypatch):
+    noisy, images = made("cni"), pictures(20)
+    plain = together(passes(noisy, images, 2, seed=0))
+
+    def fails(*_, **__):
+        def run(*_):
+            raise TypeError("no such backend")
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", fails)
+    engine = Engine(noisy, images, seed=0, compile=True)
+    with pytest.warns(UserWarning, match="no such backend"):
+        found = together(engine.run(images, 0, 2))
+    assert torch.equal(found, plain)
+
+
+@pytest.mark.slow
+def test_a_compiled_plan_gives_the_same():
+    noisy, images = made("cni"), pictures(20)
+    engine = Engine(noisy, images, seed=0, compile=True)
+    found = together(engine.run(images, 0, 2))
+    assert "compiled" in repr(engine)
+    plain = together(passes(noisy, images, 2, seed=0))
+    assert torch.allclose(found, plain, atol=1e-4 * float(plain.abs().max()))
+
+
+@pytest.mark.parametrize("count", range(1, 70))
+def test_tiles_hold_every_image_once(count):
+    images = torch.arange(count).view(-1, 1, 1, 1).float()
+    found = list(tiles(images, 32))
+    assert torch.equal(torch.cat([part[:used] for part, used in found]), images)
+    assert {len(part) for part, _ in found} <= {8, 16, 32}
+    padded = sum(len(part) for part, _ in found) - count
+    assert padded <= 8
