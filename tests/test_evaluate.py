@@ -1,5 +1,8 @@
 import json
 import math
+import os
+import subprocess
+import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -192,3 +195,27 @@ def test_clean_only_has_no_attacked_figure(world):
 
 def test_accuracy_counts():
     assert si.accuracy(pa.table({"correct": [True] * 3 + [False]})).value == 0.75
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_rows_of_one(tmp_path):
+    factory = "tests.test_evaluate:fresh_net"
+    options = [factory, "--data", "digits", "--attack", "pgd(steps=1)", "--sigma", "0.1"]
+    options += ["--samples", "1", "4", "--limit", "300", "--radius", "0.1"]
+    alone = [sys.executable, "-m", "smoothinfer"]
+    launched = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes"]
+    launched += ["2", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    for command, out in ((alone, "one"), ([*launched, "-m", "smoothinfer"], "two")):
+        run = [*command, "evaluate", *options, "--out", str(tmp_path / out)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        done = subprocess.run(run, capture_output=True, text=True, env=environment, check=False)
+        assert done.returncode == 0, done.stderr
+    one, two = ((tmp_path / name / "summary.json").read_text() for name in ("one", "two"))
+    assert one == two
+    shards = [sorted(p.name for p in (tmp_path / n / "rows").iterdir()) for n in ("one", "two")]
+    assert shards[0] == shards[1]
+
+
+def fresh_net():
+    with si.isolated_rng(0):
+        return si.smallnet().eval()

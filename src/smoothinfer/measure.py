@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import torch
 from rich.console import Console
 from torch import nn
 
@@ -20,6 +19,7 @@ from smoothinfer.evaluation.table import Rows
 from smoothinfer.files import write_json
 from smoothinfer.noise import Gaussian, NoisyModel
 from smoothinfer.numerics.balls import Ball
+from smoothinfer.numerics.processes import Processes
 from smoothinfer.reporting.tables import print_table
 from smoothinfer.smoothing.classifier import SmoothedClassifier
 
@@ -57,14 +57,16 @@ def measure(
     Raises:
         InputError: ``sigmas`` are given for a model that cannot carry them, or other bad input.
     """
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    processes = Processes()
+    model.to(processes.device)
     noises = (
         [(None, model)]
         if sigmas is None
         else [(s, _under(model, s, units)) for s in sorted(set(sigmas))]
     )
-    console = Console()
-    write_json(out / "settings.json", {**(settings or {}), "versions": versions()})
+    console = Console(quiet=not processes.main)
+    if processes.main:
+        write_json(out / "settings.json", {**(settings or {}), "versions": versions()})
     console.print_json(data=dict(settings or {}), default=str)
     tables = []
     for sigma, noisy in noises:
@@ -89,7 +91,8 @@ def measure(
         "settings": summarise(rows),
         "versions": versions(),
     }
-    write_json(out / "summary.json", summary)
+    if processes.main:
+        write_json(out / "summary.json", summary)
     print_table(console, rows)
     console.print(f"rows in {out / 'rows'}, summary in {out / 'summary.json'}", highlight=False)
     return rows

@@ -8,7 +8,7 @@ from torch import nn
 from smoothinfer.attacks.gradients import GRADIENTS, Gradient, mean_objective
 from smoothinfer.attacks.objectives import OBJECTIVES, Objective
 from smoothinfer.errors import InputError, check_images, check_labels, choose
-from smoothinfer.models import check_eval
+from smoothinfer.models import check_eval, parameters_frozen
 from smoothinfer.numerics.balls import Ball, check_ball
 from smoothinfer.numerics.randomness import draw_seed, isolated_rng
 from smoothinfer.types import Images, Labels
@@ -87,7 +87,7 @@ def pgd(
             moved = ball.project(moved + size * ball.ascend(total), images)
         return moved
 
-    with isolated_rng(draw_seed(generator)):
+    with parameters_frozen(model), isolated_rng(draw_seed(generator)):
         best = climb()
         if restarts == 1:
             return best

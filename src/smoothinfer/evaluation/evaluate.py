@@ -20,6 +20,7 @@ from smoothinfer.errors import InputError, check_images, check_labels, choose
 from smoothinfer.evaluation.table import CLEAN, Rows, Store
 from smoothinfer.models import check_eval, parameters_frozen
 from smoothinfer.numerics.balls import Ball, Linf, check_ball
+from smoothinfer.numerics.processes import Processes
 from smoothinfer.numerics.randomness import derive_seed, stream
 from smoothinfer.smoothing.classifier import SmoothedClassifier
 from smoothinfer.smoothing.passes import passes
@@ -136,14 +137,20 @@ class _Evaluation:
             for name, digest in self._digests().items()
             for at in range(0, len(self.images), CRAFTED)
         }
-        with _bar(progress) as bar:
-            task = bar.add_task("evaluating", total=len(units) * self.samples[-1])
-            for unit, (name, at) in units.items():
+        processes = Processes()
+        if processes.count > 1 and not store.kept:
+            raise InputError("several processes share their rows through a folder: give out=")
+        mine = processes.share(list(units))
+        with _bar(progress and processes.main) as bar:
+            task = bar.add_task("evaluating", total=len(mine) * self.samples[-1])
+            for unit in mine:
+                name, at = units[unit]
                 bar.update(task, description=f"{name}, images from {at} on")
                 if store.has(unit):
                     bar.advance(task, self.samples[-1])
                 else:
                     store.write(unit, self._rows(name, at, partial(bar.advance, task)))
+        processes.wait()
         return store.read(list(units))
 
     def _rows(self, name: str, at: int, advance: Callable[[], None]) -> Rows:

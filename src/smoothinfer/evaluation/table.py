@@ -36,6 +36,11 @@ class Store:
         self.folder = None if folder is None else Path(folder)
         self._kept: dict[str, Rows] = {}
 
+    @property
+    def kept(self) -> bool:
+        """Whether rows go to a folder."""
+        return self.folder is not None
+
     def has(self, unit: str) -> bool:
         """Say whether the work ``unit`` is done."""
         return unit in self._kept or (self.folder is not None and self._path(unit).exists())

@@ -1,0 +1,51 @@
+"""Several processes, on one machine or many, as ``accelerate launch`` starts them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+from accelerate import PartialState
+
+Work = TypeVar("Work")
+
+
+class Processes:
+    """This process among its fellows; alone unless a launcher says otherwise.
+
+    >>> Processes().share(["a", "b"])
+    ['a', 'b']
+    """
+
+    def __init__(self) -> None:
+        together = int(os.environ.get("WORLD_SIZE", "1")) > 1
+        cpu = not torch.cuda.is_available()
+        self._state = PartialState(cpu=cpu) if together else None
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return self._state.num_processes if self._state else 1
+
+    @property
+    def main(self) -> bool:
+        """Whether this one speaks for all."""
+        return self._state.is_main_process if self._state else True
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        if self._state:
+            return torch.device(self._state.device)
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def share(self, work: Sequence[Work]) -> list[Work]:
+        """Return this process's part of ``work``."""
+        return list(work[self._state.process_index :: self.count] if self._state else work)
+
+    def wait(self) -> None:
+        """Wait until all have come here."""
+        if self._state:
+            self._state.wait_for_everyone()
