@@ -52,7 +52,7 @@ def simulate(images, shares, delta, cap=512):
     wrong = used = 0
     for look in ask.looks():
         votes = generator.multinomial(look - first, shares, size=len(active))
-        ask.add(active, torch.from_numpy(votes))
+        ask.add(active, torch.from_numpy(votes)[None])
         settled = ask.decided(active, look)
         wrong += int((ask.sums[active[settled]].argmax(1) != 0).sum())
         used += look * int(settled.sum())

@@ -7,20 +7,22 @@ weight takes the normalisation along, and the layer itself disappears.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
-from torch.func import functional_call, vmap
+from torch.func import functional_call
 
 from smoothinfer.models import Normalize
-from smoothinfer.noise.side_by_side import side_by_side_conv, side_by_side_linear
+from smoothinfer.noise import side_by_side
+from smoothinfer.noise.side_by_side import Stacked
 from smoothinfer.numerics.randomness import isolated_rng
 from smoothinfer.types import Images, Logits
 
 Tensors = Mapping[str, Tensor]
+StackedTensors = Mapping[str, Tensor | Stacked]
 Network = Callable[[Images], Logits]
 
 _KNOWN = ("torch.nn.", "smoothinfer.models")
@@ -55,30 +57,35 @@ class Plan:
         graph = _traced(module)
         self.folded = {} if _tied(module) else _foldable(graph, module)
         self.leaves: dict[str, nn.Module] = {}
-        self.shortened: set[str] = set()  # layers whose weights may be in a shorter format
-        self.run_with = self._program(graph, module, _STEPS)
-        self._run_beside = self._program(graph, module, _STEPS_BESIDE)
+        self.stackable: set[str] = set()  # layers with steps of their own, below
+        self.run_with = self._program(graph, module)
 
     def fits(self, module: nn.Module) -> bool:
         """Say whether ``module`` still has the layers, modes and settings planned for."""
         return self.parts == settings_of(module) and not _hooked(module)
 
-    def run(self, tensors: Tensors, images: Images) -> Logits:
+    def run(self, tensors: StackedTensors, images: Images) -> Logits:
         """Return the logits of ``images`` with the folded ``tensors``."""
         return self.run_with(tensors, self.leaves, images)
 
-    def run_side_by_side(self, shared: Tensors, own: Tensors, images: Tensor) -> Tensor:
-        """Return the logits (S, N, K) of S networks, without gradients.
+    def can_stack(self, names: Iterable[str]) -> bool:
+        """Say whether several networks, each with its own tensors ``names``, can run as one."""
+        return self.stackable >= {name.rpartition(".")[0] for name in names}
+
+    def run_side_by_side(
+        self, shared: Tensors, own: Mapping[str, Tensor], images: Tensor
+    ) -> Tensor:
+        """Return the logits (S, N, K) of S networks.
 
         Args:
             shared: folded tensors that all networks have.
             own: those that each has for itself, (S, *shape).
             images: (S, N, C, H, W).
         """
-        tensors = {**shared, **own}
-        places = {name: 0 if name in own else None for name in tensors}
-        run = vmap(lambda given, seen: self._run_beside(given, self.leaves, seen), (places, 0))
-        return run(tensors, images)
+        tensors: dict[str, Tensor | Stacked] = dict(shared)
+        tensors |= {name: Stacked(tensor) for name, tensor in own.items()}
+        rows = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        return self.run(tensors, rows).unflatten(0, images.shape[:2])
 
     @torch.no_grad()
     def prove(self, module: nn.Module, images: Images) -> str:
@@ -123,9 +130,7 @@ class Plan:
         shift = -mean * scale
         return scale, shift if inner["bias"] is None else shift + inner["bias"]
 
-    def _program(
-        self, graph: fx.Graph, module: nn.Module, steps: Mapping[Any, Any]
-    ) -> Callable[..., Logits]:
+    def _program(self, graph: fx.Graph, module: nn.Module) -> Callable[..., Logits]:
         """Rewrite the trace as one function of (tensors, leaves, images)."""
         program, now = fx.Graph(), {}
         tensors, leaves = (program.placeholder(name) for name in ("tensors", "leaves"))
@@ -141,9 +146,9 @@ class Plan:
             else:
                 self.leaves[node.target] = module.get_submodule(node.target)
                 args = fx.map_arg((node.args, node.kwargs), now.__getitem__)
-                step = steps.get(type(self.leaves[node.target]), _leaf)
+                step = _STEPS.get(type(self.leaves[node.target]), _leaf)
                 if step is not _leaf:
-                    self.shortened.add(node.target)
+                    self.stackable.add(node.target)
                 now[node] = program.call_function(step, (tensors, leaves, node.target, *args))
         program.lint()
         return fx.GraphModule(nn.Module(), program).forward
@@ -214,45 +219,39 @@ def _hooked(module: nn.Module) -> bool:
 
 
 # The steps of a program: (tensors, leaves, name, args, kwargs) -> value. Weights may be in a
-# shorter format than the features that come in.
+# shorter format than the features that come in, and several networks' side by side.
 Leaves = Mapping[str, Any]
-Step = Callable[[Tensors, Leaves, str, Any, Any], Any]
 
 
-def _take(tensors: Tensors, name: str) -> Tensor:
+def _take(tensors: StackedTensors, name: str) -> Any:
     return tensors[name]
 
 
-def _leaf(tensors: Tensors, leaves: Leaves, name: str, args: Any, kwargs: Any) -> Any:
+def _leaf(tensors: StackedTensors, leaves: Leaves, name: str, args: Any, kwargs: Any) -> Any:
     part = leaves[name]
-    own = {key: tensors[f"{name}.{key}"] for key in tensors_of(part) if f"{name}.{key}" in tensors}
+    names = [key for key in tensors_of(part) if f"{name}.{key}" in tensors]
+    own: Any = {key: tensors[f"{name}.{key}"] for key in names}
     return functional_call(part, own, args, kwargs) if own else part(*args, **kwargs)
 
 
-def _conv_by(run: Callable[..., Tensor]) -> Step:
-    def step(tensors: Tensors, leaves: Leaves, name: str, args: Any, kwargs: Any) -> Tensor:
-        weight, bias, part = tensors[f"{name}.weight"], tensors.get(f"{name}.bias"), leaves[name]
-        features = (args[0] if args else kwargs["input"]).to(weight.dtype)
-        padding = part.padding
-        if part.padding_mode != "zeros":
-            sides = part._reversed_padding_repeated_twice
-            features, padding = F.pad(features, sides, mode=part.padding_mode), 0
-        return run(features, weight, bias, part.stride, padding, part.dilation, part.groups)
-
-    return step
+def _conv(tensors: StackedTensors, leaves: Leaves, name: str, args: Any, kwargs: Any) -> Tensor:
+    weight, bias, part = tensors[f"{name}.weight"], tensors.get(f"{name}.bias"), leaves[name]
+    features, padding = _in_format_of(weight, *args, **kwargs), part.padding
+    if part.padding_mode != "zeros":
+        sides = part._reversed_padding_repeated_twice
+        features, padding = F.pad(features, sides, mode=part.padding_mode), 0
+    settings = part.stride, padding, part.dilation, part.groups
+    return side_by_side.conv2d(features, weight, bias, *settings)
 
 
-def _linear_by(run: Callable[..., Tensor]) -> Step:
-    def step(tensors: Tensors, leaves: Leaves, name: str, args: Any, kwargs: Any) -> Tensor:
-        del leaves
-        weight, features = tensors[f"{name}.weight"], args[0] if args else kwargs["input"]
-        return run(features.to(weight.dtype), weight, tensors.get(f"{name}.bias"))
-
-    return step
+def _linear(tensors: StackedTensors, leaves: Leaves, name: str, args: Any, kwargs: Any) -> Tensor:
+    del leaves
+    weight, bias = tensors[f"{name}.weight"], tensors.get(f"{name}.bias")
+    return side_by_side.linear(_in_format_of(weight, *args, **kwargs), weight, bias)
 
 
-_STEPS = {nn.Conv2d: _conv_by(F.conv2d), nn.Linear: _linear_by(F.linear)}
-_STEPS_BESIDE = {
-    nn.Conv2d: _conv_by(side_by_side_conv),
-    nn.Linear: _linear_by(side_by_side_linear),
-}
+def _in_format_of(weight: Tensor | Stacked, input: Tensor) -> Tensor:
+    return input.to(weight.dtype if isinstance(weight, Tensor) else weight.each.dtype)
+
+
+_STEPS: dict[Any, Callable[..., Any]] = {nn.Conv2d: _conv, nn.Linear: _linear}

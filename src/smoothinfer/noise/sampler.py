@@ -7,7 +7,8 @@ CNI four times less work than layer by layer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -69,7 +70,8 @@ class Sampler:
             means.append(weight.reshape(-1))
             scales.append(scale.expand(weight.shape).reshape(-1))
             if factor is not None and factor.shape[1]:
-                self.factors.append((part, factor))
+                # Column by column in memory: a thin matrix times a vector is fast that way only.
+                self.factors.append((part, factor.t().contiguous().t()))
         if means:
             self.mean, self.scale = torch.cat(means), torch.cat(scales)
 
@@ -84,9 +86,14 @@ class Sampler:
         if self.dtype == torch.float32 or self.plan is None:
             return tensors
         return {
-            name: t.to(self.dtype) if name.rpartition(".")[0] in self.plan.shortened else t
+            name: t.to(self.dtype) if name.rpartition(".")[0] in self.plan.stackable else t
             for name, t in tensors.items()
         }
+
+    @property
+    def names(self) -> list[str]:
+        """The noisy weights."""
+        return [*self.places, *self.slow]
 
     @property
     def size(self) -> int:
@@ -107,7 +114,7 @@ class Sampler:
         """Return the noisy weights of several passes, (passes, *shape of the weight)."""
         found = {}
         if self.places:
-            flat = torch.stack([self._flat(generator) for generator in generators])
+            flat = torch.stack([self._noisy(normal) for normal in self._normals(generators)])
             found = {
                 name: flat[:, part].view(len(flat), *shape)
                 for name, (part, shape) in self.places.items()
@@ -117,12 +124,22 @@ class Sampler:
             found[name] = noisy if fold is None else noisy * fold
         return self._shortened(found)
 
-    def _flat(self, generator: torch.Generator | None) -> Tensor:
-        count, ranks = len(self.mean), sum(factor.shape[1] for _, factor in self.factors)
+    def _normals(self, generators: Sequence[torch.Generator | None]) -> Iterator[Tensor]:
+        count = len(self.mean) + sum(factor.shape[1] for _, factor in self.factors)
         device, dtype = self.mean.device, self.mean.dtype
-        normal = torch.randn(count + ranks, generator=generator, device=device, dtype=dtype)
-        flat = torch.addcmul(self.mean, self.scale, normal[:count])
-        at = count
+
+        def draw(generator: torch.Generator | None) -> Tensor:
+            return torch.randn(count, generator=generator, device=device, dtype=dtype)
+
+        if len(generators) == 1 or device.type != "cpu" or None in generators:
+            return map(draw, generators)
+        # A CPU draws on one thread, but passes have streams of their own.
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            return iter(list(pool.map(draw, generators)))
+
+    def _noisy(self, normal: Tensor) -> Tensor:
+        at = len(self.mean)
+        flat = torch.addcmul(self.mean, self.scale, normal[:at])
         for part, factor in self.factors:
             flat[part].addmv_(factor, normal[at : at + factor.shape[1]])
             at += factor.shape[1]

@@ -1,122 +1,94 @@
-"""Several networks with weights of their own, run as one: grouped convolutions under ``vmap``.
+"""Several networks with weights of their own, run as one on the rows of one batch.
 
-PyTorch's own batching rule adds the bias afterwards, with other last bits than a network alone
-would give. This one keeps them: a verdict must not depend on how many passes share a forward.
+Row ``s * N + i`` is image i in network s. All layers see ordinary rows, but those with weights of
+their own: a convolution becomes one of many groups. The last bits are those of each network alone,
+since a verdict must not depend on how many passes share a forward.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# oneDNN's kernels for other numbers of channels sum in another order once there are groups.
+# Of oneDNN's kernels: for other numbers of channels groups may sum in another order.
 _BLOCK = 16
 
 
-class SideBySideConv(torch.autograd.Function):
-    """``F.conv2d`` (without gradients), which ``vmap`` turns into a grouped convolution.
+@dataclass(frozen=True)
+class Stacked:
+    """One tensor for each network: (networks, *shape)."""
 
-    >>> weights, images = torch.randn(4, 16, 16, 3, 3), torch.randn(4, 2, 16, 5, 5)
-    >>> bias = torch.randn(4, 16)
-    >>> together = torch.vmap(lambda x, w, b: side_by_side_conv(x, w, b, 1, 1, 1, 1))
-    >>> alone = torch.stack([F.conv2d(*each, padding=1) for each in zip(images, weights, bias)])
-    >>> torch.allclose(together(images, weights, bias), alone, atol=1e-4)
+    each: Tensor
+
+    def __len__(self) -> int:
+        return len(self.each)
+
+
+Own = Tensor | Stacked | None
+
+
+def conv2d(
+    rows: Tensor, weight: Tensor | Stacked, bias: Own, stride: Any, padding: Any, *more: Any
+) -> Tensor:
+    """``F.conv2d``, where the weight may be ``Stacked``.
+
+    >>> images, weights = torch.randn(6, 3, 5, 5), torch.randn(2, 4, 3, 3, 3)
+    >>> together = conv2d(images, Stacked(weights), None, 1, 1, 1, 1)
+    >>> alone = [F.conv2d(x, w, padding=1) for x, w in zip(images.split(3), weights)]
+    >>> torch.allclose(together, torch.cat(alone), atol=1e-5)
     True
     """
+    if isinstance(weight, Tensor):
+        assert not isinstance(bias, Stacked)
+        return F.conv2d(rows, weight, bias, stride, padding, *more)
+    dilation, groups = more
+    alike = weight.each.shape[1] % _BLOCK == 0 and weight.each.shape[2] > 1
+    if groups > 1 or not alike:
 
-    @staticmethod
-    def forward(
-        features: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any
-    ) -> Tensor:  # settings: stride, padding, dilation, groups
-        return F.conv2d(features, weight, bias, *settings)
+        def run(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+            placed = x.contiguous(memory_format=torch.channels_last)
+            return F.conv2d(placed, w, b, stride, padding, *more)
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """Keep nothing: there is no backward."""
-
-    @staticmethod
-    def vmap(
-        info: Any,
-        in_dims: tuple[int | None, ...],
-        features: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        *settings: Any,
-    ) -> tuple[Tensor, int]:
-        """Return (N, networks, C, H, W), the axis of the networks being 1."""
-        count = info.batch_size
-        features = _spread(features, in_dims[0], count, 1)
-        weight = _spread(weight, in_dims[1], count, 0)
-        bias = None if bias is None else _spread(bias, in_dims[2], count, 0)
-        *same, groups = settings
-        if groups > 1 or weight.shape[1] % _BLOCK or weight.shape[2] % _BLOCK:
-            return _one_by_one(features, weight, bias, *settings), 1
-        joint = None if bias is None else bias.flatten()
-        stride, padding, dilation = same
-        joined = features.flatten(1, 2), weight.flatten(0, 1), joint
-        found = F.conv2d(*joined, stride, padding, dilation, groups=count)
-        return found.unflatten(1, (count, -1)), 1
+        return one_by_one(run, rows, weight, bias, fewest=2)
+    count, channels = len(weight), weight.each.shape[1]
+    # (s, i, c, h, w) -> (i, h, w, s, c): with channels last, oneDNN's kernels sum in one order,
+    # groups or not.
+    beside = rows.unflatten(0, (count, -1)).permute(1, 3, 4, 0, 2).flatten(3).permute(0, 3, 1, 2)
+    joint = None if bias is None else _of_each(bias, count).flatten()
+    found = F.conv2d(beside, weight.each.flatten(0, 1), joint, stride, padding, dilation, count)
+    apart = found.permute(0, 2, 3, 1).unflatten(3, (count, channels)).permute(3, 0, 1, 2, 4)
+    return apart.flatten(0, 1).permute(0, 3, 1, 2)
 
 
-def side_by_side_conv(*args: Any) -> Tensor:
-    """Call `SideBySideConv`: features, weight, bias, stride, padding, dilation, groups."""
-    return SideBySideConv.apply(*args)  # type: ignore[no-untyped-call, no-any-return]
+def linear(rows: Tensor, weight: Tensor | Stacked, bias: Own) -> Tensor:
+    """``F.linear``, where the weight may be ``Stacked``."""
+    if isinstance(weight, Tensor):
+        assert not isinstance(bias, Stacked)
+        return F.linear(rows, weight, bias)
+    return one_by_one(F.linear, rows, weight, bias, fewest=8)
 
 
-class SideBySideLinear(torch.autograd.Function):
-    """``F.linear`` (without gradients), which ``vmap`` runs network by network."""
-
-    @staticmethod
-    def forward(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return F.linear(features, weight, bias)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """Keep nothing: there is no backward."""
-
-    @staticmethod
-    def vmap(
-        info: Any,
-        in_dims: tuple[int | None, ...],
-        features: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-    ) -> tuple[Tensor, int]:
-        """Return (networks, N, ..., classes)."""
-        features = _spread(features, in_dims[0], info.batch_size, 0)
-        weight = _spread(weight, in_dims[1], info.batch_size, 0)
-        bias = None if bias is None else _spread(bias, in_dims[2], info.batch_size, 0)
-        rows = features.shape[1]
-        if rows == 1:  # a single row takes another kernel than all others
-            features = features.expand(-1, 2, *features.shape[2:])
-        found = [
-            F.linear(features[s], weight[s], None if bias is None else bias[s])[:rows]
-            for s in range(info.batch_size)
-        ]
-        return torch.stack(found), 0
+def one_by_one(
+    run: Callable[[Tensor, Tensor, Tensor | None], Tensor],
+    rows: Tensor,
+    weight: Stacked,
+    bias: Own,
+    fewest: int,
+) -> Tensor:
+    """Run each network on its rows, at least ``fewest``: very few would take another kernel."""
+    parts = rows.unflatten(0, (len(weight), -1))
+    images = parts.shape[1]
+    if images < fewest:
+        parts = torch.cat([parts, parts[:, :1].expand(-1, fewest - images, *parts.shape[2:])], 1)
+    biases = [None] * len(weight) if bias is None else list(_of_each(bias, len(weight)))
+    found = [run(*each)[:images] for each in zip(parts, weight.each, biases, strict=True)]
+    return torch.cat(found)
 
 
-def side_by_side_linear(*args: Any) -> Tensor:
-    """Call `SideBySideLinear`: features, weight, bias."""
-    return SideBySideLinear.apply(*args)  # type: ignore[no-untyped-call, no-any-return]
-
-
-def _one_by_one(features: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> Tensor:
-    images = len(features)
-    if images == 1:  # a batch of one image takes other kernels than all others
-        features = features.expand(2, *features.shape[1:])
-    found = [
-        F.conv2d(features[:, s], weight[s], None if bias is None else bias[s], *settings)[:images]
-        for s in range(len(weight))
-    ]
-    return torch.stack(found, 1)
-
-
-def _spread(tensor: Tensor, axis: int | None, count: int, to: int) -> Tensor:
-    if axis is None:
-        shape = list(tensor.shape)
-        return tensor.unsqueeze(to).expand(*shape[:to], count, *shape[to:])
-    return tensor.movedim(axis, to)
+def _of_each(tensor: Tensor | Stacked, count: int) -> Tensor:
+    return tensor.each if isinstance(tensor, Stacked) else tensor.expand(count, *tensor.shape)

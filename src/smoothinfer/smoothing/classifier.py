@@ -170,9 +170,9 @@ class SmoothedClassifier(nn.Module):
         counts = torch.zeros(ask.sums.shape, dtype=torch.int64)
         used, decided = torch.zeros(2, len(images), dtype=torch.int64)
         for look in ask.looks():
-            for logits in engine.run(images[active], first, look - first):
-                ask.add(active, self.rule.votes(logits.float()))
-                counts[active] += RULES["prediction"].votes(logits).long().cpu()
+            for block in engine.blocks(images[active], first, look - first):
+                ask.add(active, _per_pass(self.rule, block))
+                counts[active] += _per_pass(RULES["prediction"], block).sum(0).long().cpu()
             first = look
             used[active] = look
             settled = ask.decided(active, look)
@@ -191,3 +191,8 @@ class SmoothedClassifier(nn.Module):
 def _scores(rule: Rule, draws: list[Logits]) -> Scores:
     mean = torch.stack([rule.votes(logits.float()) for logits in draws]).mean(0)
     return rule.scores(mean)
+
+
+def _per_pass(rule: Rule, block: Tensor) -> Tensor:
+    """Return the votes (S, N, K) of S passes."""
+    return rule.votes(block.flatten(0, 1)).unflatten(0, block.shape[:2])

@@ -24,7 +24,7 @@ from smoothinfer.types import Images, Logits
 
 _SMALLEST = 8
 # Networks side by side run as grouped convolutions. On two cores of an EPYC (Zen 3) ResNet-20
-# gained a factor 3 for one image, 1.5 for eight, and nothing for sixteen.
+# gained a factor 3 for one image, 1.2 for eight, and nothing for sixteen.
 _SIDE_BY_SIDE = 8
 _STACK_BYTES = 2**28
 
@@ -133,21 +133,28 @@ class Engine:
             InputError: the model returns NaN or infinite logits, or the memory does not suffice
                 for the smallest tile.
         """
+        for block in self.blocks(images, first, samples):
+            yield from block
+
+    def blocks(self, images: Images, first: int, samples: int) -> Iterator[Tensor]:
+        """Yield what `run` yields, as many passes at a time as were run together (S, N, K)."""
         block, at, end = self.block(len(images)), first, first + samples
         while at < end:
             indices = range(at, min(at + block, end))
-            with torch.no_grad():
-                try:
+            try:
+                with torch.no_grad():
                     logits = self._passes(images, indices).float()
-                except _OUT_OF_MEMORY as error:
-                    if block == 1 or not _is_out_of_memory(error):
-                        raise
-                    block = block // 2
-                    continue
-            for s, found in zip(indices, logits, strict=True):
-                if not found.isfinite().all():
-                    raise InputError(f"the model returned NaN or infinite logits in pass {s}")
-                yield found
+            except _OUT_OF_MEMORY as error:
+                if block == 1 or not _is_out_of_memory(error):
+                    raise
+                block //= 2
+                continue
+            if not logits.isfinite().all():
+                wrong = [bool(row.isfinite().all()) for row in logits].index(False)
+                raise InputError(
+                    f"the model returned NaN or infinite logits in pass {indices[wrong]}"
+                )
+            yield logits
             at = indices.stop
 
     def block(self, count: int) -> int:
@@ -157,6 +164,8 @@ class Engine:
         room = max(1, self.tile // max(1, count))
         if self.fixed:
             return room
+        if not self.plan.can_stack(self.sampler.names):
+            return 1
         stacked = _STACK_BYTES // (4 * self.sampler.size)
         return min(room, max(1, stacked)) if count <= _SIDE_BY_SIDE else 1
 
@@ -250,5 +259,7 @@ def tiles(images: Images, size: int) -> Iterator[tuple[Images, int]]:
             full //= 2
         part = images[at : at + full]
         filler = part[:1].expand(full - len(part), *part.shape[1:])
-        yield (part if len(part) == full else torch.cat([part, filler])), len(part)
+        whole = part if len(part) == full else torch.cat([part, filler])
+        # The format of a single image is ambiguous: say it, or other kernels run.
+        yield whole.contiguous(memory_format=torch.channels_last), len(part)
         at += full

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from smoothinfer.errors import InputError, choose
 from smoothinfer.smoothing.voting import RULES, Rule
-from smoothinfer.types import Votes
 
 _LOOKS = (17, 24, 32, 48, 64, 96, 128, 192, 256, 384)
 _BETS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  # fixed fractions lambda in [0, 2), weighted equally
@@ -52,9 +51,12 @@ class Stopping:
         """Numbers of passes at which `decided` is asked, the last one the most there are."""
         return [self.question.samples]
 
-    def add(self, rows: Tensor, votes: Votes) -> None:
-        """Count one pass of the images ``rows`` (n,): what it gives to each class (n, K)."""
-        self.sums[rows] += votes.double().cpu()
+    def add(self, rows: Tensor, votes: Tensor) -> None:
+        """Count passes of the images ``rows`` (n,): what each gives to each class, (S, n, K)."""
+        sums = self.sums[rows]
+        for vote in votes.double().cpu():  # in order, so that sums do not depend on the block
+            sums += vote
+        self.sums[rows] = sums
 
     def decided(self, rows: Tensor, passes: int) -> Tensor:
         """Say for each of ``rows`` whether more passes can be spared after ``passes``."""
@@ -141,11 +143,13 @@ class Betting(Stopping):
         whole = self.question.samples
         return sorted({*range(8, min(64, whole), 4), *range(64, whole, 16), whole})
 
-    def add(self, rows: Tensor, votes: Votes) -> None:
+    def add(self, rows: Tensor, votes: Tensor) -> None:
         super().add(rows, votes)
-        votes = votes.double().cpu() / self.question.rule.span
-        lead = votes[:, :, None] - votes[:, None, :]
-        self.capital[:, rows] += torch.log1p(self.bets * lead / 2)
+        capital = self.capital[:, rows]
+        for vote in votes.double().cpu() / self.question.rule.span:
+            lead = vote[:, :, None] - vote[:, None, :]
+            capital += torch.log1p(self.bets * lead / 2)
+        self.capital[:, rows] = capital
 
     def decided(self, rows: Tensor, passes: int) -> Tensor:
         del passes

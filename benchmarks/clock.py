@@ -1,0 +1,69 @@
+"""Timings that compare: every case in turn, again and again, so that all see the same machine."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one case.
+
+    Attributes:
+        median, fastest, slowest: over the repeats.
+    """
+
+    median: float
+    fastest: float
+    slowest: float
+
+
+def compare(cases: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, Timing]:
+    """Time every case ``repeats`` times, in turn, after one run of each that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in cases}
+    for turn in range(repeats + 1):
+        for name, run in cases.items():
+            begun = time.perf_counter()
+            run()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            if turn:
+                seconds[name].append(time.perf_counter() - begun)
+    return {
+        name: Timing(statistics.median(times), min(times), max(times))
+        for name, times in seconds.items()
+    }
+
+
+def matrix_rate(dtype: torch.dtype, device: str, repeats: int, size: int = 2048) -> float:
+    """Return the FLOP/s of a ``size``-cubed matrix product: the yardstick."""
+    one, two = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    timing = compare({"product": lambda: one @ two}, repeats)["product"]
+    return 2 * size**3 / timing.median
+
+
+def machine(device: str) -> dict[str, str | int]:
+    """Return what the figures depend on."""
+    model = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo") as lines:
+            model = next(line.split(":")[1].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        pass
+    found: dict[str, str | int] = {
+        "cpu": model,
+        "threads": torch.get_num_threads(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+    }
+    if device != "cpu":
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
