@@ -5,7 +5,23 @@ Floor by floor: mathematics, noise, smoothing, attacks, training, evaluation, re
 
 from importlib.metadata import version
 
-from smoothinfer.attacks import ATTACKS, OBJECTIVES, epgd, fgsm, pgd, smoothadv
+from smoothinfer.attacks import (
+    ATTACKS,
+    GRADIENTS,
+    OBJECTIVES,
+    apgd,
+    cw,
+    ddn,
+    epgd,
+    fgsm,
+    frozen,
+    multitargeted,
+    nattack,
+    pgd,
+    smoothadv,
+    square,
+    transfer,
+)
 from smoothinfer.checkpoints import load, models, save_checkpoint
 from smoothinfer.data import DATASETS, ImageData, load_data
 from smoothinfer.errors import InputError
@@ -36,6 +52,7 @@ __all__ = [
     "BALLS",
     "CNI",
     "DATASETS",
+    "GRADIENTS",
     "L2",
     "LOSSES",
     "MODELS",
@@ -58,14 +75,20 @@ __all__ = [
     "SmoothedClassifier",
     "Uniform",
     "accuracy",
+    "apgd",
+    "cw",
+    "ddn",
     "epgd",
     "evaluate",
     "fgsm",
+    "frozen",
     "isolated_rng",
     "load",
     "load_data",
     "load_recipe",
     "models",
+    "multitargeted",
+    "nattack",
     "passes",
     "pgd",
     "rank_rule",
@@ -73,6 +96,8 @@ __all__ = [
     "save_checkpoint",
     "smallnet",
     "smoothadv",
+    "square",
     "summarise",
     "train_run",
+    "transfer",
 ]

@@ -8,8 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from smoothinfer.attacks.apgd import apgd
+from smoothinfer.attacks.frozen import Frozen, frozen
+from smoothinfer.attacks.gradients import GRADIENTS
+from smoothinfer.attacks.minimal_norm import cw, ddn
+from smoothinfer.attacks.multitargeted import multitargeted
+from smoothinfer.attacks.nattack import nattack
 from smoothinfer.attacks.objectives import OBJECTIVES
 from smoothinfer.attacks.pgd import fgsm, pgd
+from smoothinfer.attacks.square import square
+from smoothinfer.attacks.transfer import transfer
 from smoothinfer.types import Images
 
 Attack = Callable[..., Images]
@@ -22,6 +30,33 @@ ATTACKS: dict[str, Attack] = {
     "pgd": pgd,
     "epgd": epgd,
     "smoothadv": smoothadv,
+    "high_k": partial(pgd, steps=56),
+    "multitargeted": multitargeted,
+    "apgd": apgd,
+    "apgd_dlr": partial(apgd, objective="dlr"),
+    "cw": cw,
+    "ddn": ddn,
+    "nattack": nattack,
+    "square": square,
+    "transfer": transfer,
 }
 
-__all__ = ["ATTACKS", "OBJECTIVES", "Attack", "epgd", "fgsm", "pgd", "smoothadv"]
+__all__ = [
+    "ATTACKS",
+    "GRADIENTS",
+    "OBJECTIVES",
+    "Attack",
+    "Frozen",
+    "apgd",
+    "cw",
+    "ddn",
+    "epgd",
+    "fgsm",
+    "frozen",
+    "multitargeted",
+    "nattack",
+    "pgd",
+    "smoothadv",
+    "square",
+    "transfer",
+]

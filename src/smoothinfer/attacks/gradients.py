@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from smoothinfer.attacks.landscape import Landscape, fresh_seeds, seeded
 from smoothinfer.attacks.objectives import Objective
-from smoothinfer.errors import check_labels
-from smoothinfer.numerics.randomness import isolated_rng
+from smoothinfer.attacks.pooling import POOLS, Pool, log_mean_probability
+from smoothinfer.errors import InputError, check_labels
 from smoothinfer.types import Images, Labels
 
 
@@ -42,18 +43,24 @@ def mean_gradient(
 
 
 def pooled_gradient(
-    model: nn.Module, images: Images, labels: Labels, objective: Objective, draws: int = 1
+    model: nn.Module,
+    images: Images,
+    labels: Labels,
+    objective: Objective,
+    draws: int = 1,
+    pool: Pool = log_mean_probability,
 ) -> Tensor:
-    """grad_x objective(log((1/M) sum_i p_i(x)), y): the loss of the average, not the average loss.
+    """grad_x objective(pool(model(x) over M draws), y): the loss of the average.
 
-    With the cross-entropy it is SmoothAdv's gradient, sum_i p_i grad log p_i / sum_i p_i with p_i
-    the label's probability: draws that are already fooled weigh little. Each draw is run twice
-    under the same seed, so memory does not grow with M.
+    With the cross-entropy and the mean probability it is SmoothAdv's gradient,
+    sum_i p_i grad log p_i / sum_i p_i with p_i the label's probability: draws that are already
+    fooled weigh little. Each draw is run twice under the same seed, so memory does not grow with M.
 
     Args:
         images: (N, C, H, W).
         labels: (N,).
         draws: M, at least 1.
+        pool: how the draws become one answer; see ``POOLS``.
 
     Source: Salman et al. 2019, arXiv 1906.04584; Nemcovsky et al. 2019, section 2.
 
@@ -63,28 +70,54 @@ def pooled_gradient(
     >>> pooled_gradient(net, images, labels, cross_entropy, draws=8).shape
     torch.Size([1, 1, 2, 2])
     """
-    seeds = torch.randint(2**62, (draws,)).tolist()
-    with torch.no_grad():
-        logits = torch.stack([_seeded(model, images, seed) for seed in seeds])
-    check_labels(labels, images, logits.shape[2])
+    slope = Landscape(model, objective, pool).climb(images, labels, fresh_seeds(draws)).slope
+    assert slope is not None
+    return slope
+
+
+def query_gradient(
+    model: nn.Module,
+    images: Images,
+    labels: Labels,
+    objective: Objective,
+    draws: int = 1,
+    queries: int = 32,
+    spread: float = 0.001,
+) -> Tensor:
+    """(1/(2 m s)) sum_j (f(x + s u_j) - f(x - s u_j)) u_j: the gradient, from answers alone.
+
+    f is the objective under one draw, the same on both sides; u_j ~ N(0, I) in antithetic pairs.
+
+    Args:
+        images: (N, C, H, W).
+        labels: (N,).
+        draws: M: the m = M * ``queries`` pairs cost 2 m forward passes.
+        queries: pairs for each draw.
+        spread: s, in pixel units.
+
+    Raises:
+        InputError: ``queries`` is less than 1 or ``spread`` is not positive.
+
+    Source: Ilyas et al. 2018, *Black-box Adversarial Attacks with Limited Queries and
+    Information*, arXiv 1804.08598.
+
+    >>> from smoothinfer.attacks.objectives import margin
+    >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    >>> query_gradient(net, torch.rand(2, 1, 2, 2), torch.tensor([0, 1]), margin, queries=4).shape
+    torch.Size([2, 1, 2, 2])
+    """
+    if queries < 1 or not spread > 0:
+        raise InputError(f"queries {queries} must be >= 1 and spread {spread} positive")
     total = torch.zeros_like(images)
-    with torch.enable_grad():
-        leaf = logits.detach().requires_grad_()
-        (pull,) = torch.autograd.grad(objective(log_mean_probability(leaf), labels).sum(), leaf)
-        for seed, share in zip(seeds, pull, strict=True):
-            point = images.detach().requires_grad_()
-            total += torch.autograd.grad(_seeded(model, point, seed), point, share)[0]
-    return total
-
-
-def log_mean_probability(draws: Tensor) -> Tensor:
-    """log((1/M) sum_i softmax(logits_i)) for logits (M, N, K), without underflow, (N, K)."""
-    return draws.float().log_softmax(2).logsumexp(0) - math.log(len(draws))
-
-
-def _seeded(model: nn.Module, images: Images, seed: int) -> Tensor:
-    with isolated_rng(seed):
-        return model(images)
+    with torch.no_grad():
+        for seed in fresh_seeds(draws * queries):
+            direction = torch.randn_like(images)
+            up, down = (
+                objective(seeded(model, images + side * spread * direction, seed), labels)
+                for side in (1, -1)
+            )
+            total += ((up - down) / (2 * spread)).view(-1, 1, 1, 1) * direction
+    return total / (draws * queries)
 
 
 def single_gradient(
@@ -104,9 +137,13 @@ def mean_objective(
     model: nn.Module, images: Images, labels: Labels, objective: Objective, draws: int = 1
 ) -> Tensor:
     """Return the objective of each image, averaged over fresh draws, (N,)."""
-    return torch.stack([objective(model(images), labels) for _ in range(draws)]).mean(0)
+    return Landscape(model, objective).see(images, labels, fresh_seeds(draws)).value
 
 
 Gradient = Callable[[nn.Module, Images, Labels, Objective, int], Tensor]
 
-GRADIENTS: dict[str, Gradient] = {"mean": mean_gradient, "pooled": pooled_gradient}
+GRADIENTS: dict[str, Gradient] = {
+    "mean": mean_gradient,
+    **{name: partial(pooled_gradient, pool=pool) for name, pool in POOLS.items() if pool},
+    "queries": query_gradient,
+}

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from smoothinfer.attacks.gradients import GRADIENTS, Gradient, mean_objective
-from smoothinfer.attacks.objectives import OBJECTIVES, Objective
+from smoothinfer.attacks.gradients import GRADIENTS, Gradient
+from smoothinfer.attacks.landscape import Landscape, fresh_seeds
+from smoothinfer.attacks.objectives import OBJECTIVES, Objective, cross_entropy
 from smoothinfer.errors import InputError, check_images, check_labels, choose
 from smoothinfer.models import check_eval, parameters_frozen
 from smoothinfer.numerics.balls import Ball, check_ball
 from smoothinfer.numerics.randomness import draw_seed, isolated_rng
-from smoothinfer.types import Images, Labels
+from smoothinfer.types import Images, Labels, Logits
 
-_CHOOSING_DRAWS = 8  # a restart must not win by one lucky draw
+_CHOOSING_DRAWS = 8
 
 
 def pgd(
@@ -30,6 +31,7 @@ def pgd(
     objective: str | Objective = "cross_entropy",
     random_start: bool = True,
     accumulate: bool = False,
+    targets: Labels | None = None,
     generator: torch.Generator | None = None,
 ) -> Images:
     """Move each image within ``ball`` so that ``model`` errs: PGD, or EPGD for ``draws`` > 1.
@@ -50,12 +52,15 @@ def pgd(
         step_size: length of a step in pixel units; a quarter of the radius by default.
         draws: noise draws M in each gradient.
         gradient: ``"mean"`` climbs the mean objective over the draws, ``"pooled"`` the objective
-            of their mean probability (SmoothAdv); or a function with their signature.
+            of their mean probability (SmoothAdv), ``"vote"`` and ``"rank"`` that of surrogates of
+            the hard votes, ``"queries"`` an estimate from answers alone; or a function.
         restarts: independent starts; the one with the largest mean objective over at least
             8 fresh draws is kept, for each image.
         objective: a name in ``OBJECTIVES`` or a function (logits, labels) -> (N,).
         random_start: begin at a random point of the ball, not at the image.
         accumulate: never zero the gradient (momentum 1), as the reference code does.
+        targets: (N,) classes to climb towards, the negative cross-entropy of each being the
+            objective; by default away from ``labels``.
         generator: source of the start and, through a seed, of the model's noise.
 
     Raises:
@@ -73,6 +78,9 @@ def pgd(
     """
     goal = choose("objective", OBJECTIVES, objective) if isinstance(objective, str) else objective
     slope = choose("gradient", GRADIENTS, gradient) if isinstance(gradient, str) else gradient
+    if targets is not None:
+        check_labels(targets, images)
+        goal, labels = _towards, targets
     check_ball(ball)
     check_eval(model)
     size = ball.radius / 4 if step_size is None else step_size
@@ -91,11 +99,13 @@ def pgd(
         best = climb()
         if restarts == 1:
             return best
-        judged = max(draws, _CHOOSING_DRAWS)
-        highest = mean_objective(model, best, labels, goal, judged)
+        # The same fresh draws judge every start: none must win by luck.
+        judges = fresh_seeds(max(draws, _CHOOSING_DRAWS))
+        land = Landscape(model, goal)
+        highest = land.see(best, labels, judges).value
         for _ in range(restarts - 1):
             moved = climb()
-            value = mean_objective(model, moved, labels, goal, judged)
+            value = land.see(moved, labels, judges).value
             better = value > highest
             best = torch.where(better.view(-1, 1, 1, 1), moved, best)
             highest = torch.where(better, value, highest)
@@ -135,6 +145,10 @@ def fgsm(
         random_start=False,
         generator=generator,
     )
+
+
+def _towards(logits: Logits, targets: Labels) -> Tensor:
+    return -cross_entropy(logits, targets)
 
 
 def _check(images: Images, labels: Labels, step_size: float, **counts: int) -> None:

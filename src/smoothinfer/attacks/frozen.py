@@ -1,0 +1,67 @@
+"""A random model held still, for tools and attacks that know no randomness."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from smoothinfer.attacks.landscape import seeded
+from smoothinfer.attacks.pooling import log_mean_probability
+from smoothinfer.errors import InputError
+from smoothinfer.numerics.randomness import derive_seed
+from smoothinfer.types import Images, Scores
+
+
+class Frozen(nn.Module):
+    """log mean probability over the same ``samples`` draws at every call: deterministic.
+
+    What it shows is the robustness of these draws, not of the random model: an attack that knows
+    them fits them. Say so beside a figure, and vote again on fresh draws.
+
+    Args:
+        model: any module from images to logits, random through the global generator.
+        seed: names the draws.
+        samples: how many; memory holds one at a time.
+
+    Raises:
+        InputError: ``samples`` is less than 1.
+
+    >>> net = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(4, 2))
+    >>> still, images = Frozen(net, seed=0, samples=4), torch.rand(3, 1, 2, 2)
+    >>> bool((still(images) == still(images)).all())
+    True
+    """
+
+    def __init__(self, model: nn.Module, seed: int = 0, samples: int = 1) -> None:
+        super().__init__()
+        if samples < 1:
+            raise InputError(f"samples must be at least 1, not {samples}")
+        self.model, self.seed, self.samples = model, seed, samples
+        self.training = model.training
+
+    def forward(self, images: Images) -> Scores:
+        """Return scores (N, K) on a log scale, differentiable."""
+        draws = [self._draw(images, s) for s in range(self.samples)]
+        return log_mean_probability(torch.stack(draws))
+
+    def _draw(self, images: Images, s: int) -> Tensor:
+        seed = derive_seed(self.seed, "frozen", s)
+        if not (torch.is_grad_enabled() and images.requires_grad):
+            return seeded(self.model, images, seed)
+        # The seed alone decides the draw, so that running it again is safe.
+        again: Tensor = checkpoint(
+            lambda points: seeded(self.model, points, seed),
+            images,
+            use_reentrant=False,
+            preserve_rng_state=False,
+        )
+        return again
+
+    def extra_repr(self) -> str:
+        return f"frozen draws: seed={self.seed}, samples={self.samples}"
+
+
+def frozen(model: nn.Module, seed: int = 0, samples: int = 1) -> Frozen:
+    """Return ``model`` held still at ``samples`` draws, see `Frozen`."""
+    return Frozen(model, seed, samples)

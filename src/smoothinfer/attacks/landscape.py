@@ -1,0 +1,135 @@
+"""What an attack on a random model climbs: a goal over many draws, the same draws for all points.
+
+Two points compare fairly only under common random numbers: the draw that fools a model by luck
+then fools it at both. So the draws of a step have seeds, and every value that the step compares is
+taken under them. The next step has draws of its own: an attack must not fit the noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from smoothinfer.attacks.objectives import Objective
+from smoothinfer.attacks.pooling import Pool
+from smoothinfer.errors import check_labels
+from smoothinfer.numerics.randomness import isolated_rng
+from smoothinfer.types import Images, Labels
+
+Seeds = Sequence[int]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What draws say of N points.
+
+    Attributes:
+        value: (N,) the goal.
+        wrong: (N,) share of draws that do not put the label first.
+        slope: (N, C, H, W) gradient of the goal, where it was asked for.
+    """
+
+    value: Tensor
+    wrong: Tensor
+    slope: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Landscape:
+    """The goal of an attack on ``model``, as a function of points and seeds.
+
+    Args:
+        model: any module from images to logits, random through the global generator.
+        objective: (logits, labels) -> (N,).
+        pool: how draws become one answer whose objective is taken; ``None`` takes the mean of
+            each draw's objective (EoT).
+
+    >>> from smoothinfer.attacks.objectives import cross_entropy
+    >>> land = Landscape(nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(4, 2)), cross_entropy)
+    >>> points, labels = torch.rand(3, 1, 2, 2), torch.tensor([0, 1, 0])
+    >>> one, two = (land.see(points, labels, [1, 2]).value for _ in range(2))
+    >>> bool((one == two).all())
+    True
+    """
+
+    model: nn.Module
+    objective: Objective
+    pool: Pool | None = None
+
+    def see(self, points: Images, labels: Labels, seeds: Seeds) -> Seen:
+        """Return the goal at ``points`` under ``seeds``."""
+        with torch.no_grad():
+            logits = torch.stack([seeded(self.model, points, seed) for seed in seeds])
+            check_labels(labels, points, logits.shape[2])
+            return Seen(self._goal(logits, labels), _wrong(logits, labels))
+
+    def climb(self, points: Images, labels: Labels, seeds: Seeds) -> Seen:
+        """Return the goal at ``points`` and its gradient; memory does not grow with the draws."""
+        if self.pool is None:
+            return self._climb_mean(points, labels, seeds)
+        with torch.no_grad():
+            logits = torch.stack([seeded(self.model, points, seed) for seed in seeds])
+        check_labels(labels, points, logits.shape[2])
+        with torch.enable_grad():
+            leaf = logits.detach().requires_grad_()
+            value = self._goal(leaf, labels)
+            (pull,) = torch.autograd.grad(value.sum(), leaf)
+        slope = torch.zeros_like(points)
+        for seed, share in zip(seeds, pull, strict=True):
+            slope += _gradient(self.model, points, seed, partial(torch.mul, share))[0]
+        return Seen(value.detach(), _wrong(logits, labels), slope)
+
+    def _climb_mean(self, points: Images, labels: Labels, seeds: Seeds) -> Seen:
+        slope, logits = torch.zeros_like(points), []
+
+        def goal(found: Tensor) -> Tensor:
+            check_labels(labels, points, found.shape[1])
+            return self.objective(found, labels)
+
+        for seed in seeds:
+            gradient, found = _gradient(self.model, points, seed, goal)
+            slope += gradient / len(seeds)
+            logits.append(found)
+        every = torch.stack(logits)
+        return Seen(self._goal(every, labels), _wrong(every, labels), slope)
+
+    def _goal(self, logits: Tensor, labels: Labels) -> Tensor:
+        if self.pool is not None:
+            return self.objective(self.pool(logits), labels)
+        return torch.stack([self.objective(each, labels) for each in logits]).mean(0)
+
+
+def fresh_seeds(count: int) -> list[int]:
+    """Draw ``count`` seeds from the global generator."""
+    return torch.randint(2**62, (count,)).tolist()
+
+
+def seeded(model: nn.Module, images: Images, seed: int) -> Tensor:
+    """Return the logits of one draw, that of ``seed``."""
+    with isolated_rng(seed):
+        return model(images)
+
+
+def is_random(model: nn.Module, images: Images) -> bool:
+    """Say whether two forward passes differ."""
+    with torch.no_grad():
+        one, two = (seeded(model, images[:2], seed) for seed in (1, 2))
+    return not torch.equal(one, two)
+
+
+def _gradient(
+    model: nn.Module, points: Images, seed: int, goal: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    with torch.enable_grad():
+        leaf = points.detach().requires_grad_()
+        logits = seeded(model, leaf, seed)
+        (slope,) = torch.autograd.grad(goal(logits).sum(), leaf)
+    return slope, logits.detach()
+
+
+def _wrong(logits: Tensor, labels: Labels) -> Tensor:
+    return (logits.argmax(2) != labels).float().mean(0)

@@ -1,0 +1,180 @@
+"""The nearest adversarial examples: C&W and DDN through Foolbox, made honest for random models."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from smoothinfer.attacks.frozen import Frozen
+from smoothinfer.attacks.landscape import Landscape, Seeds, fresh_seeds, is_random
+from smoothinfer.attacks.objectives import margin
+from smoothinfer.errors import InputError, check_images, check_labels
+from smoothinfer.models import check_eval, parameters_frozen
+from smoothinfer.numerics.balls import L2, Ball, check_ball
+from smoothinfer.numerics.randomness import draw_seed, isolated_rng
+from smoothinfer.types import Images, Labels
+
+_HALVINGS = 12  # of the interval in which the vote turns
+
+
+def ddn(
+    model: nn.Module,
+    images: Images,
+    labels: Labels,
+    ball: Ball,
+    *,
+    steps: int = 100,
+    gamma: float = 0.05,
+    samples: int | None = None,
+    votes: int = 128,
+    generator: torch.Generator | None = None,
+) -> Images:
+    """Decoupled direction and norm: the nearest image (L2) that the vote gets wrong.
+
+    A random model is held still at ``samples`` draws, on whose mean probability Foolbox's attack
+    runs: on fresh draws it would stop at a lucky one. Then fresh draws decide how far along the
+    direction found the vote turns; further than the ball, and the image stays as it was.
+
+    Args:
+        model: any module from images to logits, random or not, in eval mode.
+        images: (N, C, H, W), pixels in [0, 1].
+        labels: (N,) true classes.
+        ball: `L2`; points beyond its radius, in pixel units, count as failures.
+        steps, gamma: of DDN.
+        samples: draws held still; by default 64 where two forward passes differ, else 1.
+        votes: fresh draws that decide where the vote turns.
+        generator: source of the draws.
+
+    Raises:
+        InputError: images or labels are malformed, the ball is not `L2`, or Foolbox is missing.
+
+    Source: Rony et al. 2019, arXiv 1811.09600; Rauber et al., Foolbox.
+
+    >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).eval()
+    >>> ddn(net, torch.rand(3, 1, 2, 2), torch.tensor([0, 1, 0]), L2(1.0), steps=10).shape
+    torch.Size([3, 1, 2, 2])
+    """
+    settings = {"init_epsilon": 1.0, "steps": steps, "gamma": gamma}
+    return _nearest("DDNAttack", settings, model, images, labels, ball, samples, votes, generator)
+
+
+def cw(
+    model: nn.Module,
+    images: Images,
+    labels: Labels,
+    ball: Ball,
+    *,
+    steps: int = 1000,
+    searches: int = 9,
+    rate: float = 0.01,
+    confidence: float = 0.0,
+    initial: float = 1e-3,
+    samples: int | None = None,
+    votes: int = 128,
+    generator: torch.Generator | None = None,
+) -> Images:
+    """Carlini and Wagner's L2 attack: the nearest image that the vote gets wrong, see `ddn`.
+
+    Args:
+        model, images, labels, ball, samples, votes, generator: as for `ddn`.
+        steps: Adam steps of each binary search step.
+        searches: binary search steps for the constant c.
+        rate: of Adam.
+        confidence: kappa, by how much the wrong class must lead.
+        initial: c at first.
+
+    Raises:
+        InputError: images or labels are malformed, the ball is not `L2`, or Foolbox is missing.
+
+    Source: Carlini, Wagner 2017, arXiv 1608.04644; Rauber et al., Foolbox.
+
+    >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).eval()
+    >>> images, labels = torch.rand(3, 1, 2, 2), torch.tensor([0, 1, 0])
+    >>> cw(net, images, labels, L2(1.0), steps=10, searches=2).shape
+    torch.Size([3, 1, 2, 2])
+    """
+    settings = {
+        "steps": steps,
+        "binary_search_steps": searches,
+        "stepsize": rate,
+        "confidence": confidence,
+        "initial_const": initial,
+    }
+    return _nearest(
+        "L2CarliniWagnerAttack", settings, model, images, labels, ball, samples, votes, generator
+    )
+
+
+def _nearest(
+    name: str,
+    settings: dict[str, Any],
+    model: nn.Module,
+    images: Images,
+    labels: Labels,
+    ball: Ball,
+    samples: int | None,
+    votes: int,
+    generator: torch.Generator | None,
+) -> Images:
+    check_ball(ball)
+    check_eval(model)
+    check_images(images)
+    check_labels(labels, images)
+    if not isinstance(ball, L2):
+        raise InputError(f"this attack finds the nearest point in L2, not in {ball}")
+    with parameters_frozen(model), isolated_rng(draw_seed(generator)):
+        random = is_random(model, images)
+        still = Frozen(model, fresh_seeds(1)[0], samples or 64) if random else model
+        found = _by_foolbox(name, settings, still, images, labels)
+        if random:
+            found = _where_the_vote_turns(model, images, found, labels, votes)
+    far = ball.distance(found, images) > ball.radius
+    return torch.where(far.view(-1, 1, 1, 1), images, found)
+
+
+def _by_foolbox(
+    name: str, settings: dict[str, Any], model: nn.Module, images: Images, labels: Labels
+) -> Images:
+    # Foolbox imports GitPython, which refuses to load where git is not installed.
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    try:
+        import foolbox.attacks
+    except ImportError as error:
+        raise InputError("C&W and DDN run through Foolbox: pip install foolbox") from error
+    training = model.training
+    wrapped = foolbox.PyTorchModel(model.eval(), bounds=(0, 1), device=images.device)
+    attack = getattr(foolbox.attacks, name)(**settings)
+    try:
+        with torch.enable_grad():
+            _, found, _ = attack(wrapped, images, labels, epsilons=None)
+    finally:
+        model.train(training)
+    kept: Tensor = found.detach()
+    return torch.where(kept.isfinite(), kept, images).clamp(0, 1)
+
+
+@torch.no_grad()
+def _where_the_vote_turns(
+    model: nn.Module, images: Images, found: Images, labels: Labels, votes: int
+) -> Images:
+    """Return the nearest point towards ``found``, or twice as far, that most draws get wrong."""
+    land, seeds = Landscape(model, margin), fresh_seeds(votes)
+    way = found - images
+    near, far = torch.zeros(2, len(images), device=images.device)
+    far += 2.0
+
+    def fools(share: Tensor, seeds: Seeds) -> Tensor:
+        points = (images + share.view(-1, 1, 1, 1) * way).clamp(0, 1)
+        return land.see(points, labels, seeds).wrong > 0.5
+
+    fooled_at_all = fools(far, seeds)
+    already = fools(near, seeds)
+    for _ in range(_HALVINGS):
+        middle = (near + far) / 2
+        fooled = fools(middle, seeds)
+        near, far = torch.where(fooled, near, middle), torch.where(fooled, middle, far)
+    share = torch.where(already, 0.0, torch.where(fooled_at_all, far, 1.0))
+    return (images + share.view(-1, 1, 1, 1) * way).clamp(0, 1)

@@ -1,0 +1,138 @@
+"""NAttack: learns where adversarial examples lie from a model's answers alone."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from smoothinfer.attacks.landscape import Landscape, fresh_seeds, seeded
+from smoothinfer.attacks.objectives import margin
+from smoothinfer.errors import InputError, check_images, check_labels
+from smoothinfer.models import check_eval
+from smoothinfer.numerics.balls import Ball, check_ball
+from smoothinfer.numerics.randomness import draw_seed, isolated_rng
+from smoothinfer.types import Images, Labels
+
+_EDGE = 1e-6  # keeps atanh finite at black and white
+_LOOK, _LOOKING_DRAWS = 10, 16
+
+
+@torch.no_grad()
+def nattack(
+    model: nn.Module,
+    images: Images,
+    labels: Labels,
+    ball: Ball,
+    *,
+    steps: int = 400,
+    population: int = 300,
+    spread: float = 0.1,
+    rate: float = 0.008,
+    generator: torch.Generator | None = None,
+) -> Images:
+    """Climb the mean m of x + clip(g(g^-1(x) + m + s e) - x, ball), e ~ N(0, I), by NES.
+
+    g = (tanh + 1) / 2. Each step draws ``population`` e_j, rewards each by
+    -max(log p_y - max_{j != y} log p_j, 0) / 2, standardises the rewards to A_j over the
+    population, and moves m by rate / (population * s) * sum_j A_j e_j. Every query has noise of its
+    own. Every 10 steps the centre is tried on 16 fresh draws; an image leaves when most err.
+
+    Costs ``steps * population`` queries an image.
+
+    Args:
+        model: any module from images to logits, in eval mode; only its answers are used.
+        images: (N, C, H, W), pixels in [0, 1].
+        labels: (N,) true classes.
+        ball: `Linf` or `L2`, its radius in pixel units.
+        steps, population: steps and queries of each.
+        spread: s, in units of g^-1.
+        rate: of m.
+        generator: source of e and, through a seed, of the model's noise.
+
+    Raises:
+        InputError: images or labels are malformed, or a number is out of range.
+
+    Source: Li et al. 2019, *NATTACK*, arXiv 1905.00441.
+
+    >>> from smoothinfer.numerics.balls import Linf
+    >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    >>> images = torch.rand(3, 1, 2, 2)
+    >>> moved = nattack(net, images, torch.tensor([0, 1, 0]), Linf(0.1), steps=2, population=8)
+    >>> bool(((moved - images).abs() <= 0.1 + 1e-6).all())
+    True
+    """
+    check_ball(ball)
+    check_eval(model)
+    check_images(images)
+    check_labels(labels, images)
+    if steps < 1 or population < 2 or not (spread > 0 and rate > 0):
+        raise InputError(
+            f"steps {steps} must be >= 1, population {population} >= 2, spread {spread} and rate "
+            f"{rate} positive"
+        )
+    with isolated_rng(draw_seed(generator)):
+        search = _Search(model, images, labels, ball, spread)
+        for step in range(1, steps + 1):
+            search.step(population, rate)
+            if step % _LOOK == 0 or step == steps:
+                search.look()
+            if len(search.active) == 0:
+                break
+    return search.found
+
+
+class _Search:
+    def __init__(
+        self, model: nn.Module, images: Images, labels: Labels, ball: Ball, spread: float
+    ) -> None:
+        self.model, self.images, self.labels = model, images, labels
+        self.ball, self.spread = ball, spread
+        self.found = images.detach().clone()
+        self.active = torch.arange(len(images), device=images.device)
+        self.mean = 0.001 * torch.randn_like(images)
+
+    def point(self, mean: Tensor) -> Images:
+        """Return the image that ``mean`` stands for, one row for each active image."""
+        images = self.images[self.active]
+        centre = torch.atanh(2 * images.clamp(_EDGE, 1 - _EDGE) - 1)
+        return self.ball.project((torch.tanh(centre + mean) + 1) / 2, images)
+
+    def step(self, population: int, rate: float) -> None:
+        """Move the mean towards what fools the model."""
+        mean, labels = self.mean[self.active], self.labels[self.active]
+        seeds = fresh_seeds(population)
+        rewards = torch.stack(
+            [
+                self._reward(self.point(mean + self.spread * _direction(mean, s)), labels)
+                for s in seeds
+            ]
+        )
+        gain = (rewards - rewards.mean(0)) / rewards.std(0).clamp_min(1e-8)
+        # Directions are drawn again from their seeds: a population does not fit into memory.
+        for seed, share in zip(seeds, gain, strict=True):
+            mean += (
+                rate / (population * self.spread) * share.view(-1, 1, 1, 1) * _direction(mean, seed)
+            )
+        self.mean[self.active] = mean
+
+    def _reward(self, points: Images, labels: Labels) -> Tensor:
+        log_p = F.log_softmax(self.model(points).float(), 1)
+        return -0.5 * (-margin(log_p, labels)).clamp_min(0)
+
+    def look(self) -> None:
+        """Keep the centre, and let go the images that most fresh draws get wrong there."""
+        point = self.point(self.mean[self.active])
+        self.found[self.active] = point
+        land = Landscape(self.model, margin)
+        seen = land.see(point, self.labels[self.active], fresh_seeds(_LOOKING_DRAWS))
+        self.active = self.active[seen.wrong <= 0.5]
+
+
+def _direction(like: Tensor, seed: int) -> Tensor:
+    return seeded(_Normal(), like, seed)
+
+
+class _Normal(nn.Module):
+    def forward(self, like: Tensor) -> Tensor:
+        return torch.randn_like(like)
