@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import torch
 
 import smoothinfer as si
 from smoothinfer.cli import main
@@ -92,3 +93,34 @@ def test_help_is_there(command, capsys):
         main([*command, "--help"])
     assert status.value.code == 0
     assert "usage" in capsys.readouterr().out
+
+
+def test_attack_keeps_the_examples_and_a_sheet(run, tmp_path):
+    source = f"transfer(source='{run}', steps=2, sigma=0.1)"
+    arguments = ["attack", str(run), "--data", "digits", "--attack", "pgd(steps=2)", source]
+    arguments += ["--radius", "0.1", "--samples", "2", "--limit", "150", "--out", str(tmp_path)]
+    assert main(arguments) == 0
+    found = sorted((tmp_path / "examples").glob("*.safetensors"))
+    assert len(found) == 2
+    assert all(path.with_suffix(".png").stat().st_size > 1000 for path in found)
+    for path in found:
+        kept = si.load_examples(path)
+        assert kept["images"].shape == kept["moved"].shape == (150, 1, 8, 8)
+        assert (kept["moved"] - kept["images"]).abs().max() <= 0.1 + 1e-6
+        assert torch.equal(kept["labels"], si.load_data("digits", "test", 150).labels)
+    assert not (tmp_path / "examples" / "parts").exists()
+    assert main(arguments) == 0  # nothing to do, and nothing lost
+    assert all(len(si.load_examples(path)["images"]) == 150 for path in found)
+    entry = json.loads((tmp_path / "summary.json").read_text())["settings"][0]["attacked"]
+    assert (entry["forwards"], entry["backwards"]) == (2.0, 2.0)
+    assert entry["every_draw"] <= entry["per_draw"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("attack", "said"),
+    [("transfer", "transfer needs a source"), ("transfer(source='nobody')", "no model 'nobody'")],
+)
+def test_a_transfer_names_its_source(attack, said, run, tmp_path, capsys):
+    arguments = ["evaluate", str(run), "--data", "digits", "--attack", attack]
+    assert main([*arguments, "--out", str(tmp_path)]) == 2
+    assert said in capsys.readouterr().err

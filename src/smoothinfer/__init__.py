@@ -25,7 +25,7 @@ from smoothinfer.attacks import (
 from smoothinfer.checkpoints import load, models, save_checkpoint
 from smoothinfer.data import DATASETS, ImageData, load_data
 from smoothinfer.errors import InputError
-from smoothinfer.evaluation import accuracy, evaluate, summarise
+from smoothinfer.evaluation import accuracy, evaluate, load_examples, summarise
 from smoothinfer.models import MODELS, Normalize, resnet20, smallnet
 from smoothinfer.noise import CNI, NOISES, PNI, Gaussian, Laplace, Noise, NoisyModel, Uniform
 from smoothinfer.numerics.balls import BALLS, L2, Linf
@@ -85,6 +85,7 @@ __all__ = [
     "isolated_rng",
     "load",
     "load_data",
+    "load_examples",
     "load_recipe",
     "models",
     "multitargeted",

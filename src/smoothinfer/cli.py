@@ -1,4 +1,4 @@
-"""The command line: ``smoothinfer demo | train | evaluate | models``."""
+"""The command line: ``smoothinfer demo | train | evaluate | attack | models``."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from smoothinfer.attacks import ATTACKS
+from smoothinfer.attacks import ATTACKS, Attack
 from smoothinfer.checkpoints import find_checkpoint, load, models, read_card, shipped
 from smoothinfer.components import Component, number
 from smoothinfer.data import DATASETS, ImageData, hold_out, load_data
 from smoothinfer.demo import demo
-from smoothinfer.errors import InputError
-from smoothinfer.measure import measure
+from smoothinfer.errors import InputError, choose
+from smoothinfer.measure import measure, under_noise
 from smoothinfer.noise.additive import UNITS
 from smoothinfer.numerics.balls import BALLS
 from smoothinfer.numerics.precision import keep_heap_warm
+from smoothinfer.numerics.processes import Processes
 from smoothinfer.recipes import load_recipe, recipe_from
 from smoothinfer.runs import train_run
 from smoothinfer.smoothing.voting import RULES
@@ -155,7 +156,11 @@ def _evaluate_options(parser: ArgumentParser) -> None:
     parser.add_argument("--out", required=True, help="folder of rows/, summary.json, settings.json")
 
 
-def _evaluate(given: Namespace) -> int:
+def _attack(given: Namespace) -> int:
+    return _evaluate(given, examples=True)
+
+
+def _evaluate(given: Namespace, examples: bool = False) -> int:
     if given.units and not given.sigma:
         raise InputError("--units says in what --sigma is measured: give --sigma too")
     attacks = {} if given.attack == ["none"] else {a: Component.of(a) for a in given.attack}
@@ -163,7 +168,7 @@ def _evaluate(given: Namespace) -> int:
         model=load(given.model),
         name=str(given.model),
         data=_images(given),
-        attacks={name: component.bind("attack", ATTACKS) for name, component in attacks.items()},
+        attacks={name: _bound(component) for name, component in attacks.items()},
         ball=BALLS[given.norm](_number("radius", given.radius or _RADII[given.norm])),
         sigmas=[_number("sigma", s) for s in given.sigma] if given.sigma else None,
         units=given.units or "pixel",
@@ -172,8 +177,23 @@ def _evaluate(given: Namespace) -> int:
         seed=given.seed,
         out=Path(given.out),
         settings=given.as_dict(),
+        examples=examples,
     )
     return 0
+
+
+def _bound(component: Component) -> Attack:
+    """Return the attack; the source of a transfer is a model by name, with a sigma of its own."""
+    options = dict(component.options)
+    if component.name == "transfer":
+        if not isinstance(options.get("source"), str):
+            raise InputError("transfer needs a source: 'transfer(source=\"runs/other\", steps=7)'")
+        sigma = options.pop("sigma", None)
+        source = load(options["source"]).to(Processes().device)
+        options["source"] = source if sigma is None else under_noise(source, float(sigma))
+        if isinstance(options.get("attack"), str):
+            options["attack"] = choose("attack", ATTACKS, options["attack"])
+    return Component(component.name, options).bind("attack", ATTACKS)
 
 
 def _images(given: Namespace) -> ImageData:
@@ -223,6 +243,11 @@ _COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[[Any]
         "Measure a model, clean and attacked, in one pass and smoothed.",
         _evaluate_options,
         _evaluate,
+    ),
+    "attack": (
+        "Measure a model like evaluate, and keep the adversarial examples.",
+        _evaluate_options,
+        _attack,
     ),
     "models": ("List the shipped models.", _models_options, _models),
 }

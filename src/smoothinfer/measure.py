@@ -15,13 +15,17 @@ from smoothinfer.checkpoints import versions
 from smoothinfer.data import ImageData
 from smoothinfer.errors import InputError
 from smoothinfer.evaluation import evaluate, summarise
+from smoothinfer.evaluation.examples import Examples, load_examples
 from smoothinfer.evaluation.table import Rows
 from smoothinfer.files import write_json
 from smoothinfer.noise import Gaussian, NoisyModel
 from smoothinfer.numerics.balls import Ball
 from smoothinfer.numerics.processes import Processes
+from smoothinfer.reporting.plots import sheet
 from smoothinfer.reporting.tables import print_table
 from smoothinfer.smoothing.classifier import SmoothedClassifier
+
+_SHEET = 10  # images in the picture of an attack
 
 
 def measure(
@@ -38,6 +42,7 @@ def measure(
     samples: Sequence[int] = (512,),
     seed: int = 0,
     settings: Mapping[str, Any] | None = None,
+    examples: bool = False,
 ) -> Rows:
     """Evaluate ``model`` at each sigma, print one table, write ``out/summary.json`` and rows.
 
@@ -53,6 +58,7 @@ def measure(
         rules, samples: voting rules and numbers of passes.
         seed: names the streams.
         settings: what the user asked for, kept in ``out/settings.json``.
+        examples: also keep the adversarial examples, see `Examples`.
 
     Raises:
         InputError: ``sigmas`` are given for a model that cannot carry them, or other bad input.
@@ -62,7 +68,7 @@ def measure(
     noises = (
         [(None, model)]
         if sigmas is None
-        else [(s, _under(model, s, units)) for s in sorted(set(sigmas))]
+        else [(s, under_noise(model, s, units)) for s in sorted(set(sigmas))]
     )
     console = Console(quiet=not processes.main)
     if processes.main:
@@ -70,6 +76,8 @@ def measure(
     console.print_json(data=dict(settings or {}), default=str)
     tables = []
     for sigma, noisy in noises:
+        under = "" if sigma is None else f"sigma={sigma:g}"
+        shards = Examples(out / "examples" / under) if examples else None
         rows = evaluate(
             SmoothedClassifier(noisy, max(samples)),
             data,
@@ -81,7 +89,11 @@ def measure(
             out=out / "rows",
             describe={"model": name, "data": data.name, **_noise_columns(sigma, units)},
             progress=True,
+            keep=shards.keep if shards else None,
         )
+        if shards and processes.main:
+            for path in shards.merge():
+                _draw(path, data.classes)
         tables.append(rows)
     rows = pa.concat_tables(tables)
     summary = {
@@ -98,7 +110,15 @@ def measure(
     return rows
 
 
-def _under(model: nn.Module, sigma: float, units: str) -> nn.Module:
+def _draw(path: Path, classes: Sequence[str]) -> None:
+    found = load_examples(path)
+    names = [f"{classes[label]}" for label in found["labels"][:_SHEET].tolist()]
+    shown = found["images"][:_SHEET], found["moved"][:_SHEET]
+    sheet(*shown, names, path.with_suffix(".png"), path.stem)
+
+
+def under_noise(model: nn.Module, sigma: float, units: str = "pixel") -> nn.Module:
+    """Return ``model`` with Gaussian noise of ``sigma`` on its inputs, instead of its own."""
     noise = Gaussian(sigma, units)
     if isinstance(model, NoisyModel):
         return model.with_inputs(noise)

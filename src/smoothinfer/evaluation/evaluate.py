@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from smoothinfer.attacks import ATTACKS, Attack
 from smoothinfer.data import ImageData
 from smoothinfer.errors import InputError, check_images, check_labels, choose
+from smoothinfer.evaluation.meter import Meter
 from smoothinfer.evaluation.table import CLEAN, Rows, Store
 from smoothinfer.models import check_eval, parameters_frozen
 from smoothinfer.numerics.balls import Ball, Linf, check_ball
@@ -29,6 +30,7 @@ from smoothinfer.types import Images, Labels
 
 CRAFTED = 128  # images of one crafted batch, a part of the protocol: it names the streams
 
+Keep = Callable[[str, int, Images, Images, Labels], object]
 Attacks = str | Attack | Mapping[str, Attack] | None
 
 
@@ -45,6 +47,7 @@ def evaluate(
     out: str | Path | None = None,
     describe: Mapping[str, Any] | None = None,
     progress: bool = False,
+    keep: Keep | None = None,
 ) -> Rows:
     """Return one row per image, attack, rule and number of samples.
 
@@ -66,6 +69,8 @@ def evaluate(
         out: folder of Parquet shards; work that is there already is not done again.
         describe: further columns that describe the setting, such as the model's name.
         progress: show a progress bar.
+        keep: called with (attack, index of the first image, images, moved images, labels) for
+            every batch that is crafted.
 
     Raises:
         InputError: data, names or numbers are malformed; nothing has been computed then.
@@ -94,6 +99,7 @@ def evaluate(
         samples=sorted(set(samples or [classifier.samples])),
         seed=seed,
         describe=dict(describe or {}),
+        keep=keep,
     )
     work.check()
     if isinstance(data, ImageData) and len(data.classes) != work.classes:
@@ -115,6 +121,7 @@ class _Evaluation:
     samples: list[int]
     seed: int
     describe: dict[str, Any] = field(default_factory=dict)
+    keep: Keep | None = None
     classes: int = 0
 
     def check(self) -> None:
@@ -157,21 +164,27 @@ class _Evaluation:
         batch = slice(at, at + CRAFTED)
         device = next((p.device for p in self.target.parameters()), self.images.device)
         images, labels = self.images[batch].to(device), self.labels[batch].to(device)
-        moved = self._craft(name, at, images, labels)
+        with Meter().on(self.target) as meter:
+            moved = self._craft(name, at, images, labels)
+        if self.keep is not None:
+            self.keep(name, at, images, moved, labels)
         radius = 0.0 if name == CLEAN else self.ball.radius
         about_image = {
             "image": list(range(at, at + len(images))),
             "label": labels.tolist(),
             "distance": self.ball.distance(moved, images).tolist(),
+            "forwards": [meter.forwards / len(images)] * len(images),
+            "backwards": [meter.backwards / len(images)] * len(images),
         }
         setting = self.describe | {"seed": self.seed, "attack": name, "radius": radius}
         tables = [
             _table(
-                about_image, setting | {"rule": rule, "samples": samples}, verdict, share, labels
+                about_image, setting | {"rule": rule, "samples": samples}, verdict, first, labels
             )
-            for rule, samples, verdict, share in self._vote(moved, advance)
+            for rule, samples, verdict, first in self._vote(moved, advance)
         ]
-        return pa.concat_tables(tables)
+        rows = pa.concat_tables(tables)
+        return rows.replace_schema_metadata({"seconds": f"{meter.seconds:.3f}"})
 
     def _craft(self, name: str, at: int, images: Images, labels: Labels) -> Images:
         attack = self.attacks[name]
@@ -184,7 +197,7 @@ class _Evaluation:
     def _vote(
         self, images: Images, advance: Callable[[], None]
     ) -> list[tuple[str, int, Tensor, Tensor]]:
-        """Return (rule, samples, verdicts, share of passes that put the verdict first)."""
+        """Return (rule, samples, verdicts, (N, K) passes that put each class first)."""
         tallies = {name: Tally(rule) for name, rule in self.rules.items()}
         firsts = Tally("prediction")
         found = []
@@ -197,14 +210,14 @@ class _Evaluation:
             key,
             tile=smooth.tile,
             per_image=smooth.per_image,
+            precision=smooth.precision,
         )
         for s, logits in enumerate(run, start=1):
             for tally in (firsts, *tallies.values()):
                 tally.add(logits)
             for name, tally in tallies.items() if s in self.samples else ():
                 verdict = tally.scores().argmax(1)
-                share = torch.as_tensor(firsts.sums).gather(1, verdict[:, None]).squeeze(1) / s
-                found.append((name, s, verdict, share))
+                found.append((name, s, verdict, torch.as_tensor(firsts.sums)))
             advance()
         return found
 
@@ -213,7 +226,8 @@ class _Evaluation:
         smooth = self.classifier
         rules = {name: _spelt(rule.votes) for name, rule in self.rules.items()}
         said = (self.ball, rules, self.samples, self.seed, self.describe, smooth.per_image)
-        digest = hashlib.sha256(repr((said, smooth.tile)).encode())
+        how = (smooth.tile, smooth.precision)
+        digest = hashlib.sha256(repr((said, how)).encode())
         for model in (self.classifier, self.target):
             digest.update(repr(model).encode())
             for name, tensor in model.state_dict().items():
@@ -232,14 +246,15 @@ def _table(
     about_image: dict[str, Any],
     setting: dict[str, Any],
     verdict: Tensor,
-    share: Tensor,
+    first: Tensor,
     labels: Labels,
 ) -> Rows:
     columns = {name: [value] * len(labels) for name, value in setting.items()}
     found = {
         "predicted": verdict.tolist(),
         "correct": (verdict == labels).tolist(),
-        "share": share.tolist(),
+        "share": (first.gather(1, verdict[:, None]).squeeze(1) / first.sum(1)).tolist(),
+        "hits": first.gather(1, labels[:, None]).squeeze(1).long().tolist(),
     }
     return pa.table(about_image | columns | found)
 

@@ -19,7 +19,17 @@ Rows: TypeAlias = pa.Table
 
 CLEAN = "none"
 # What a row says of its image; every other column describes its setting.
-IMAGE_COLUMNS = ("image", "label", "predicted", "correct", "share", "distance")
+IMAGE_COLUMNS = (
+    "image",
+    "label",
+    "predicted",
+    "correct",
+    "share",  # of passes that put the verdict first
+    "hits",  # passes that put the label first
+    "distance",
+    "forwards",  # passes of the network spent on crafting the image
+    "backwards",
+)
 
 
 class Store:
@@ -55,13 +65,24 @@ class Store:
     def read(self, units: Sequence[str] | None = None) -> Rows:
         """Return the rows of ``units`` (of all shards by default), in the order of the units."""
         if self.folder is None:
-            return pa.concat_tables([self._kept[unit] for unit in units or self._kept])
+            kept = [self._kept[unit] for unit in units or self._kept]
+            return pa.concat_tables(rows.replace_schema_metadata(None) for rows in kept)
         paths = sorted(self.folder.glob("*.parquet"))
         if units is not None:
             paths = [self._path(unit) for unit in units]
         if not paths:
             raise InputError(f"{self.folder} holds no rows")
         return pa.concat_tables([_read(path) for path in paths])
+
+    def seconds(self, units: Sequence[str]) -> float:
+        """Return how long the attacks of ``units`` took: no part of the rows, which repeat."""
+        metadata = [
+            self._kept[unit].schema.metadata
+            if self.folder is None
+            else pq.read_schema(self._path(unit)).metadata
+            for unit in units
+        ]
+        return sum(float((found or {}).get(b"seconds", 0)) for found in metadata)
 
     def _path(self, unit: str) -> Path:
         assert self.folder is not None
@@ -70,7 +91,7 @@ class Store:
 
 def _read(path: Path) -> Rows:
     try:
-        return pq.read_table(path, partitioning=None)
+        return pq.read_table(path, partitioning=None).replace_schema_metadata(None)
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(
             f"{path} is not a readable shard ({error}): delete it to redo it"
@@ -92,35 +113,55 @@ def accuracy(rows: Rows) -> Interval:
 
 
 def summarise(rows: Rows) -> list[dict[str, Any]]:
-    """Return one entry per setting: its description, its clean and its attacked accuracy.
+    """Return one entry per setting: its ``description``, and what was measured ``clean`` and
+    ``attacked``.
 
-    Clean rows (attack ``"none"``) are joined to every attack with the same other columns.
+    Each has ``value``, ``low``, ``high`` (accuracy of the vote, 95 % interval over ``images``),
+    ``per_draw`` (share of right passes), ``every_draw`` (images that all passes get right: the
+    worst of them all) and, if attacked, ``forwards`` and ``backwards`` (passes of the network that
+    the attack spent on an image). Clean rows (attack ``"none"``) are joined to every attack with
+    the same other columns.
     """
     columns = setting_columns(rows)
+    rows = rows.append_column("always", pc.equal(rows["hits"], rows["samples"]))
+    means = [(name, "mean") for name in ("hits", "always", "forwards", "backwards")]
     found = rows.group_by(columns, use_threads=False).aggregate(
-        [("correct", "sum"), ("correct", "count")]
+        [("correct", "sum"), ("correct", "count"), *means]
     )
-    clean: dict[tuple[Any, ...], Interval] = {}
-    attacked: list[tuple[dict[str, Any], Interval]] = []
+    clean: dict[tuple[Any, ...], Measured] = {}
+    attacked: list[tuple[dict[str, Any], Measured]] = []
     for entry in found.to_pylist():
-        measured = proportion(entry.pop("correct_sum"), entry.pop("correct_count"))
+        measured = _measured(entry)
         if entry["attack"] == CLEAN:
             clean[_without_attack(entry)] = measured
         else:
             attacked.append((entry, measured))
-    names = columns
-    bare = [(dict(zip(_kept(names), key, strict=True)) | {"attack": CLEAN}, None) for key in clean]
+    bare = [
+        (dict(zip(_kept(columns), key, strict=True)) | {"attack": CLEAN}, None) for key in clean
+    ]
     return [
         {
             "description": entry,
-            "clean": _told(clean.get(_without_attack(entry))),
-            "attacked": _told(measured),
+            "clean": clean.get(_without_attack(entry)),
+            "attacked": measured,
         }
         for entry, measured in (attacked or bare)
     ]
 
 
+Measured = dict[str, float | int]
 _ATTACK_COLUMNS = ("attack", "radius")
+
+
+def _measured(entry: dict[str, Any]) -> Measured:
+    """Take what was measured out of an aggregated ``entry``; its description stays."""
+    share = proportion(entry.pop("correct_sum"), entry.pop("correct_count"))
+    found = share.as_dict() | {
+        "per_draw": entry.pop("hits_mean") / entry["samples"],
+        "every_draw": entry.pop("always_mean"),
+    }
+    costs = {name: entry.pop(f"{name}_mean") for name in ("forwards", "backwards")}
+    return found if entry["attack"] == CLEAN else found | costs
 
 
 def _kept(names: Sequence[str]) -> list[str]:
@@ -129,7 +170,3 @@ def _kept(names: Sequence[str]) -> list[str]:
 
 def _without_attack(entry: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(entry[name] for name in _kept(list(entry)))
-
-
-def _told(measured: Interval | None) -> dict[str, float | int] | None:
-    return None if measured is None else measured.as_dict()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 
 from smoothinfer.evaluation.table import CLEAN, Rows, accuracy
 from smoothinfer.files import write_whole
+from smoothinfer.types import Images
 
 # Okabe and Ito's palette: told apart by colour-blind readers too.
 COLOURS = {
@@ -73,3 +75,33 @@ def _curve(panel: Axes, rows: Rows, rule: str, place: int) -> None:
     panel.set_xscale("log", base=2)
     panel.set_xticks(counts, [str(count) for count in counts])
     panel.minorticks_off()
+
+
+def sheet(
+    images: Images, moved: Images, captions: Sequence[str], path: str | Path, title: str = ""
+) -> None:
+    """Draw images, what an attack made of them, and the difference, in three rows.
+
+    Args:
+        images, moved: (N, C, H, W) in [0, 1]; a picture for each, so give a few.
+        captions: (N,) below each column.
+        path: of the PNG or SVG file, written whole.
+        title: above; it also says how much the difference is magnified.
+    """
+    steps = moved - images
+    factor = 0.5 / max(float(steps.abs().max()), 1e-12)
+    rows = {"clean": images, "adversarial": moved, "difference": 0.5 + factor * steps}
+    figure = Figure(figsize=(1.1 * len(images) + 0.9, 4.0), layout="constrained")
+    panels = figure.subplots(3, len(images), squeeze=False)
+    for line, (name, pictures) in zip(panels, rows.items(), strict=True):
+        for panel, picture in zip(line, pictures, strict=True):
+            shown = picture.detach().cpu().float().clamp(0, 1).permute(1, 2, 0).numpy()
+            panel.imshow(shown.squeeze(), cmap="gray", vmin=0, vmax=1)
+            panel.set_xticks([])
+            panel.set_yticks([])
+        line[0].set_ylabel(name)
+    for panel, caption in zip(panels[-1], captions, strict=True):
+        panel.set_xlabel(caption, fontsize=8)
+    figure.suptitle(f"{title} (difference magnified {factor:.3g} times)")
+    form = Path(path).suffix.lstrip(".") or "png"
+    write_whole(path, lambda file: figure.savefig(file, format=form, dpi=150))

@@ -40,7 +40,7 @@ def print_table(console: Console, rows: Rows, title: str = "accuracy, % (95 % in
     varying, attacks, cells = pivot(rows)
     table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
     for name in (*varying, *(_heading(attack) for attack in attacks)):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", overflow="fold")
     before = None
     for key, found in cells.items():
         if before is not None and key[:-1] != before:

@@ -1,0 +1,58 @@
+"""What an attack costs: passes through the network, forward and backward, and seconds."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+from smoothinfer.smoothing.classifier import SmoothedClassifier
+
+
+class Meter:
+    """Counts, for a batch, the passes of each image through a module.
+
+    Attributes:
+        forwards, backwards: images times passes; one call of a `SmoothedClassifier` is as many
+            passes as it has samples.
+        seconds: wall-clock.
+    """
+
+    def __init__(self) -> None:
+        self.forwards = self.backwards = 0
+        self.seconds = 0.0
+
+    @contextlib.contextmanager
+    def on(self, module: nn.Module) -> Iterator[Meter]:
+        """Count inside.
+
+        >>> import torch
+        >>> net = nn.Linear(2, 2)
+        >>> with Meter().on(net) as meter:
+        ...     _ = net(torch.rand(3, 2))
+        >>> meter.forwards, meter.backwards
+        (3, 0)
+        """
+        passes = module.samples if isinstance(module, SmoothedClassifier) else 1
+
+        def count(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+            self.forwards += passes * len(args[0])
+            if output.requires_grad:
+                output.register_hook(self._count_backward(passes * len(args[0])))
+
+        handle = module.register_forward_hook(count)
+        begun = time.perf_counter()
+        try:
+            yield self
+        finally:
+            self.seconds += time.perf_counter() - begun
+            handle.remove()
+
+    def _count_backward(self, images: int) -> Any:
+        def add(_: Tensor) -> None:
+            self.backwards += images
+
+        return add
