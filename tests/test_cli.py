@@ -124,3 +124,24 @@ def test_a_transfer_names_its_source(attack, said, run, tmp_path, capsys):
     arguments = ["evaluate", str(run), "--data", "digits", "--attack", attack]
     assert main([*arguments, "--out", str(tmp_path)]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_audit_writes_one_page_and_exits_by_what_it_found(run, tmp_path, capsys):
+    arguments = ["audit", str(run), "--data", "digits", "--quick", "--radius", "0.1"]
+    status = main([*arguments, "--limit", "20", "--out", str(tmp_path)])
+    record = json.loads((tmp_path / "audit.json").read_text())
+    assert status == int(bool(record["fired"]))
+    assert [finding["number"] for finding in record["findings"]] == list(range(1, 14))
+    assert record["findings"][12]["state"] == "clear"  # the card tells the training images
+    page = (tmp_path / "audit.html").read_text()
+    assert "http" not in page.replace("http-equiv", "")
+    assert record["verdict"] in (tmp_path / "audit.md").read_text()
+    assert "silent success" in capsys.readouterr().out
+
+
+def test_audit_takes_any_model(tmp_path):
+    arguments = ["audit", "tests.test_evaluate:fresh_net", "--data", "digits", "--quick"]
+    status = main([*arguments, "--limit", "15", "--out", str(tmp_path)])
+    record = json.loads((tmp_path / "audit.json").read_text())
+    assert status == int(bool(record["fired"]))
+    assert record["findings"][12]["state"] == "skipped"

@@ -26,6 +26,7 @@ from smoothinfer.checkpoints import load, models, save_checkpoint
 from smoothinfer.data import DATASETS, ImageData, load_data
 from smoothinfer.errors import InputError
 from smoothinfer.evaluation import accuracy, evaluate, load_examples, summarise
+from smoothinfer.evaluation.audit import audit
 from smoothinfer.models import MODELS, Normalize, resnet20, smallnet
 from smoothinfer.noise import CNI, NOISES, PNI, Gaussian, Laplace, Noise, NoisyModel, Uniform
 from smoothinfer.numerics.balls import BALLS, L2, Linf
@@ -76,6 +77,7 @@ __all__ = [
     "Uniform",
     "accuracy",
     "apgd",
+    "audit",
     "cw",
     "ddn",
     "epgd",

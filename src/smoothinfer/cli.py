@@ -1,4 +1,4 @@
-"""The command line: ``smoothinfer demo | train | evaluate | attack | models``."""
+"""The command line: ``smoothinfer demo | train | evaluate | attack | audit | models``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from smoothinfer.components import Component, number
 from smoothinfer.data import DATASETS, ImageData, hold_out, load_data
 from smoothinfer.demo import demo
 from smoothinfer.errors import InputError, choose
-from smoothinfer.measure import measure, under_noise
+from smoothinfer.measure import audit_run, measure, under_noise
 from smoothinfer.noise.additive import UNITS
 from smoothinfer.numerics.balls import BALLS
 from smoothinfer.numerics.precision import keep_heap_warm
@@ -26,6 +26,7 @@ from smoothinfer.numerics.processes import Processes
 from smoothinfer.recipes import load_recipe, recipe_from
 from smoothinfer.runs import train_run
 from smoothinfer.smoothing.voting import RULES
+from smoothinfer.types import Images
 
 _ABOUT = (
     "Make image classifiers more robust to adversarial examples by smoothed inference: many noisy "
@@ -196,6 +197,52 @@ def _bound(component: Component) -> Attack:
     return Component(component.name, options).bind("attack", ATTACKS)
 
 
+def _audit_options(parser: ArgumentParser) -> None:
+    parser.add_argument("model", help=MODEL_HELP)
+    parser.add_argument("--data", required=True, help=DATA_HELP)
+    parser.add_argument("--quick", action="store_true", help="less work: minutes for ResNet-20")
+    parser.add_argument(
+        "--radius", help="of the attack, in pixel units; by default 8/255 (linf) or 0.5 (l2)"
+    )
+    parser.add_argument("--norm", default="linf", choices=list(BALLS), help="of the ball")
+    parser.add_argument(
+        "--sigma", help="Gaussian input noise in pixel units; by default the model's own"
+    )
+    parser.add_argument("--rule", default="prediction", help="voting rule")
+    parser.add_argument(
+        "--limit", type=int, help="use the first so many images; 300 if quick, else 1,000"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="names the streams")
+    parser.add_argument("--out", required=True, help="folder of audit.html, audit.md, audit.json")
+
+
+def _audit(given: Namespace) -> int:
+    ball = BALLS[given.norm](_number("radius", given.radius or _RADII[given.norm]))
+    data = load_data(given.data, "test", given.limit or (300 if given.quick else 1000))
+    return audit_run(
+        load(given.model),
+        data,
+        Path(given.out),
+        ball=ball,
+        sigma=None if given.sigma is None else _number("sigma", given.sigma),
+        rule=given.rule,
+        quick=given.quick,
+        seed=given.seed,
+        seen=_seen(given),
+        settings=given.as_dict(),
+    )
+
+
+def _seen(given: Namespace) -> Images | None:
+    """Return the images that the model was trained and tuned on, where its card tells."""
+    path = find_checkpoint(given.model)
+    if path is None:
+        return None
+    trained = load_data(given.data, "train")
+    known = trained.hash == read_card(path).get("data", {}).get("hash")
+    return trained.images if known else None
+
+
 def _images(given: Namespace) -> ImageData:
     if given.split != "validation":
         return load_data(given.data, given.split, given.limit)
@@ -248,6 +295,12 @@ _COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[[Any]
         "Measure a model like evaluate, and keep the adversarial examples.",
         _evaluate_options,
         _attack,
+    ),
+    "audit": (
+        "Check whether a model's robustness is real: thirteen checks, one page; exit status 1 if one "
+        "fires.",
+        _audit_options,
+        _audit,
     ),
     "models": ("List the shipped models.", _models_options, _models),
 }

@@ -15,15 +15,18 @@ from smoothinfer.checkpoints import versions
 from smoothinfer.data import ImageData
 from smoothinfer.errors import InputError
 from smoothinfer.evaluation import evaluate, summarise
+from smoothinfer.evaluation.audit import audit
 from smoothinfer.evaluation.examples import Examples, load_examples
 from smoothinfer.evaluation.table import Rows
 from smoothinfer.files import write_json
 from smoothinfer.noise import Gaussian, NoisyModel
 from smoothinfer.numerics.balls import Ball
 from smoothinfer.numerics.processes import Processes
+from smoothinfer.reporting.audit_page import print_audit, write_audit
 from smoothinfer.reporting.plots import sheet
 from smoothinfer.reporting.tables import print_table
 from smoothinfer.smoothing.classifier import SmoothedClassifier
+from smoothinfer.types import Images
 
 _SHEET = 10  # images in the picture of an attack
 
@@ -108,6 +111,43 @@ def measure(
     print_table(console, rows)
     console.print(f"rows in {out / 'rows'}, summary in {out / 'summary.json'}", highlight=False)
     return rows
+
+
+def audit_run(
+    model: nn.Module,
+    data: ImageData,
+    out: Path,
+    *,
+    ball: Ball,
+    sigma: float | None = None,
+    rule: str = "prediction",
+    quick: bool = False,
+    seed: int = 0,
+    seen: Images | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> int:
+    """Audit ``model``, print the findings, write one page; return 1 if a check fired, else 0.
+
+    Args:
+        model: in eval mode.
+        data: images and labels.
+        out: folder of the page.
+        ball: what the attacker may do.
+        sigma: Gaussian input noise to put on the model; ``None`` leaves its own.
+        rule: how passes are counted.
+        quick: less work.
+        seed: names the streams.
+        seen: images of training and tuning.
+        settings: what the user asked for.
+    """
+    model.to(Processes().device)
+    noisy = model if sigma is None else under_noise(model, sigma)
+    smooth = SmoothedClassifier(noisy, rule=rule)
+    found = audit(smooth, data, ball=ball, quick=quick, seed=seed, seen=seen, progress=True)
+    told = {**(settings or {}), "data hash": data.hash, "versions": versions()}
+    write_audit(found, out, str(told.get("model", "the model")), told)
+    print_audit(Console(), found)
+    return int(bool(found.fired))
 
 
 def _draw(path: Path, classes: Sequence[str]) -> None:

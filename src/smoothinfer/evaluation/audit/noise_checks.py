@@ -1,0 +1,178 @@
+"""Checks 9 to 11 and 13: does the noise add robustness, or only keep a secret?"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+from smoothinfer.evaluation.audit.finding import ALARM, CLEAR, NOTE, SKIPPED, Check, Finding, worse
+from smoothinfer.evaluation.audit.subject import Subject
+from smoothinfer.numerics.randomness import isolated_rng
+from smoothinfer.types import Images
+
+
+def transfer(subject: Subject) -> Finding:
+    """Check 9: attacks made elsewhere must not beat the direct one."""
+    if not subject.random:
+        return TRANSFER.finding(SKIPPED, "static model", "There is no noise to turn off.")
+    part = subject.few()
+    direct = subject.right(subject.direct()[part], "transfer", rows=part)
+    told, fired = [f"direct: {100 * direct.float().mean():.1f} %"], False
+    tries = {"soft vote": (subject.model, subject.pgd(gradient="pooled"))}
+    if subject.base is not None:
+        tries["noise off"] = (subject.base, subject.pgd(draws=1))
+    for name, (target, run) in tries.items():
+        moved = subject.attack(name, run, target=target, rows=part)
+        alarm, _ = worse(direct, kept := subject.right(moved, "transfer", rows=part))
+        fired |= alarm
+        told.append(f"from {name}: {100 * kept.float().mean():.1f} %")
+    if fired:
+        return TRANSFER.finding(
+            ALARM,
+            "; ".join(told),
+            "An attack made on a surrogate beats the direct one: the direct attack does not "
+            "follow what the vote does. Quote the stronger.",
+        )
+    return _against_base(subject, "; ".join(told))
+
+
+def _against_base(subject: Subject, told: str) -> Finding:
+    """Compare with the network whose noise is off, attacked directly."""
+    if subject.base is None:
+        return TRANSFER.finding(CLEAR, told, "No surrogate beats the direct attack.")
+    part = subject.few()
+    moved = subject.attack("base", subject.pgd(draws=1), target=subject.base, rows=part)
+    with torch.no_grad():
+        base = subject.base(moved).argmax(1) == subject.labels[part]
+    own = subject.right(subject.direct()[part], "transfer", rows=part)
+    told += f"; its network without noise, attacked: {100 * base.float().mean():.1f} %"
+    if own.float().mean() <= base.float().mean():
+        return TRANSFER.finding(
+            NOTE, told, "Under attack the noise adds nothing over the same network without it."
+        )
+    return TRANSFER.finding(CLEAR, told, "No surrogate beats the direct attack.")
+
+
+def secrecy(subject: Subject) -> Finding:
+    """Check 10: known noise must not be much easier to attack than fresh noise."""
+    if not subject.random:
+        return SECRECY.finding(SKIPPED, "static model", "There is no noise to know.")
+    part, known = subject.few(), subject.still(16)
+    moved = subject.attack("known noise", subject.pgd(draws=1), target=known, rows=part)
+    with torch.no_grad():
+        fixed = known(moved).argmax(1) == subject.labels[part]
+    again = subject.attack("fresh noise", subject.pgd(draws=16), rows=part)
+    fresh = subject.right(again, "secrecy", rows=part)
+    gap = 100 * float(fresh.float().mean() - fixed.float().mean())
+    told = (
+        f"known noise {100 * fixed.float().mean():.1f} %, fresh {100 * fresh.float().mean():.1f} %"
+    )
+    alarm, _ = worse(fresh, fixed, points=5.0)
+    if alarm:
+        return SECRECY.finding(
+            ALARM,
+            told,
+            f"An attacker who knows the noise breaks {gap:.1f} points more: that much of the "
+            "robustness is secrecy. A memorised or predictable seed loses it.",
+        )
+    return SECRECY.finding(CLEAR, told, "Knowing the noise helps little.")
+
+
+def persistence(subject: Subject) -> Finding:
+    """Check 11: a fresh vote must agree with the attack's own count, and so must a hundred."""
+    if not subject.random:
+        return PERSISTENCE.finding(SKIPPED, "static model", "It answers the same each time.")
+    moved = subject.direct()
+    first = subject.right(moved, "survivors")
+    kept = first.clone()
+    after = {}
+    for turn in range(1, subject.effort.votes + 1):
+        rows = kept.nonzero().flatten()  # only what still stands can fall
+        kept[rows] = subject.right(moved[rows], "again", turn, rows=rows)
+        if turn in (1, 10, 100):
+            after[turn] = 100 * float(kept.float().mean())
+    fresh = 100 * float(subject.right(moved, "fresh").float().mean())
+    own = 100 * float(_last_draw(subject, moved).float().mean())
+    told = f"a single draw {own:.1f} %, a fresh vote {fresh:.1f} %; right in "
+    told += ", ".join(f"all of {k} votes {share:.1f} %" for k, share in after.items())
+    before = 100 * float(first.float().mean())
+    most = max(after)
+    allowed = 2.0 if most >= 100 else 1.0
+    if before - after[most] > allowed + 100 / len(moved):
+        return PERSISTENCE.finding(
+            ALARM,
+            told,
+            "Votes near a tie change from vote to vote: who may submit an image again and again "
+            "gets through. Quote the accuracy over repeated votes, or use more samples.",
+        )
+    return PERSISTENCE.finding(CLEAR, told, "Fresh votes agree.")
+
+
+def _last_draw(subject: Subject, moved: Images) -> Tensor:
+    with torch.no_grad(), isolated_rng(subject.seed):
+        found = [subject.model(part).argmax(1) for part in moved.split(128)]
+    return torch.cat(found) == subject.labels
+
+
+def selection(subject: Subject) -> Finding:
+    """Check 13: the images of the audit must be new to the model and its settings."""
+    if subject.seen is None:
+        return SELECTION.finding(
+            SKIPPED,
+            "the images of training and tuning are not known",
+            "Name them (a model with its card does) to have this checked.",
+        )
+    mine = image_hashes(subject.images)
+    shared = sum(one in subject.seen for one in mine)
+    told = f"{shared} of {len(mine)} images"
+    if shared:
+        return SELECTION.finding(
+            ALARM,
+            told,
+            "The audit uses images on which the model or its settings were chosen: its accuracy is "
+            "biased upwards.",
+        )
+    return SELECTION.finding(CLEAR, told, "All images are new to the model.")
+
+
+def image_hashes(images: Images) -> list[bytes]:
+    """Return the SHA-256 of each image in 8-bit pixels.
+
+    >>> one, two = image_hashes(torch.stack([torch.zeros(1, 2, 2), torch.ones(1, 2, 2)]))
+    >>> one == two
+    False
+    """
+    pixels = (images * 255).round().to(torch.uint8).cpu().contiguous()
+    return [hashlib.sha256(one.numpy().tobytes()).digest() for one in pixels]
+
+
+TRANSFER = Check(
+    9,
+    "surrogates",
+    "PGD on the network with its noise off, and on the soft vote, tried on the vote",
+    "a surrogate's attack is 1 point stronger than the direct one (McNemar p < 0.001)",
+    transfer,
+)
+SECRECY = Check(
+    10,
+    "secrecy",
+    "PGD on 16 known draws, judged on them; PGD on fresh draws, judged on fresh ones",
+    "known noise is more than 5 points weaker (McNemar p < 0.001)",
+    secrecy,
+)
+PERSISTENCE = Check(
+    11,
+    "persistent attacker",
+    "the same adversarial images, voted on again and again",
+    "10 votes lose more than 1 point, or 100 votes more than 2",
+    persistence,
+)
+SELECTION = Check(
+    13,
+    "selection",
+    "hashes of the audited images among those of training and tuning",
+    "any image is among them",
+    selection,
+)

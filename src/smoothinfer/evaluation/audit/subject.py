@@ -1,0 +1,222 @@
+"""The model under audit, what is known of it, and the attacks already tried on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from smoothinfer.attacks import frozen, pgd
+from smoothinfer.attacks.landscape import is_random
+from smoothinfer.noise.noisy_model import NoisyModel
+from smoothinfer.numerics.balls import Ball
+from smoothinfer.numerics.randomness import derive_seed, stream
+from smoothinfer.smoothing.classifier import SmoothedClassifier
+from smoothinfer.types import Images, Labels
+
+_BATCH = 128
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much work the checks may do.
+
+    Attributes:
+        samples: most passes of a vote; each image gets what its decision needs.
+        steps, draws: of the direct attack on random models.
+        static_steps, static_starts: of the direct attack on static models, which costs less.
+        eot: numbers of draws that are compared.
+        longer: how many times as many steps are compared with the direct attack's.
+        restarts: how many times as many starts are compared with the direct attack's.
+        queries: of Square.
+        points: random points tried for every survivor.
+        few: images of the dear checks.
+        votes: repeated votes of the persistent attacker.
+    """
+
+    samples: int = 512
+    steps: int = 50
+    draws: int = 16
+    static_steps: int = 50
+    static_starts: int = 5
+    eot: tuple[int, ...] = (1, 4, 16, 64)
+    longer: tuple[int, ...] = (5, 20)
+    restarts: int = 5
+    queries: int = 1000
+    points: int = 1000
+    few: int = 1000
+    votes: int = 100
+
+
+FULL = Effort()
+QUICK = Effort(
+    samples=64,
+    steps=30,
+    draws=4,
+    eot=(1, 4, 16),
+    longer=(3,),
+    static_starts=3,
+    restarts=2,
+    queries=150,
+    points=60,
+    few=64,
+    votes=10,
+)
+
+
+@dataclass
+class Subject:
+    """A model and the images it is audited on.
+
+    Args:
+        model: what the attacks see: a random or a static module, in eval mode.
+        images, labels: of the audit.
+        ball: what the attacker may do.
+        effort: how much work to do.
+        seed: names all streams.
+        base: the same network with its noise off, where there is such a thing.
+        seen: SHA-256 of the images that the model or its settings were chosen on.
+        rule: how the passes are counted.
+    """
+
+    model: nn.Module
+    images: Images
+    labels: Labels
+    ball: Ball
+    effort: Effort = QUICK
+    seed: int = 0
+    base: nn.Module | None = None
+    seen: frozenset[bytes] | None = None
+    rule: str = "prediction"
+    random: bool = field(init=False)
+    _kept: dict[str, Any] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.random = is_random(self.model, self.images)
+        if self.base is None and isinstance(self.model, NoisyModel):
+            self.base = self.model.module
+
+    @property
+    def draws(self) -> int:
+        """Draws of the direct attack: one is all there is on a static model."""
+        return self.effort.draws if self.random else 1
+
+    @property
+    def steps(self) -> int:
+        """Steps of the direct attack."""
+        return self.effort.steps if self.random else self.effort.static_steps
+
+    @property
+    def starts(self) -> int:
+        """Random starts of the direct attack; on a random model noise is start enough."""
+        return 1 if self.random else self.effort.static_starts
+
+    def few(self) -> slice:
+        """Return the images of the dear checks."""
+        return slice(0, min(self.effort.few, len(self.images)))
+
+    def right(
+        self, images: Images, *key: object, rows: Tensor | slice | None = None, **how: Any
+    ) -> Tensor:
+        """Return whether the vote on ``images`` is right, (N,), from the stream called ``key``."""
+        labels = self.labels if rows is None else self.labels[rows]
+        return self.verdict(images, *key, **how) == labels
+
+    def verdict(self, images: Images, *key: object, model: nn.Module | None = None) -> Labels:
+        """Return the vote's labels; images that are decided early get fewer passes."""
+        samples = self.effort.samples if self.random else 1
+        voter = SmoothedClassifier(
+            self.model if model is None else model,
+            samples,
+            rule=self.rule,
+            seed=derive_seed(self.seed, "audit", *key),
+        )
+        stop = "ppr" if self.rule == "prediction" and samples > 1 else "fixed"
+        if len(images) == 0:
+            return self.labels[:0]
+        return voter.predict(images, stop=stop).labels
+
+    def attack(
+        self,
+        name: str,
+        attack: Callable[..., Images],
+        *,
+        target: nn.Module | None = None,
+        rows: Tensor | slice | None = None,
+        ball: Ball | None = None,
+        **options: Any,
+    ) -> Images:
+        """Return the images of ``rows`` moved by ``attack``, in batches, from a named stream."""
+        images, labels = self.images, self.labels
+        if rows is not None:
+            images, labels = images[rows], labels[rows]
+        found = [
+            attack(
+                self.model if target is None else target,
+                images[at : at + _BATCH],
+                labels[at : at + _BATCH],
+                ball or self.ball,
+                generator=stream(self.seed, "audit", name, at),
+                **options,
+            )
+            for at in range(0, len(images), _BATCH)
+        ]
+        return torch.cat(found) if found else images
+
+    def once(self, name: str, make: Callable[[], Any]) -> Any:
+        """Return what ``make`` gives, made the first time only."""
+        if name not in self._kept:
+            self._kept[name] = make()
+        return self._kept[name]
+
+    def climb(self, draws: int) -> Images:
+        """Return all images after PGD with so many draws in each gradient."""
+
+        def run() -> Images:
+            return self.attack(f"pgd {draws}", self.pgd(draws=draws, restarts=self.starts))
+
+        found: Images = self.once(f"pgd {draws}", run)
+        return found
+
+    def pgd(
+        self, steps: int | None = None, radius: float | None = None, **options: Any
+    ) -> Callable[..., Images]:
+        """Return PGD whose steps go two and a half times through the radius."""
+        steps = steps or self.steps
+        size = 2.5 * (self.ball.radius if radius is None else radius) / steps
+        return partial(pgd, steps=steps, step_size=size, **({"draws": self.draws} | options))
+
+    def direct(self) -> Images:
+        """Return all images after the direct attack, that others are compared with."""
+        return self.climb(self.draws)
+
+    def survivors(self) -> Tensor:
+        """Return the indices of images that the vote gets right after the direct attack."""
+
+        def find() -> Tensor:
+            return self.right(self.direct(), "survivors").nonzero().flatten()
+
+        found: Tensor = self.once("survivors", find)
+        return found
+
+    def standing(self) -> Tensor:
+        """Return (survivors,) whether a fresh vote still gets each survivor right.
+
+        The survivors were chosen by one vote; what they lose to another vote is chance, not the
+        work of the attack they are compared under.
+        """
+        rows = self.survivors()
+
+        def find() -> Tensor:
+            return self.right(self.direct()[rows], "fresh", rows=rows)
+
+        found: Tensor = self.once("standing", find)
+        return found
+
+    def still(self, samples: int) -> nn.Module:
+        """Return the model held at ``samples`` draws."""
+        return frozen(self.model, derive_seed(self.seed, "audit", "frozen"), samples)
