@@ -297,8 +297,8 @@ _COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[[Any]
         _attack,
     ),
     "audit": (
-        "Check whether a model's robustness is real: thirteen checks, one page; exit status 1 if one "
-        "fires.",
+        "Check whether a model's robustness is real: thirteen checks, one page. Exit status 1 "
+        "if one fires.",
         _audit_options,
         _audit,
     ),

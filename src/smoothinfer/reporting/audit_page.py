@@ -16,7 +16,7 @@ from smoothinfer.files import write_json, write_whole
 _SIGNS = {"clear": "clear", "note": "note", "alarm": "ALARM", "skipped": "skipped"}
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
-  color: #1a1a1a; background: #fff }
+  color: #1a1a1a; background: #fff; overflow-wrap: anywhere }
 table { border-collapse: collapse; width: 100% }
 th, td { text-align: left; vertical-align: top; padding: .5rem .6rem;
   border-bottom: 1px solid #ccc }

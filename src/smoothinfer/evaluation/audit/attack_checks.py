@@ -126,7 +126,8 @@ def single_steps(subject: Subject) -> Finding:
     fired, drop = worse(iterated, subject.right(one, "fresh"))
     broken = _broken_by_chance(subject, rows)
     share = 100 * broken / max(1, len(rows))
-    told = f"FGSM is {drop:.1f} points stronger; random points break {share:.1f} % of survivors"
+    told = f"FGSM breaks {abs(drop):.1f} points {'more' if drop > 0 else 'fewer'} than PGD; "
+    told += f"random points break {share:.1f} % of survivors"
     if fired or (share > 0.5 and broken >= 2):
         return SINGLE_STEPS.finding(
             ALARM,
