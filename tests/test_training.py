@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 import smoothinfer as si
 from smoothinfer.models import evaluating, parameters_frozen
@@ -222,3 +223,64 @@ def test_a_state_of_another_network_is_refused(tmp_path, digits):
 def test_impossible_trainings_are_refused(change, said, tmp_path, digits):
     with pytest.raises(si.InputError, match=said):
         si.train_run(recipe_from(TINY | change), digits, tmp_path)
+
+
+class Steady(nn.Module):
+    """A linear network, so that the losses can be written down."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(64, 3)
+
+    def forward(self, images):
+        return self.linear(images.flatten(1))
+
+
+def test_trades_and_mart_are_their_formulas(images, labels):
+    torch.manual_seed(0)
+    net, moved = Steady(), (images + 0.1).clamp(0, 1)
+    attack = lambda *_: moved  # noqa: E731
+    p, q = net(images).softmax(1), net(moved).softmax(1)
+    kl = (p * (p / q).log()).sum(1)
+    truth = F.cross_entropy(net(images), labels) + 6 * kl.mean()
+    assert torch.allclose(si.LOSSES["trades"](net, images, labels, attack), truth, atol=1e-5)
+    right = q.gather(1, labels[:, None]).squeeze(1)
+    runner_up = q.scatter(1, labels[:, None], 0).amax(1)
+    boosted = (-right.log() - (1.0001 - runner_up).log()).mean()
+    doubt = 1.0000001 - p.gather(1, labels[:, None]).squeeze(1)
+    truth = boosted + 5 * (kl * doubt).mean()
+    assert torch.allclose(si.LOSSES["mart"](net, images, labels, attack), truth, atol=1e-5)
+
+
+def test_the_divergence_of_a_noisy_network_does_not_vanish(images, labels):
+    """Two draws differ, so unmoved images pay too; without noise they do not."""
+    still = lambda model, x, y: x  # noqa: E731
+    torch.manual_seed(0)
+    net = Steady()
+    noisy = si.NoisyModel(net, weights=si.PNI(alpha=0.5))
+    plain = F.cross_entropy(net(images), labels)
+    assert torch.allclose(si.LOSSES["trades"](net, images, labels, still), plain, atol=1e-6)
+    apart = si.LOSSES["trades"](noisy, images, labels, still, beta=6.0)
+    alone = si.LOSSES["trades"](noisy, images, labels, still, beta=0.0)
+    assert (apart - alone).item() > 0
+
+
+def test_pgd_climbs_the_divergence_from_a_start_close_by(images, labels):
+    torch.manual_seed(0)
+    net = Steady().eval()
+    options = {"objective": "kl", "random_start": 0.001, "steps": 10, "step_size": 0.02}
+    moved = si.pgd(net, images, labels, si.Linf(0.1), **options)
+    p, q = net(images).softmax(1), net(moved).softmax(1)
+    assert ((p * (p / q).log()).sum(1) > 1e-3).all()
+    close = si.pgd(net, images, labels, si.Linf(0.1), steps=1, step_size=0.0, random_start=0.001)
+    assert 0 < (close - images).abs().max() < 0.01
+
+
+@pytest.mark.parametrize("name", ["trades", "mart"])
+@pytest.mark.parametrize(
+    ("change", "said"), [({"attack": None}, "needs an attack"), ({"beta": -1.0}, "beta")]
+)
+def test_bad_losses_are_refused(name, change, said, images, labels):
+    given = {"attack": ATTACK, **change}
+    with pytest.raises(si.InputError, match=said):
+        si.LOSSES[name](small_net(), images, labels, **given)

@@ -124,6 +124,82 @@ def resnet56(classes: int = 10, channels: int = 3, width: int = 16) -> ResNet:
     return ResNet(9, classes, channels, width)
 
 
+class PreActBlock(nn.Module):
+    """Normalisation and ReLU before each of two 3x3 convolutions, and a shortcut."""
+
+    def __init__(self, inside: int, outside: int, stride: int) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(inside)
+        self.conv1 = nn.Conv2d(inside, outside, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outside)
+        self.conv2 = nn.Conv2d(outside, outside, 3, 1, 1, bias=False)
+        self.shortcut = (
+            None if inside == outside else nn.Conv2d(inside, outside, 1, stride, bias=False)
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        active = F.relu(self.bn1(features), inplace=False)
+        inner = F.relu(self.bn2(self.conv1(active)), inplace=True)
+        # Where the shape changes, the shortcut starts after the activation.
+        direct = features if self.shortcut is None else self.shortcut(active)
+        return self.conv2(inner) + direct
+
+
+class WideResNet(nn.Module):
+    """The wide residual network of Zagoruyko and Komodakis for 32x32 images.
+
+    Args:
+        depth: 6 n + 4 layers.
+        widen: factor of the widths 16, 32, 64.
+        classes: number of classes K.
+        channels: channels of an image.
+
+    Raises:
+        InputError: the depth is not 6 n + 4.
+
+    Source: Zagoruyko, Komodakis 2016, arXiv 1605.07146; laid out as in TRADES' WRN-34-10, of
+    46,160,474 parameters.
+
+    >>> WideResNet(depth=10, widen=1)(torch.rand(1, 3, 32, 32)).shape
+    torch.Size([1, 10])
+    """
+
+    def __init__(
+        self, depth: int = 34, widen: int = 10, classes: int = 10, channels: int = 3
+    ) -> None:
+        super().__init__()
+        if depth < 10 or (depth - 4) % 6:
+            raise InputError(
+                f"the depth of a wide ResNet is 6 n + 4, such as 28 or 34, not {depth}"
+            )
+        widths = [16, 16 * widen, 32 * widen, 64 * widen]
+        self.conv1 = nn.Conv2d(channels, widths[0], 3, 1, 1, bias=False)
+        blocks = (depth - 4) // 6
+        self.stages = nn.Sequential(
+            *(
+                nn.Sequential(
+                    PreActBlock(widths[i], widths[i + 1], 1 if i == 0 else 2),
+                    *(PreActBlock(widths[i + 1], widths[i + 1], 1) for _ in range(blocks - 1)),
+                )
+                for i in range(3)
+            )
+        )
+        self.bn = nn.BatchNorm2d(widths[-1])
+        self.linear = nn.Linear(widths[-1], classes)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images: Images) -> Logits:
+        features = F.relu(self.bn(self.stages(self.conv1(images))), inplace=True)
+        return self.linear(features.mean((2, 3)))
+
+
+def wrn34_10(classes: int = 10, channels: int = 3, widen: int = 10, depth: int = 34) -> WideResNet:
+    """Return WRN-34-10, 46,160,474 parameters for 10 classes."""
+    return WideResNet(depth, widen, classes, channels)
+
+
 def smallnet(classes: int = 10, channels: int = 1, width: int = 16) -> nn.Sequential:
     """Return a net of three convolutions for images of about 8x8 pixels, such as the digits."""
 
@@ -146,6 +222,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet20": resnet20,
     "resnet32": resnet32,
     "resnet56": resnet56,
+    "wrn34_10": wrn34_10,
     "smallnet": smallnet,
 }
 

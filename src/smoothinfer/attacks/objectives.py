@@ -52,6 +52,26 @@ def dlr(logits: Logits, labels: Labels) -> Tensor:
     return margin(logits, labels) / (first - third).clamp_min(1e-12)
 
 
+def divergence_from(clean: Tensor) -> Objective:
+    """Return the objective KL(clean || softmax(logits)), (N,), which looks at no label.
+
+    Args:
+        clean: (N, K) probabilities of the images where they were, one row for each.
+
+    Source: Zhang et al. 2019, *TRADES*, arXiv 1901.08573.
+
+    >>> goal = divergence_from(torch.tensor([[0.5, 0.5]]))
+    >>> goal(torch.zeros(1, 2), torch.tensor([0])).item()
+    0.0
+    """
+
+    def divergence(logits: Logits, labels: Labels) -> Tensor:
+        del labels
+        return F.kl_div(logits.float().log_softmax(1), clean, reduction="none").sum(1)
+
+    return divergence
+
+
 OBJECTIVES: dict[str, Objective] = {
     "cross_entropy": cross_entropy,
     "margin": margin,

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from smoothinfer.attacks.gradients import GRADIENTS, Gradient
 from smoothinfer.attacks.landscape import Landscape, fresh_seeds
-from smoothinfer.attacks.objectives import OBJECTIVES, Objective, cross_entropy
+from smoothinfer.attacks.objectives import OBJECTIVES, Objective, cross_entropy, divergence_from
 from smoothinfer.errors import InputError, check_images, check_labels, choose
 from smoothinfer.models import check_eval, parameters_frozen
 from smoothinfer.numerics.balls import Ball, check_ball
@@ -29,7 +29,7 @@ def pgd(
     gradient: str | Gradient = "mean",
     restarts: int = 1,
     objective: str | Objective = "cross_entropy",
-    random_start: bool = True,
+    random_start: bool | float = True,
     accumulate: bool = False,
     targets: Labels | None = None,
     generator: torch.Generator | None = None,
@@ -56,8 +56,10 @@ def pgd(
             the hard votes, ``"queries"`` an estimate from answers alone; or a function.
         restarts: independent starts; the one with the largest mean objective over at least
             8 fresh draws is kept, for each image.
-        objective: a name in ``OBJECTIVES`` or a function (logits, labels) -> (N,).
-        random_start: begin at a random point of the ball, not at the image.
+        objective: a name in ``OBJECTIVES``; ``"kl"`` for KL(p(image) || p(x)), the goal of TRADES,
+            which needs no labels; or a function (logits, labels) -> (N,).
+        random_start: begin at a random point of the ball; for a number s, at the image + N(0, s^2),
+            as TRADES does; for ``False``, at the image itself.
         accumulate: never zero the gradient (momentum 1), as the reference code does.
         targets: (N,) classes to climb towards, the negative cross-entropy of each being the
             objective; by default away from ``labels``.
@@ -76,7 +78,8 @@ def pgd(
     >>> bool(((moved - images).abs() <= 8 / 255 + 1e-6).all())
     True
     """
-    goal = choose("objective", OBJECTIVES, objective) if isinstance(objective, str) else objective
+    menu = {**OBJECTIVES, "kl": cross_entropy}  # the divergence needs the model first, see below
+    goal = choose("objective", menu, objective) if isinstance(objective, str) else objective
     slope = choose("gradient", GRADIENTS, gradient) if isinstance(gradient, str) else gradient
     if targets is not None:
         check_labels(targets, images)
@@ -87,7 +90,7 @@ def pgd(
     _check(images, labels, steps=steps, draws=draws, restarts=restarts, step_size=size)
 
     def climb() -> Images:
-        moved = ball.random(images) if random_start else images.detach()
+        moved = _start(images, ball, random_start)
         total = torch.zeros_like(moved)
         for _ in range(steps):
             found = slope(model, moved, labels, goal, draws)
@@ -96,6 +99,8 @@ def pgd(
         return moved
 
     with parameters_frozen(model), isolated_rng(draw_seed(generator)):
+        if objective == "kl":
+            goal = divergence_from(_probabilities(model, images, draws))
         best = climb()
         if restarts == 1:
             return best
@@ -145,6 +150,19 @@ def fgsm(
         random_start=False,
         generator=generator,
     )
+
+
+def _start(images: Images, ball: Ball, random_start: bool | float) -> Images:
+    if random_start is True:
+        return ball.random(images)
+    if not random_start:
+        return images.detach()
+    return ball.project(images + random_start * torch.randn_like(images), images)
+
+
+@torch.no_grad()
+def _probabilities(model: nn.Module, images: Images, draws: int) -> Tensor:
+    return torch.stack([model(images).float().softmax(1) for _ in range(draws)]).mean(0)
 
 
 def _towards(logits: Logits, targets: Labels) -> Tensor:

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from smoothinfer.errors import InputError
 from smoothinfer.models import evaluating, parameters_frozen
 from smoothinfer.numerics.precision import tile_for
-from smoothinfer.types import Images, Labels
+from smoothinfer.types import Images, Labels, Logits
 
 Craft = Callable[[nn.Module, Images, Labels], Images]
 Loss = Callable[..., Tensor]
@@ -76,4 +76,97 @@ def craft(attack: Craft, model: nn.Module, images: Images, labels: Labels) -> Im
         return torch.cat([attack(bare, *part).detach() for part in parts])
 
 
-LOSSES: dict[str, Loss] = {"natural": natural, "adversarial": adversarial}
+def trades(
+    model: nn.Module,
+    images: Images,
+    labels: Labels,
+    attack: Craft | None = None,
+    beta: float = 6.0,
+) -> Tensor:
+    """CE(f(x), y) + beta / B sum KL(p(x) || p(x')), gradients through both probabilities.
+
+    Published with PGD towards the largest divergence, ``pgd(objective="kl", random_start=0.001,
+    steps=10, step_size=0.007)``. A noisy model draws its noise afresh in each of the three
+    passes, so the divergence never vanishes: it also pulls the answers of different draws together.
+
+    Args:
+        model: in training mode; x' is crafted in eval mode with the noise on.
+        images: (N, C, H, W), pixels in [0, 1].
+        labels: (N,).
+        attack: (model, images, labels) -> moved images.
+        beta: weight of the divergence, 1/lambda in the paper.
+
+    Raises:
+        InputError: ``beta`` is negative or ``attack`` is missing.
+
+    Source: Zhang et al. 2019, arXiv 1901.08573.
+
+    >>> import torch
+    >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    >>> images, labels = torch.rand(3, 1, 2, 2), torch.tensor([0, 1, 0])
+    >>> trades(net, images, labels, lambda model, x, y: x).shape
+    torch.Size([])
+    """
+    moved = craft(_needed(attack, "trades", beta), model, images, labels)
+    natural_part = F.cross_entropy(model(images), labels)
+    apart = _divergence(model(moved).float(), model(images).float())
+    return natural_part + beta * apart.mean()
+
+
+def mart(
+    model: nn.Module,
+    images: Images,
+    labels: Labels,
+    attack: Craft | None = None,
+    beta: float = 5.0,
+) -> Tensor:
+    """Boosted CE at x' plus beta times KL(p(x) || p(x')) weighted by 1 - p_y(x).
+
+    -log p_y(x') - log(1.0001 - max_{j != y} p_j(x')) + beta mean[KL (1.0000001 - p_y(x))], with
+    gradients through every factor.
+
+    Args:
+        model, images, labels, attack: as for `trades`; published with PGD on the cross-entropy.
+        beta: weight of the divergence.
+
+    Raises:
+        InputError: ``beta`` is negative or ``attack`` is missing.
+
+    Source: Wang et al. 2020, *Improving Adversarial Robustness Requires Revisiting Misclassified
+    Examples*, ICLR.
+
+    >>> import torch
+    >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    >>> images, labels = torch.rand(3, 1, 2, 2), torch.tensor([0, 1, 0])
+    >>> mart(net, images, labels, lambda model, x, y: x).shape
+    torch.Size([])
+    """
+    moved = craft(_needed(attack, "mart", beta), model, images, labels)
+    clean, hard = model(images).float(), model(moved).float()
+    rows = labels[:, None]
+    runner_up = hard.softmax(1).scatter(1, rows, 0.0).amax(1)
+    boosted = F.cross_entropy(hard, labels) - (1.0001 - runner_up).log().mean()
+    doubt = 1.0000001 - clean.softmax(1).gather(1, rows).squeeze(1)
+    return boosted + beta * (_divergence(hard, clean) * doubt).mean()
+
+
+def _divergence(moved: Logits, clean: Logits) -> Tensor:
+    """KL(p(clean) || p(moved)) of each image, (N,)."""
+    log_p, log_q = clean.log_softmax(1), moved.log_softmax(1)
+    return (log_p.exp() * (log_p - log_q)).sum(1)
+
+
+def _needed(attack: Craft | None, loss: str, beta: float) -> Craft:
+    if attack is None:
+        raise InputError(f"the loss {loss} needs an attack")
+    if not beta >= 0:
+        raise InputError(f"beta must not be negative, not {beta}")
+    return attack
+
+
+LOSSES: dict[str, Loss] = {
+    "natural": natural,
+    "adversarial": adversarial,
+    "trades": trades,
+    "mart": mart,
+}
