@@ -14,6 +14,7 @@ from torch import nn
 import smoothinfer as si
 from smoothinfer.models import evaluating, parameters_frozen
 from smoothinfer.recipes import recipe_from
+from smoothinfer.training import loop
 from smoothinfer.training.losses import adversarial, craft
 from smoothinfer.training.schedules import SCHEDULES, one_cycle, steps
 from tests.conftest import small_net
@@ -284,3 +285,106 @@ def test_bad_losses_are_refused(name, change, said, images, labels):
     given = {"attack": ATTACK, **change}
     with pytest.raises(si.InputError, match=said):
         si.LOSSES[name](small_net(), images, labels, **given)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"loss": name} for name in si.LOSSES),
+        {"ema": 0.9},
+        {"accumulate": 3},
+        {"loss": "trades", "attack": "pgd(objective='kl', random_start=0.001, steps=2)"},
+    ],
+)
+def test_every_training_resumes_exactly(changes, tmp_path, digits, monkeypatch):
+    recipe = recipe_from(TINY | {"save_seconds": 0.0} | changes)
+    si.train_run(recipe, digits, tmp_path / "whole")
+    step, taken = loop._Run.step, []
+
+    def fails(run):
+        taken.append(1)
+        if len(taken) in (4, 8):
+            raise KeyboardInterrupt
+        return step(run)
+
+    monkeypatch.setattr(loop._Run, "step", fails)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            si.train_run(recipe, digits, tmp_path / "cut")
+    si.train_run(recipe, digits, tmp_path / "cut")
+    assert len(taken) > 8
+    for name in ("last.safetensors", "best.safetensors", "epochs.csv"):
+        one, two = ((tmp_path / run / name).read_bytes() for run in ("whole", "cut"))
+        if name == "epochs.csv":  # but for the seconds
+            one, two = ([line.split(b",")[:-1] for line in x.splitlines()] for x in (one, two))
+        assert one == two
+
+
+def test_the_average_of_the_weights_is_what_is_saved(tmp_path, digits):
+    plain, average = (
+        si.train_run(recipe_from(TINY | {"ema": ema}), digits, tmp_path / str(ema))
+        for ema in (0.0, 0.99)
+    )
+    assert plain.epochs[-1]["loss"] == average.epochs[-1]["loss"]  # the same training underneath
+    one, two = (si.load(tmp_path / ema, "last").state_dict() for ema in ("0.0", "0.99"))
+    name = next(name for name in one if name.endswith("0.weight"))
+    assert not torch.equal(one[name], two[name])
+
+
+def test_parts_of_a_batch_add_up_to_it(tmp_path, digits):
+    """Without batch statistics and noise, a batch in parts gives the same gradient."""
+    changes = {"model": "tests.test_training:Steady64", "noise": {}, "loss": "natural", "epochs": 1}
+    weights = []
+    for parts in (1, 4):
+        recipe = recipe_from(TINY | changes | {"accumulate": parts})
+        si.train_run(recipe, digits, tmp_path / str(parts))
+        weights.append(si.load(tmp_path / str(parts), "last").state_dict())
+    for name, weight in weights[0].items():
+        assert torch.allclose(weight, weights[1][name], atol=1e-5)
+
+
+class Steady64(Steady):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(64, 10)
+
+
+def test_patience_ends_a_training_that_does_not_improve(tmp_path, digits):
+    recipe = recipe_from(TINY | {"lr": 0.0, "epochs": 9, "patience": 2, "noise": {}})
+    course = si.train_run(recipe, digits, tmp_path)
+    assert len(course.epochs) < 9
+    again = si.train_run(recipe, digits, tmp_path)
+    assert again.epochs == course.epochs
+
+
+def test_a_training_starts_from_another_model(tmp_path, digits):
+    quiet = recipe_from(TINY | {"noise": {}, "epochs": 1})
+    si.train_run(quiet, digits, tmp_path / "quiet")
+    noisy = recipe_from(TINY | {"start": str(tmp_path / "quiet"), "lr": 0.0, "epochs": 1})
+    si.train_run(noisy, digits, tmp_path / "noisy")
+    one, two = (si.load(tmp_path / name).state_dict() for name in ("quiet", "noisy"))
+    assert torch.equal(one["module.1.0.weight"], two["module.1.0.weight"])
+    assert len(two) > len(one)  # the noise is new
+    assert (tmp_path / "noisy" / "noise.png").stat().st_size > 1000
+    assert list(json.loads((tmp_path / "noisy" / "strengths.json").read_text())) == ["1"]
+    for start, said in (("nowhere", "no model to start from"), (str(tmp_path / "noisy"), "differ")):
+        recipe = recipe_from(TINY | {"noise": {}, "start": start})
+        with pytest.raises(si.InputError, match=said):
+            si.train_run(recipe, digits, tmp_path / "bad")
+
+
+def test_a_collapse_is_told(tmp_path, digits, capsys, monkeypatch):
+    scores = iter([0.5, 0.1])
+    monkeypatch.setattr(
+        "smoothinfer.runs.validate", lambda *_, **__: {"clean": 0.9, "attacked": next(scores)}
+    )
+    si.train_run(recipe_from(TINY), digits, tmp_path)
+    assert "catastrophic overfitting" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_a_tracker_that_is_not_there_is_refused(tmp_path, digits):
+    try:
+        import tensorboard  # noqa: F401
+    except ImportError:
+        with pytest.raises(si.InputError, match="tensorboard"):
+            si.train_run(recipe_from(TINY | {"trackers": ["tensorboard"]}), digits, tmp_path)

@@ -16,6 +16,7 @@ from torch import nn
 from smoothinfer.components import imported
 from smoothinfer.errors import InputError, unknown
 from smoothinfer.files import read_json, write_json, write_whole
+from smoothinfer.noise.noisy_model import NOISE_PARTS
 from smoothinfer.recipes import Recipe, recipe_from
 
 _PACKAGE = Path(__file__).parent
@@ -79,6 +80,24 @@ def load_checkpoint(path: str | Path) -> nn.Module:
     except RuntimeError as error:
         raise InputError(f"{path} does not fit its recipe: {error}") from error
     return model.eval()
+
+
+def start_from(model: nn.Module, start: str | Path) -> None:
+    """Give ``model`` the weights of a trained one, to train on; noise that is new stays as it is.
+
+    Raises:
+        InputError: there is no such model, or its weights do not fit.
+    """
+    path = find_checkpoint(start)
+    if path is None or not path.is_file():
+        raise InputError(f"no model to start from: {str(start)!r}")
+    try:
+        missing, surplus = model.load_state_dict(load_file(path), strict=False)
+    except RuntimeError as error:
+        raise InputError(f"{path} does not fit this recipe: {error}") from error
+    lacking = [name for name in missing if not name.startswith(NOISE_PARTS)]
+    if lacking or surplus:
+        raise InputError(f"{path} does not fit this recipe: {[*lacking, *surplus][:5]} differ")
 
 
 def read_card(path: str | Path) -> dict[str, Any]:

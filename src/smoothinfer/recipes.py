@@ -86,14 +86,20 @@ class Recipe:
     precision: str = "auto"
     channels_last: bool = True
     compile: str = "auto"
+    accumulate: int = 1
+    ema: float = 0.0
+    patience: int = 0
+    trackers: list[str] = dataclasses.field(default_factory=list)
+    start: str | None = None
     save_seconds: float = 120.0
     validation: Validation = Validation()
 
     def training(self) -> Training:
         """Return the numbers of the training loop."""
-        shared = {f.name for f in dataclasses.fields(Training)} - {"schedule"}
+        shared = {f.name for f in dataclasses.fields(Training)} - {"schedule", "trackers"}
         numbers = {name: getattr(self, name) for name in shared}
-        return Training(schedule=self.schedule.bind("schedule", SCHEDULES), **numbers)
+        schedule = self.schedule.bind("schedule", SCHEDULES)
+        return Training(schedule=schedule, trackers=tuple(self.trackers), **numbers)
 
     def build_ball(self) -> Ball:
         """Return the ball of the attack."""

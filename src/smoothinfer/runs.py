@@ -11,13 +11,14 @@ import torch
 import yaml
 from torch import nn
 
-from smoothinfer.checkpoints import save_checkpoint, versions
+from smoothinfer.checkpoints import save_checkpoint, start_from, versions
 from smoothinfer.data import ImageData, hold_out
 from smoothinfer.errors import InputError
-from smoothinfer.files import write_json, write_whole
+from smoothinfer.files import read_json, write_json, write_whole
 from smoothinfer.models import evaluating
 from smoothinfer.noise import NoisyModel
 from smoothinfer.recipes import Normalisation, Recipe, recipe_from
+from smoothinfer.reporting.plots import noise_course
 from smoothinfer.training.loop import Progressed, train
 from smoothinfer.training.losses import Craft, craft
 
@@ -41,6 +42,8 @@ def train_run(recipe: Recipe, data: ImageData, out: str | Path) -> Progressed:
     out = Path(out)
     recipe = _measured(recipe, data)
     model = recipe.build_model(data.shape, len(data.classes))
+    if recipe.start is not None:
+        start_from(model, recipe.start)
     loss, settings = recipe.build_loss(), recipe.training()
     rest, held = hold_out(data, recipe.validation.held_out, recipe.seed)
     _claim(out, recipe, data)
@@ -50,11 +53,22 @@ def train_run(recipe: Recipe, data: ImageData, out: str | Path) -> Progressed:
         path = out / f"{name}.safetensors"
         more = {"data": about, "results": {"validation": row}}
         save_checkpoint(path, trained, recipe, data.shape, data.classes, **more)
+        if name == "last" and isinstance(trained, NoisyModel) and trained.strengths():
+            _keep_strengths(out, int(row["epoch"]), trained.strengths())
 
     judge = partial(validate, data=held[: recipe.validation.images], attack=recipe.build_attack())
     course = train(model, loss, rest, settings, out, judge, save, recipe.validation.score)
     write_json(out / "log.json", {"epochs": course.epochs, "versions": versions(), "data": about})
     return course
+
+
+def _keep_strengths(out: Path, epoch: int, strengths: dict[str, float]) -> None:
+    """Add an epoch to ``strengths.json``, and draw the course of every layer's noise."""
+    path = out / "strengths.json"
+    course = read_json(path) if path.exists() else {}
+    course[str(epoch)] = strengths
+    write_json(path, course)
+    noise_course(course, out / "noise.png")
 
 
 def validate(model: nn.Module, data: ImageData, attack: Craft) -> dict[str, float]:

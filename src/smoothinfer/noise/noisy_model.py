@@ -33,6 +33,8 @@ _LAYERS = (
     nn.Linear,
 )
 _SIDES = ("output", "input")
+# How the names of learned noise begin in a state_dict.
+NOISE_PARTS = ("weight_noises.", "activation_noises.", "inputs.")
 
 
 class NoisyModel(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -103,5 +103,31 @@ def sheet(
     for panel, caption in zip(panels[-1], captions, strict=True):
         panel.set_xlabel(caption, fontsize=8)
     figure.suptitle(f"{title} (difference magnified {factor:.3g} times)")
+    form = Path(path).suffix.lstrip(".") or "png"
+    write_whole(path, lambda file: figure.savefig(file, format=form, dpi=150))
+
+
+def noise_course(course: Mapping[str, Mapping[str, float]], path: str | Path) -> None:
+    """Draw how strong the learned noise of each layer was after every epoch.
+
+    Args:
+        course: {epoch: {weight: noise standard deviation in multiples of the weight's own}}.
+        path: of the PNG or SVG file, written whole.
+    """
+    epochs = sorted(course, key=int)
+    layers = list(course[epochs[-1]])
+    figure = Figure(figsize=(7.0, 4.2), layout="constrained")
+    panel = figure.subplots()
+    shades = mpl.colormaps["viridis"]
+    for place, layer in enumerate(layers):
+        values = [course[epoch].get(layer, float("nan")) for epoch in epochs]
+        shade = shades(place / max(1, len(layers) - 1))
+        label = layer if place in (0, len(layers) - 1) else None
+        panel.plot([int(epoch) for epoch in epochs], values, color=shade, marker=".", label=label)
+    panel.set_xlabel("epoch")
+    panel.set_ylabel("std of the noise / std of the weight")
+    panel.set_title("learned noise, a line for each layer from the first to the last")
+    panel.grid(alpha=0.25)
+    panel.legend(frameon=False, fontsize=8)
     form = Path(path).suffix.lstrip(".") or "png"
     write_whole(path, lambda file: figure.savefig(file, format=form, dpi=150))

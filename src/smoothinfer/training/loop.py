@@ -7,6 +7,7 @@ with the same weights.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -20,10 +21,12 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from smoothinfer.data import ImageData, crop_and_flip, to_float
 from smoothinfer.errors import InputError, unknown
 from smoothinfer.files import write_whole
+from smoothinfer.noise.noisy_model import NOISE_PARTS
 from smoothinfer.numerics.precision import has_bf16_units, resolve_precision
 from smoothinfer.numerics.randomness import derive_seed, isolated_rng, stream
 
@@ -51,6 +54,11 @@ class Training:
         precision: "auto", "bf16" (autocast) or "fp32".
         channels_last: memory format of the images.
         compile: "auto" (where it pays: on GPUs and on CPUs with bf16 units), "on" or "off".
+        accumulate: parts of a batch that are forwarded one after the other, to save memory.
+        ema: decay of an exponential moving average of the weights, which is then validated and
+            saved; 0 for none.
+        patience: stop when the validation score has not risen for so many epochs; 0 for never.
+        trackers: what accelerate also logs the table of epochs to, such as "tensorboard".
         save_seconds: how often the state is saved within an epoch.
         seed: names every stream of random numbers.
     """
@@ -70,6 +78,10 @@ class Training:
     precision: str = "auto"
     channels_last: bool = True
     compile: str = "auto"
+    accumulate: int = 1
+    ema: float = 0.0
+    patience: int = 0
+    trackers: tuple[str, ...] = ()
     save_seconds: float = 120.0
     seed: int = 0
 
@@ -83,6 +95,13 @@ class Training:
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise InputError(f"{name} must be finite and not negative, not {value}")
+        if not 1 <= self.accumulate <= self.batch_size or self.patience < 0:
+            raise InputError(
+                f"accumulate {self.accumulate} must lie between 1 and batch_size, and patience "
+                f"{self.patience} must not be negative"
+            )
+        if not 0 <= self.ema < 1:
+            raise InputError(f"ema must lie in [0, 1), not {self.ema}")
         if not 0 <= self.momentum < 1 or (self.nesterov and not self.momentum):
             raise InputError(f"momentum must lie in [0, 1), above 0 with nesterov: {self.momentum}")
 
@@ -132,14 +151,17 @@ def train(
     run = _Run(model, loss, data, settings, out)
     with _bar(run.main) as bar:
         task = bar.add_task("training", total=run.total, completed=run.course.step)
-        while run.course.step < run.total:
+        while run.course.step < run.total and not run.exhausted(score):
             value = run.step()
             at = f"epoch {run.epoch}/{settings.epochs} loss {value:.3f}"
             bar.update(task, completed=run.course.step, description=at)
             if run.at_epoch_end:
                 row = run.finish_epoch(validate, save, score)
                 bar.console.print("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
+                if run.collapsed(score):
+                    bar.console.print(_ALARM, style="red")
             run.keep()
+    run.accelerator.end_training()
     return run.course
 
 
@@ -157,12 +179,18 @@ class _Run:
                 f"leave no step to take on {len(data)} images"
             )
         self.model, self.loss, self.data, self.settings = model, loss, data, settings
-        self.accelerator = _accelerator(settings)
+        self.accelerator = _accelerator(settings, out)
         self.main = self.accelerator.is_main_process
         optimizer = _optimizer(model, settings)
         self.state = out / "state.pt"
+        average = get_ema_multi_avg_fn(settings.ema)
+        self.ema = (
+            AveragedModel(model, multi_avg_fn=average, use_buffers=True) if settings.ema else None
+        )
         self.course = (
-            _restore(self.state, model, optimizer) if self.state.exists() else Progressed()
+            _restore(self.state, model, optimizer, self.ema)
+            if self.state.exists()
+            else Progressed()
         )
         if settings.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -185,6 +213,21 @@ class _Run:
     def at_epoch_end(self) -> bool:
         return self.course.step % self.steps_per_epoch == 0
 
+    @property
+    def trained(self) -> nn.Module:
+        """What is validated and saved: the model, or the average of its weights."""
+        return self.model if self.ema is None else self.ema.module
+
+    def exhausted(self, score: str) -> bool:
+        """Say whether the score has not risen for as long as patience lasts."""
+        scores = [row[score] for row in self.course.epochs]
+        patience = self.settings.patience
+        return bool(patience and scores) and len(scores) - 1 - scores.index(max(scores)) >= patience
+
+    def collapsed(self, score: str) -> bool:
+        """Say whether the score has lost half of its best: single-step training may do that."""
+        return self.course.epochs[-1][score] < 0.5 * self.course.best
+
     def step(self) -> float:
         """Take one step and return its loss."""
         course, settings = self.course, self.settings
@@ -196,11 +239,12 @@ class _Run:
         self.running.train()
         self.optimizer.zero_grad()
         with isolated_rng(derive_seed(key, "process", self.accelerator.process_index)):
-            value = self.loss(self.running, images, labels)
-            self.accelerator.backward(value)
+            value = self._backward(images, labels)
         if settings.clip:
             self.accelerator.clip_grad_norm_(self.running.parameters(), settings.clip)
         self.optimizer.step()
+        if self.ema is not None:
+            self.ema.update_parameters(self.model)
         told = float(self.accelerator.reduce(value.detach(), reduction="mean"))
         if not math.isfinite(told):
             raise InputError(f"the loss is {told} at step {course.step}: lower lr, or set clip")
@@ -208,6 +252,21 @@ class _Run:
         course.step += 1
         course.seconds, self.tick = course.seconds + time.monotonic() - self.tick, time.monotonic()
         return told
+
+    def _backward(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Add up the gradients of the batch's parts; return the mean loss."""
+        parts = self.settings.accumulate
+        total = torch.zeros((), device=images.device)
+        pairs = list(zip(images.chunk(parts), labels.chunk(parts), strict=True))
+        for number, (some, theirs) in enumerate(pairs, start=1):
+            last = number == len(pairs)
+            # Gradients of several processes need to meet only once.
+            quiet = contextlib.nullcontext() if last else self.accelerator.no_sync(self.running)
+            with quiet:
+                value = self.loss(self.running, some, theirs) * (len(some) / len(images))
+                self.accelerator.backward(value)
+            total = total + value.detach()
+        return total
 
     def _batch(self, key: int) -> tuple[Tensor, Tensor]:
         """Return this process's share of the step's batch, augmented."""
@@ -227,7 +286,7 @@ class _Run:
     def finish_epoch(self, validate: Validate, save: Save, score: str) -> dict[str, float]:
         """Validate, write the checkpoints, and return the epoch's row of the table."""
         with isolated_rng(derive_seed(self.settings.seed, "validate", self.epoch - 1)):
-            measured = validate(self.model)
+            measured = validate(self.trained)
         row = {"epoch": self.epoch, "loss": self.course.loss_sum / self.steps_per_epoch, **measured}
         row["lr"] = self.optimizer.param_groups[0]["lr"]
         row["seconds"] = round(self.course.seconds, 1)
@@ -237,7 +296,9 @@ class _Run:
         self.course.best = max(self.course.best, row[score])
         if self.main:
             for name in ("last", "best") if better else ("last",):
-                save(name, self.model, row)
+                save(name, self.trained, row)
+            _write_table(self.state.with_name("epochs.csv"), self.course.epochs)
+        self.accelerator.log(row, step=self.epoch)
         return row
 
     def keep(self) -> None:
@@ -249,11 +310,26 @@ class _Run:
                 "optimizer": self.optimizer.state_dict(),
                 "course": asdict(self.course),
             }
+            if self.ema is not None:
+                state["ema"] = self.ema.state_dict()
             write_whole(self.state, lambda file: torch.save(state, file))
             self.saved = time.monotonic()
 
 
-def _accelerator(settings: Training) -> Accelerator:
+_ALARM = (
+    "the score has lost half of its best: this looks like catastrophic overfitting, to which "
+    "single-step attacks in training are prone; use more steps, or a smaller step_size or lr"
+)
+
+
+def _write_table(path: Path, epochs: list[dict[str, float]]) -> None:
+    names = list(dict.fromkeys(name for row in epochs for name in row))
+    lines = [names, *([f"{row.get(name, '')}" for name in names] for row in epochs)]
+    content = "".join(",".join(line) + "\n" for line in lines)
+    write_whole(path, lambda file: file.write(content.encode()))
+
+
+def _accelerator(settings: Training, out: Path) -> Accelerator:
     cpu_only = not torch.cuda.is_available()
     precision = resolve_precision(settings.precision, "cpu" if cpu_only else "cuda")
     # The loss runs the network twice before one backward: a broadcast of buffers in between
@@ -262,14 +338,26 @@ def _accelerator(settings: Training) -> Accelerator:
     mixed = "bf16" if precision == "bf16" else "no"
     # accelerate keeps one precision a process: let a second training choose its own.
     AcceleratorState._reset_state()
-    return Accelerator(mixed_precision=mixed, cpu=cpu_only, kwargs_handlers=[once])
+    made = Accelerator(
+        mixed_precision=mixed,
+        cpu=cpu_only,
+        kwargs_handlers=[once],
+        log_with=list(settings.trackers) or None,
+        project_dir=out,
+    )
+    if settings.trackers:
+        made.init_trackers(out.name)
+    missing = set(settings.trackers) - {tracker.name for tracker in made.trackers}
+    if made.is_main_process and missing:
+        raise InputError(f"trackers {sorted(missing)} are not installed")
+    return made
 
 
 def _optimizer(model: nn.Module, settings: Training) -> torch.optim.Optimizer:
     noise = {
         id(parameter)
         for name, parameter in model.named_parameters()
-        if name.startswith(("weight_noises.", "activation_noises.", "inputs."))
+        if name.startswith(NOISE_PARTS)
     }
     decay = settings.weight_decay
     groups: list[dict[str, Any]] = [
@@ -292,11 +380,13 @@ def _optimizer(model: nn.Module, settings: Training) -> torch.optim.Optimizer:
     )
 
 
-def _restore(path: Path, model: nn.Module, optimizer: Any) -> Progressed:
+def _restore(path: Path, model: nn.Module, optimizer: Any, ema: AveragedModel | None) -> Progressed:
     state = torch.load(path, weights_only=True, map_location="cpu")
     try:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
+        if ema is not None:
+            ema.load_state_dict(state["ema"])
     except (RuntimeError, ValueError, KeyError) as error:
         raise InputError(f"{path} does not fit this recipe: {error}") from error
     return Progressed(**state["course"])
