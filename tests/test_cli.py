@@ -145,3 +145,17 @@ def test_audit_takes_any_model(tmp_path):
     record = json.loads((tmp_path / "audit.json").read_text())
     assert status == int(bool(record["fired"]))
     assert record["findings"][12]["state"] == "skipped"
+
+
+def test_calibrate_chooses_on_held_out_images_and_warns_at_the_edge(run, tmp_path, capsys):
+    arguments = ["calibrate", str(run), "--data", "digits", "--attack", "pgd(steps=2)"]
+    arguments += ["--radius", "0.1", "--samples", "8", "--limit", "60", "--out", str(tmp_path)]
+    assert main([*arguments, "--sigma", "0", "0.1"]) == 0
+    found = json.loads((tmp_path / "calibration.json").read_text())
+    assert found["images"] == 60
+    assert found["sigma"] in (0, 0.1)
+    edge = any("of the grid" in warning for warning in found["warnings"])
+    assert edge == (found["sigma"] == 0.1)
+    assert f"sigma {found['sigma']:g}" in capsys.readouterr().out
+    assert main([*arguments, "--sigma", "0.1"]) == 2
+    assert "at least two sigmas" in capsys.readouterr().err

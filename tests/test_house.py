@@ -18,7 +18,17 @@ FLOORS = [
     ("training",),
     ("evaluation",),
     ("reporting",),
-    ("recipes", "checkpoints", "runs", "measure", "demo", "cli", "__init__", "__main__"),
+    (
+        "recipes",
+        "checkpoints",
+        "runs",
+        "measure",
+        "calibrate",
+        "demo",
+        "cli",
+        "__init__",
+        "__main__",
+    ),
 ]
 HEIGHT = {name: height for height, floor in enumerate(FLOORS) for name in floor}
 # Attacks see a module and nothing else: noise and smoothing are below them, and still closed.

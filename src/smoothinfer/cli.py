@@ -1,4 +1,4 @@
-"""The command line: ``smoothinfer demo | train | evaluate | attack | audit | models``."""
+"""The command line: ``smoothinfer demo | train | evaluate | attack | calibrate | audit | ...``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from smoothinfer.attacks import ATTACKS, Attack
+from smoothinfer.calibrate import calibrate
 from smoothinfer.checkpoints import find_checkpoint, load, models, read_card, shipped
 from smoothinfer.components import Component, number
 from smoothinfer.data import DATASETS, ImageData, hold_out, load_data
@@ -197,6 +198,31 @@ def _bound(component: Component) -> Attack:
     return Component(component.name, options).bind("attack", ATTACKS)
 
 
+def _calibrate_options(parser: ArgumentParser) -> None:
+    _evaluate_options(parser)
+    parser.set_defaults({"split": "validation", "sigma": ["0", "0.03", "0.06", "0.09", "0.12"]})
+    parser.set_defaults({"rule": ["prediction", "weighted", "soft"]})
+
+
+def _calibrate(given: Namespace) -> int:
+    attacks = {a: Component.of(a) for a in given.attack}
+    calibrate(
+        model=load(given.model),
+        name=str(given.model),
+        data=_images(given),
+        attacks={name: _bound(component) for name, component in attacks.items()},
+        ball=BALLS[given.norm](_number("radius", given.radius or _RADII[given.norm])),
+        out=Path(given.out),
+        sigmas=[_number("sigma", s) for s in given.sigma],
+        units=given.units or "pixel",
+        rules=given.rule,
+        samples=max(given.samples),
+        seed=given.seed,
+        settings=given.as_dict(),
+    )
+    return 0
+
+
 def _audit_options(parser: ArgumentParser) -> None:
     parser.add_argument("model", help=MODEL_HELP)
     parser.add_argument("--data", required=True, help=DATA_HELP)
@@ -295,6 +321,11 @@ _COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[[Any]
         "Measure a model like evaluate, and keep the adversarial examples.",
         _evaluate_options,
         _attack,
+    ),
+    "calibrate": (
+        "Choose sigma and the voting rule on the images that training held out.",
+        _calibrate_options,
+        _calibrate,
     ),
     "audit": (
         "Check whether a model's robustness is real: thirteen checks, one page. Exit status 1 "

@@ -1,0 +1,114 @@
+"""``smoothinfer calibrate``: choose input noise and rule on images held out from training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from torch import nn
+
+from smoothinfer.attacks import Attack
+from smoothinfer.data import ImageData
+from smoothinfer.errors import InputError
+from smoothinfer.evaluation import summarise
+from smoothinfer.files import write_json
+from smoothinfer.measure import measure
+from smoothinfer.numerics.balls import Ball
+from smoothinfer.numerics.processes import Processes
+
+
+def calibrate(
+    model: nn.Module,
+    name: str,
+    data: ImageData,
+    attacks: Mapping[str, Attack],
+    ball: Ball,
+    out: Path,
+    *,
+    sigmas: Sequence[float],
+    units: str = "pixel",
+    rules: Sequence[str] = ("prediction",),
+    samples: int = 512,
+    seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Measure every sigma and rule, and choose the pair with the best accuracy under attack.
+
+    Under several attacks the worst of them counts. What ``calibration.json`` holds is returned: the
+    choice, its measured accuracies with intervals, and warnings, as when the best sigma lies at
+    the edge of the grid.
+
+    Args:
+        model, name, attacks, ball, units, rules, seed, settings: see `measure`.
+        data: images that training did not see; the test set is for the final figure.
+        out: folder of rows, summary and ``calibration.json``.
+        sigmas: the grid, at least two values.
+        samples: number of passes.
+
+    Raises:
+        InputError: there is no attack, or fewer than two sigmas; or what `measure` refuses.
+    """
+    grid = sorted(set(sigmas))
+    if len(grid) < 2 or not attacks:
+        raise InputError("calibration needs at least two sigmas and an attack")
+    rows = measure(
+        model,
+        name,
+        data,
+        attacks,
+        ball,
+        out,
+        sigmas=grid,
+        units=units,
+        rules=rules,
+        samples=[samples],
+        seed=seed,
+        settings=settings,
+    )
+    chosen = _choose(summarise(rows), grid)
+    if Processes().main:
+        write_json(out / "calibration.json", {"images": len(data), "units": units, **chosen})
+    console = Console(quiet=not Processes().main)
+    for warning in chosen["warnings"]:
+        console.print(f"warning: {warning}", style="yellow", highlight=False)
+    worst = chosen["attacked"]
+    console.print(
+        f"sigma {chosen['sigma']:g} ({units}), rule {chosen['rule']}: {100 * worst['value']:.1f} % "
+        f"({100 * worst['low']:.1f}-{100 * worst['high']:.1f}) under {chosen['attack']}, "
+        f"on {len(data)} images",
+        highlight=False,
+    )
+    return chosen
+
+
+def _choose(entries: list[dict[str, Any]], grid: Sequence[float]) -> dict[str, Any]:
+    worst: dict[tuple[float, str], dict[str, Any]] = {}
+    for entry in entries:
+        key = (entry["description"]["sigma"], entry["description"]["rule"])
+        before = worst.get(key)
+        if before is None or entry["attacked"]["value"] < before["attacked"]["value"]:
+            worst[key] = entry
+    # Of equals the least noise: it costs the least clean accuracy.
+    best = max(worst, key=lambda key: (worst[key]["attacked"]["value"], -key[0]))
+    found, warnings = worst[best], []
+    if best[0] == grid[-1] or (best[0] == grid[0] and grid[0] > 0):
+        side = "largest" if best[0] == grid[-1] else "smallest"
+        warnings.append(f"the best sigma {best[0]:g} is the {side} of the grid: widen it")
+    close = [
+        key
+        for key, entry in worst.items()
+        if key != best and entry["attacked"]["value"] >= found["attacked"]["low"]
+    ]
+    if close:
+        named = ", ".join(f"{sigma:g} {rule}" for sigma, rule in sorted(close))
+        warnings.append(f"not told apart from it on these images: {named}")
+    return {
+        "sigma": best[0],
+        "rule": best[1],
+        "attack": found["description"]["attack"],
+        "clean": found["clean"],
+        "attacked": found["attacked"],
+        "warnings": warnings,
+    }
