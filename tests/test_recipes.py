@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 import smoothinfer as si
 from smoothinfer.components import Component
@@ -91,3 +92,49 @@ def test_numbers_are_read_as_written():
 def test_a_missing_recipe_names_those_there_are():
     with pytest.raises(si.InputError, match=r"cifar10/cni-w\.yaml"):
         load_recipe("recipes/nothing.yaml")
+
+
+def pictures(classes=10):
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (40, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    names = tuple(str(name) for name in range(classes))
+    return si.ImageData("pictures", pixels, torch.arange(40) % classes, names)
+
+
+@pytest.mark.parametrize("path", sorted(Path("recipes").glob("cifar*/*.yaml")), ids=str)
+def test_every_recipe_trains(path, tmp_path):
+    """A step of each, on a narrow network of the same kind."""
+    smoke = ["epochs=1", "batch_size=16", "validation.held_out=8", "validation.images=4"]
+    smoke += ["precision=fp32", "compile=off", "start=null", "channels_last=false"]
+    wide = load_recipe(path).model.name == "wrn34_10"
+    smoke += ["model.depth=10", "model.widen=1"] if wide else ["model.width=8"]
+    for key in ("attack", "judge"):
+        if getattr(load_recipe(path), key) is not None:
+            smoke.append(f"{key}.steps=2")
+    recipe = load_recipe(path, smoke)
+    assert recipe.about
+    course = si.train_run(recipe, pictures(100 if "cifar100" in str(path) else 10), tmp_path)
+    assert len(course.epochs) == 1
+    assert si.load(tmp_path)(torch.rand(1, 3, 32, 32)).isfinite().all()
+
+
+def test_a_recipe_extends_another(tmp_path):
+    (tmp_path / "base.yaml").write_text("lr: 0.3\nepochs: 9\nattack: pgd(steps=3)\n")
+    (tmp_path / "mine.yaml").write_text("extends: base.yaml\nlr: 0.1\n")
+    recipe = load_recipe(tmp_path / "mine.yaml", ["epochs=4"])
+    assert (recipe.lr, recipe.epochs, recipe.attack.options) == (0.1, 4, {"steps": 3})
+    (tmp_path / "base.yaml").write_text("extends: mine.yaml\n")
+    with pytest.raises(si.InputError, match="extends itself"):
+        load_recipe(tmp_path / "mine.yaml")
+    (tmp_path / "lost.yaml").write_text("extends: nowhere.yaml\n")
+    with pytest.raises(si.InputError, match=r"lost.yaml extends .*nowhere.yaml"):
+        load_recipe(tmp_path / "lost.yaml")
+
+
+def test_the_judge_is_the_attack_unless_it_is_named():
+    same = recipe_from({"attack": "pgd(steps=3)"})
+    assert same.build_judge().keywords["steps"] == 3
+    other = recipe_from({"attack": "fgsm", "judge": "pgd(steps=9)"})
+    assert other.build_judge().keywords["steps"] == 9
+    with pytest.raises(si.InputError, match=r"judge\.ball"):
+        recipe_from({"judge": "pgd(ball=1)"}).build_judge()

@@ -70,6 +70,7 @@ class Recipe:
     noise: NoisePlan = NoisePlan()
     loss: Component = Component("adversarial", {"w": 0.5})
     attack: Component = Component("pgd", {"steps": 7})
+    judge: Component | None = None
     ball: Component = Component("linf", {"radius": 8 / 255})
     epochs: int = 25
     batch_size: int = 128
@@ -106,9 +107,16 @@ class Recipe:
         return self.ball.bind("ball", BALLS)()
 
     def build_attack(self) -> Callable[..., Any]:
-        """Return the attack with its options and its ball bound."""
-        _refuse(self.attack, "attack", "ball", "the recipe's own key 'ball'")
-        return partial(self.attack.bind("attack", ATTACKS), ball=self.build_ball())
+        """Return the attack of the training, with its options and its ball bound."""
+        return self._bound(self.attack, "attack")
+
+    def build_judge(self) -> Callable[..., Any]:
+        """Return the attack of the validation: that of the training, unless ``judge`` names one."""
+        return self.build_attack() if self.judge is None else self._bound(self.judge, "judge")
+
+    def _bound(self, component: Component, key: str) -> Callable[..., Any]:
+        _refuse(component, key, "ball", "the recipe's own key 'ball'")
+        return partial(component.bind("attack", ATTACKS), ball=self.build_ball())
 
     def build_loss(self) -> Callable[..., Any]:
         """Return the loss with its options and its attack bound."""
@@ -146,6 +154,8 @@ class Recipe:
 def load_recipe(path: str | Path, changes: Iterable[str] = ()) -> Recipe:
     """Read a recipe file and apply ``key=value`` changes (dotted keys reach inside).
 
+    A recipe may say ``extends: other.yaml``, a file beside it, and give only what differs.
+
     Raises:
         InputError: the file is missing or malformed, or a key is unknown.
     """
@@ -153,11 +163,25 @@ def load_recipe(path: str | Path, changes: Iterable[str] = ()) -> Recipe:
     if not path.is_file():
         shipped = [str(found) for found in sorted(Path("recipes").rglob("*.yaml"))]
         raise InputError(f"no such recipe: {path}; here are {', '.join(shipped) or 'none'}")
+    return recipe_from(changed(_read_file(path), changes), str(path))
+
+
+def _read_file(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Return what ``path`` says, on top of what it extends; whole keys replace each other."""
+    if path in below:
+        raise InputError(f"{path} extends itself")
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text()) or {}
+    except OSError as error:
+        raise InputError(f"{below[-1]} extends {path}, which cannot be read") from error
     except yaml.YAMLError as error:
         raise InputError(f"{path} is not valid YAML: {error}") from error
-    return recipe_from(changed(content or {}, changes), str(path))
+    if not isinstance(content, dict):
+        raise InputError(f"{path} must be a mapping, not {content!r}")
+    base = content.pop("extends", None)
+    if base is None:
+        return content
+    return _read_file((path.parent / str(base)).resolve(), (*below, path.resolve())) | content
 
 
 def changed(content: dict[str, Any], changes: Iterable[str]) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def train_run(recipe: Recipe, data: ImageData, out: str | Path) -> Progressed:
         if name == "last" and isinstance(trained, NoisyModel) and trained.strengths():
             _keep_strengths(out, int(row["epoch"]), trained.strengths())
 
-    judge = partial(validate, data=held[: recipe.validation.images], attack=recipe.build_attack())
+    judge = partial(validate, data=held[: recipe.validation.images], attack=recipe.build_judge())
     course = train(model, loss, rest, settings, out, judge, save, recipe.validation.score)
     write_json(out / "log.json", {"epochs": course.epochs, "versions": versions(), "data": about})
     return course
