@@ -263,3 +263,18 @@ def _cache_folder() -> Path:
 
 
 DATASETS: dict[str, Callable[[str], ImageData]] = {"digits": _digits}
+
+
+def images_and_labels(data: ImageData | tuple[Images, Labels]) -> tuple[Images, Labels]:
+    """Return the images (N, C, H, W) in [0, 1] and the labels (N,) of ``data``.
+
+    Raises:
+        InputError: it is neither what `load_data` returns nor a pair.
+    """
+    if isinstance(data, ImageData):
+        return data.images, data.labels
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        raise InputError(
+            f"data must be (images, labels) or what load_data returns, not {type(data).__name__}"
+        )
+    return data[0], data[1]

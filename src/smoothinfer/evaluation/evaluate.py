@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from smoothinfer.attacks import ATTACKS, Attack
-from smoothinfer.data import ImageData
+from smoothinfer.data import ImageData, images_and_labels
 from smoothinfer.errors import InputError, check_images, check_labels, choose
 from smoothinfer.evaluation.meter import Meter
 from smoothinfer.evaluation.table import CLEAN, Rows, Store
@@ -84,7 +84,7 @@ def evaluate(
     """
     if not isinstance(classifier, SmoothedClassifier):
         classifier = SmoothedClassifier(classifier, samples=1)
-    images, labels = _pair(data)
+    images, labels = images_and_labels(data)
     rules = [rules] if isinstance(rules, str) else rules
     samples = [samples] if isinstance(samples, int) else samples
     check_ball(ball)
@@ -261,16 +261,6 @@ def _table(
 
 def _own_rule(classifier: SmoothedClassifier) -> dict[str, Rule]:
     return {classifier.rule_name: classifier.rule}
-
-
-def _pair(data: ImageData | tuple[Images, Labels]) -> tuple[Images, Labels]:
-    if isinstance(data, ImageData):
-        return data.images, data.labels
-    if not isinstance(data, tuple | list) or len(data) != 2:
-        raise InputError(
-            f"data must be (images, labels) or what load_data returns, not {type(data).__name__}"
-        )
-    return data[0], data[1]
 
 
 def _attacks(attack: Attacks) -> dict[str, Attack | None]:

@@ -22,9 +22,6 @@ _CURVE_DRAWS = 8
 
 def optimisation(subject: Subject) -> Finding:
     """Check 5: more steps and restarts must not help, and the loss must have settled."""
-    rows, before = subject.survivors(), subject.standing()
-    everyone = torch.zeros(len(subject.images), dtype=torch.bool, device=before.device)
-    everyone[rows] = before
     told, fired = [], False
     tries = {
         f"{times * subject.steps} steps": subject.pgd(times * subject.steps)
@@ -33,10 +30,7 @@ def optimisation(subject: Subject) -> Finding:
     starts = subject.effort.restarts * subject.starts
     tries[f"{starts} starts"] = subject.pgd(restarts=starts)
     for name, run in tries.items():
-        kept = subject.right(subject.attack(name, run, rows=rows), "fresh", rows=rows)
-        after = everyone.clone()
-        after[rows] = kept
-        alarm, drop = worse(everyone, after)
+        alarm, drop = worse(*subject.against(name, run))
         fired |= alarm
         told.append(f"{name} break {drop:.1f} points more")
     rising = _still_rising(subject)
@@ -121,9 +115,8 @@ def radii(subject: Subject) -> Finding:
 def single_steps(subject: Subject) -> Finding:
     """Check 7: neither one step nor chance may beat the iterated attack."""
     rows = subject.survivors()
-    iterated = subject.right(subject.direct(), "fresh")
     one = subject.attack("fgsm", partial(fgsm, draws=subject.draws))
-    fired, drop = worse(iterated, subject.right(one, "fresh"))
+    fired, drop = worse(subject.attacked(), subject.right(one, "fresh"))
     broken = _broken_by_chance(subject, rows)
     share = 100 * broken / max(1, len(rows))
     told = f"FGSM breaks {abs(drop):.1f} points {'more' if drop > 0 else 'fewer'} than PGD; "
@@ -140,7 +133,7 @@ def single_steps(subject: Subject) -> Finding:
 
 def _broken_by_chance(subject: Subject, rows: Tensor) -> int:
     """Return how many survivors a random point breaks, by two votes, each with fresh noise."""
-    rows = rows[subject.standing()][: subject.effort.few]
+    rows = rows[subject.attacked()[rows]][: subject.effort.few]
     images, labels = subject.images[rows], subject.labels[rows]
     land = Landscape(subject.model, OBJECTIVES["margin"])
     broken = torch.zeros(len(rows), dtype=torch.bool, device=images.device)
@@ -172,13 +165,10 @@ def queries(subject: Subject) -> Finding:
         return QUERIES.finding(SKIPPED, told, "Nothing to try.")
     draws = 4 if subject.random else 1
     run = partial(square, queries=subject.effort.queries, draws=draws)
-    moved = subject.attack("square", run, rows=rows)
-    before = subject.right(subject.direct()[rows], "square", rows=rows)
-    after = subject.right(moved, "square", rows=rows)
-    lost = int((before & ~after).sum())
-    points = 100 * lost / len(subject.images)
-    fired, _ = worse(before, after, points=0.2)
-    told = f"breaks {lost} of {len(rows)} survivors ({points:.1f} points)"
+    before, after = subject.attacked(), subject.attacked().clone()
+    after[rows] &= subject.right(subject.attack("square", run, rows=rows), "fresh", rows=rows)
+    fired, points = worse(before, after, points=0.2)
+    told = f"breaks {int((before & ~after).sum())} of {len(rows)} survivors ({points:.1f} points)"
     if fired:
         return QUERIES.finding(
             ALARM,

@@ -18,7 +18,7 @@ from smoothinfer.types import Images, Logits
 def gradients(subject: Subject) -> Finding:
     """Check 1: no image may have a gradient that is zero or not a number."""
     # Where the label has lost by far, DLR is flat by its own making: only right images count.
-    right = subject.right(subject.images, "clean").nonzero().flatten()[: subject.effort.few]
+    right = subject.clean().nonzero().flatten()[: subject.effort.few]
     images, labels = subject.images[right], subject.labels[right]
     if len(images) == 0:
         return GRADIENTS.finding(SKIPPED, "no image is right", "There is nothing to attack.")
@@ -176,17 +176,13 @@ def averaging(subject: Subject) -> Finding:
     """Check 4: more draws in a gradient must not help any more."""
     if not subject.random:
         return AVERAGING.finding(SKIPPED, "static model", "There is nothing to average over.")
-    rows, counts = subject.survivors(), subject.effort.eot
-    before, told = subject.standing(), []
-    for draws in counts:
+    told, most = [], subject.effort.eot[-1]
+    for draws in subject.effort.eot:
         if draws <= subject.draws:
-            kept = subject.right(subject.climb(draws), "fresh")
+            direct = draws == subject.draws
+            kept = subject.attacked() if direct else subject.right(subject.climb(draws), "fresh")
             told.append(f"{draws} draws: {100 * kept.float().mean():.1f} %")
-    most = counts[-1]
-    moved = subject.attack(f"eot {most}", subject.pgd(draws=most), rows=rows)
-    after = subject.right(moved, "fresh", rows=rows)
-    drop = 100 * int((before & ~after).sum() - (~before & after).sum()) / len(subject.images)
-    fired, _ = worse(_spread(subject, before), _spread(subject, after))
+    fired, drop = worse(*subject.against(f"eot {most}", subject.pgd(draws=most)))
     part = subject.few()
     images, labels = subject.images[part], subject.labels[part]
     with parameters_frozen(subject.model), isolated_rng(subject.seed):
@@ -204,13 +200,6 @@ def averaging(subject: Subject) -> Finding:
             "model. Average over more draws before quoting a figure.",
         )
     return AVERAGING.finding(CLEAR, "; ".join(told), "Enough draws: more change nothing.")
-
-
-def _spread(subject: Subject, of_survivors: Tensor) -> Tensor:
-    """Return (N,) what is known of the survivors, the others being wrong."""
-    whole = torch.zeros(len(subject.images), dtype=torch.bool, device=of_survivors.device)
-    whole[subject.survivors()] = of_survivors
-    return whole
 
 
 GRADIENTS = Check(

@@ -23,11 +23,20 @@ def transfer(subject: Subject) -> Finding:
     tries = {"soft vote": (subject.model, subject.pgd(gradient="pooled"))}
     if subject.base is not None:
         tries["noise off"] = (subject.base, subject.pgd(draws=1))
-    for name, (target, run) in tries.items():
-        moved = subject.attack(name, run, target=target, rows=part)
-        alarm, _ = worse(direct, kept := subject.right(moved, "transfer", rows=part))
-        fired |= alarm
+    moved = {
+        name: subject.attack(name, run, target=target, rows=part)
+        for name, (target, run) in tries.items()
+    }
+    for name, images in moved.items():
+        kept = subject.right(images, "transfer", rows=part)
+        fired |= worse(direct, kept)[0]
         told.append(f"from {name}: {100 * kept.float().mean():.1f} %")
+    useless = False
+    if subject.base is not None:
+        with torch.no_grad():
+            bare = subject.base(moved["noise off"]).argmax(1) == subject.labels[part]
+        told.append(f"its network without noise, attacked: {100 * bare.float().mean():.1f} %")
+        useless = bool(direct.float().mean() <= bare.float().mean())
     if fired:
         return TRANSFER.finding(
             ALARM,
@@ -35,24 +44,10 @@ def transfer(subject: Subject) -> Finding:
             "An attack made on a surrogate beats the direct one: the direct attack does not "
             "follow what the vote does. Quote the stronger.",
         )
-    return _against_base(subject, "; ".join(told))
-
-
-def _against_base(subject: Subject, told: str) -> Finding:
-    """Compare with the network whose noise is off, attacked directly."""
-    if subject.base is None:
-        return TRANSFER.finding(CLEAR, told, "No surrogate beats the direct attack.")
-    part = subject.few()
-    moved = subject.attack("base", subject.pgd(draws=1), target=subject.base, rows=part)
-    with torch.no_grad():
-        base = subject.base(moved).argmax(1) == subject.labels[part]
-    own = subject.right(subject.direct()[part], "transfer", rows=part)
-    told += f"; its network without noise, attacked: {100 * base.float().mean():.1f} %"
-    if own.float().mean() <= base.float().mean():
-        return TRANSFER.finding(
-            NOTE, told, "Under attack the noise adds nothing over the same network without it."
-        )
-    return TRANSFER.finding(CLEAR, told, "No surrogate beats the direct attack.")
+    if useless:
+        verdict = "Under attack the noise adds nothing over the same network without it."
+        return TRANSFER.finding(NOTE, "; ".join(told), verdict)
+    return TRANSFER.finding(CLEAR, "; ".join(told), "No surrogate beats the direct attack.")
 
 
 def secrecy(subject: Subject) -> Finding:
@@ -84,8 +79,8 @@ def persistence(subject: Subject) -> Finding:
     """Check 11: a fresh vote must agree with the attack's own count, and so must a hundred."""
     if not subject.random:
         return PERSISTENCE.finding(SKIPPED, "static model", "It answers the same each time.")
-    moved = subject.direct()
-    first = subject.right(moved, "survivors")
+    moved, first = subject.direct(), torch.zeros_like(subject.attacked())
+    first[subject.survivors()] = True
     kept = first.clone()
     after = {}
     for turn in range(1, subject.effort.votes + 1):
@@ -93,7 +88,7 @@ def persistence(subject: Subject) -> Finding:
         kept[rows] = subject.right(moved[rows], "again", turn, rows=rows)
         if turn in (1, 10, 100):
             after[turn] = 100 * float(kept.float().mean())
-    fresh = 100 * float(subject.right(moved, "fresh").float().mean())
+    fresh = 100 * float(subject.attacked().float().mean())
     own = 100 * float(_last_draw(subject, moved).float().mean())
     told = f"a single draw {own:.1f} %, a fresh vote {fresh:.1f} %; right in "
     told += ", ".join(f"all of {k} votes {share:.1f} %" for k, share in after.items())

@@ -11,7 +11,7 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import nn
 
-from smoothinfer.data import ImageData
+from smoothinfer.data import ImageData, images_and_labels
 from smoothinfer.errors import InputError, check_images, check_labels
 from smoothinfer.evaluation.audit.attack_checks import (
     ENDINGS,
@@ -125,7 +125,7 @@ def audit(
     >>> [finding.state for finding in found.findings]
     ['clear', 'clear']
     """
-    images, labels = (data.images, data.labels) if isinstance(data, ImageData) else data
+    images, labels = images_and_labels(data)
     chosen = sorted(CHECKS if checks is None else set(checks))
     unknown_checks = set(chosen) - set(CHECKS)
     if unknown_checks:
@@ -156,8 +156,7 @@ def _run(subject: Subject, chosen: list[int], progress: bool) -> Audit:
     findings, seconds = [], {}
     with Progress(*columns, TimeElapsedColumn(), disable=not progress, transient=True) as bar:
         task = bar.add_task("auditing", total=len(chosen) + 1)
-        clean = subject.right(subject.images, "clean")
-        attacked = subject.right(subject.direct(), "fresh")
+        clean, attacked = subject.clean(), subject.attacked()
         bar.advance(task)
         for number in chosen:
             bar.update(task, description=CHECKS[number].name)

@@ -78,7 +78,6 @@ class Subject:
         ball: what the attacker may do.
         effort: how much work to do.
         seed: names all streams.
-        base: the same network with its noise off, where there is such a thing.
         seen: SHA-256 of the images that the model or its settings were chosen on.
         rule: how the passes are counted.
     """
@@ -89,16 +88,20 @@ class Subject:
     ball: Ball
     effort: Effort = QUICK
     seed: int = 0
-    base: nn.Module | None = None
     seen: frozenset[bytes] | None = None
     rule: str = "prediction"
     random: bool = field(init=False)
     _kept: dict[str, Any] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
+        device = next((p.device for p in self.model.parameters()), self.images.device)
+        self.images, self.labels = self.images.to(device), self.labels.to(device)
         self.random = is_random(self.model, self.images)
-        if self.base is None and isinstance(self.model, NoisyModel):
-            self.base = self.model.module
+
+    @property
+    def base(self) -> nn.Module | None:
+        """The same network with its noise off, where there is such a thing."""
+        return self.model.module if isinstance(self.model, NoisyModel) else None
 
     @property
     def draws(self) -> int:
@@ -119,26 +122,19 @@ class Subject:
         """Return the images of the dear checks."""
         return slice(0, min(self.effort.few, len(self.images)))
 
-    def right(
-        self, images: Images, *key: object, rows: Tensor | slice | None = None, **how: Any
-    ) -> Tensor:
-        """Return whether the vote on ``images`` is right, (N,), from the stream called ``key``."""
-        labels = self.labels if rows is None else self.labels[rows]
-        return self.verdict(images, *key, **how) == labels
+    def right(self, images: Images, *key: object, rows: Tensor | slice | None = None) -> Tensor:
+        """Return whether the vote on ``images`` is right, (N,), from the stream called ``key``.
 
-    def verdict(self, images: Images, *key: object, model: nn.Module | None = None) -> Labels:
-        """Return the vote's labels; images that are decided early get fewer passes."""
-        samples = self.effort.samples if self.random else 1
-        voter = SmoothedClassifier(
-            self.model if model is None else model,
-            samples,
-            rule=self.rule,
-            seed=derive_seed(self.seed, "audit", *key),
-        )
-        stop = "ppr" if self.rule == "prediction" and samples > 1 else "fixed"
+        Images that are decided early get fewer passes.
+        """
+        labels = self.labels if rows is None else self.labels[rows]
         if len(images) == 0:
-            return self.labels[:0]
-        return voter.predict(images, stop=stop).labels
+            return torch.zeros(0, dtype=torch.bool, device=images.device)
+        samples = self.effort.samples if self.random else 1
+        seed = derive_seed(self.seed, "audit", *key)
+        voter = SmoothedClassifier(self.model, samples, rule=self.rule, seed=seed)
+        stop = "ppr" if self.rule == "prediction" and samples > 1 else "fixed"
+        return voter.predict(images, stop=stop).labels == labels
 
     def attack(
         self,
@@ -148,7 +144,6 @@ class Subject:
         target: nn.Module | None = None,
         rows: Tensor | slice | None = None,
         ball: Ball | None = None,
-        **options: Any,
     ) -> Images:
         """Return the images of ``rows`` moved by ``attack``, in batches, from a named stream."""
         images, labels = self.images, self.labels
@@ -161,7 +156,6 @@ class Subject:
                 labels[at : at + _BATCH],
                 ball or self.ball,
                 generator=stream(self.seed, "audit", name, at),
-                **options,
             )
             for at in range(0, len(images), _BATCH)
         ]
@@ -194,8 +188,22 @@ class Subject:
         """Return all images after the direct attack, that others are compared with."""
         return self.climb(self.draws)
 
+    def clean(self) -> Tensor:
+        """Return (N,) whether the vote is right on the images as they are."""
+        found: Tensor = self.once("clean", lambda: self.right(self.images, "clean"))
+        return found
+
+    def attacked(self) -> Tensor:
+        """Return (N,) whether the vote is right after the direct attack."""
+        found: Tensor = self.once("attacked", lambda: self.right(self.direct(), "fresh"))
+        return found
+
     def survivors(self) -> Tensor:
-        """Return the indices of images that the vote gets right after the direct attack."""
+        """Return the indices of images that a vote gets right after the direct attack.
+
+        Not the vote of `attacked`: what the survivors of one vote lose to another is chance, not
+        the work of the attack they are compared under.
+        """
 
         def find() -> Tensor:
             return self.right(self.direct(), "survivors").nonzero().flatten()
@@ -203,19 +211,17 @@ class Subject:
         found: Tensor = self.once("survivors", find)
         return found
 
-    def standing(self) -> Tensor:
-        """Return (survivors,) whether a fresh vote still gets each survivor right.
+    def against(self, name: str, attack: Callable[..., Images]) -> tuple[Tensor, Tensor]:
+        """Attack the survivors; return (N,) who was right before and who is right after.
 
-        The survivors were chosen by one vote; what they lose to another vote is chance, not the
-        work of the attack they are compared under.
+        By the same fresh vote; the images that did not survive count as wrong in both.
         """
         rows = self.survivors()
-
-        def find() -> Tensor:
-            return self.right(self.direct()[rows], "fresh", rows=rows)
-
-        found: Tensor = self.once("standing", find)
-        return found
+        after = torch.zeros_like(self.attacked())
+        before = after.clone()
+        before[rows] = self.attacked()[rows]
+        after[rows] = self.right(self.attack(name, attack, rows=rows), "fresh", rows=rows)
+        return before, after
 
     def still(self, samples: int) -> nn.Module:
         """Return the model held at ``samples`` draws."""
