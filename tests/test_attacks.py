@@ -316,7 +316,7 @@ def test_an_auto_step_size_is_not_led_by_luck(half_space, middle, sides):
     )
     assert torch.equal(one, two)
     assert torch.equal(still(middle), still(middle))
-    assert "frozen draws" in repr(still)
+    assert torch.allclose(still(middle)[3:4], still(middle[3:4]), atol=1e-5)  # whatever its company
 
 
 @pytest.mark.parametrize("name", ["square", "nattack"])

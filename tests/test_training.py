@@ -269,8 +269,7 @@ def test_the_divergence_of_a_noisy_network_does_not_vanish(images, labels):
 def test_pgd_climbs_the_divergence_from_a_start_close_by(images, labels):
     torch.manual_seed(0)
     net = Steady().eval()
-    options = {"objective": "kl", "random_start": 0.001, "steps": 10, "step_size": 0.02}
-    moved = si.pgd(net, images, labels, si.Linf(0.1), **options)
+    moved = si.ATTACKS["kl_pgd"](net, images, labels, si.Linf(0.1), steps=10, step_size=0.02)
     p, q = net(images).softmax(1), net(moved).softmax(1)
     assert ((p * (p / q).log()).sum(1) > 1e-3).all()
     close = si.pgd(net, images, labels, si.Linf(0.1), steps=1, step_size=0.0, random_start=0.001)
@@ -293,7 +292,7 @@ def test_bad_losses_are_refused(name, change, said, images, labels):
         *({"loss": name} for name in si.LOSSES),
         {"ema": 0.9},
         {"accumulate": 3},
-        {"loss": "trades", "attack": "pgd(objective='kl', random_start=0.001, steps=2)"},
+        {"loss": "trades", "attack": "kl_pgd(steps=2)"},
     ],
 )
 def test_every_training_resumes_exactly(changes, tmp_path, digits, monkeypatch):

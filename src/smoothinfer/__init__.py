@@ -14,7 +14,6 @@ from smoothinfer.attacks import (
     ddn,
     epgd,
     fgsm,
-    frozen,
     multitargeted,
     nattack,
     pgd,
@@ -39,6 +38,7 @@ from smoothinfer.smoothing import (
     Prediction,
     Rule,
     SmoothedClassifier,
+    frozen,
     passes,
     rank_rule,
 )

@@ -9,13 +9,12 @@ from collections.abc import Callable
 from functools import partial
 
 from smoothinfer.attacks.apgd import apgd
-from smoothinfer.attacks.frozen import Frozen, frozen
 from smoothinfer.attacks.gradients import GRADIENTS
 from smoothinfer.attacks.minimal_norm import cw, ddn
 from smoothinfer.attacks.multitargeted import multitargeted
 from smoothinfer.attacks.nattack import nattack
 from smoothinfer.attacks.objectives import OBJECTIVES
-from smoothinfer.attacks.pgd import fgsm, pgd
+from smoothinfer.attacks.pgd import fgsm, kl_pgd, pgd
 from smoothinfer.attacks.square import square
 from smoothinfer.attacks.transfer import transfer
 from smoothinfer.types import Images
@@ -30,6 +29,7 @@ ATTACKS: dict[str, Attack] = {
     "pgd": pgd,
     "epgd": epgd,
     "smoothadv": smoothadv,
+    "kl_pgd": kl_pgd,
     "high_k": partial(pgd, steps=56),
     "multitargeted": multitargeted,
     "apgd": apgd,
@@ -46,13 +46,12 @@ __all__ = [
     "GRADIENTS",
     "OBJECTIVES",
     "Attack",
-    "Frozen",
     "apgd",
     "cw",
     "ddn",
     "epgd",
     "fgsm",
-    "frozen",
+    "kl_pgd",
     "multitargeted",
     "nattack",
     "pgd",

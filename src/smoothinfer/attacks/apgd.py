@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from smoothinfer.attacks.checks import check_attack
 from smoothinfer.attacks.landscape import Landscape, Seeds, fresh_seeds, is_random
 from smoothinfer.attacks.objectives import OBJECTIVES, Objective
 from smoothinfer.attacks.pooling import POOLS
-from smoothinfer.errors import InputError, check_images, check_labels, choose
-from smoothinfer.models import check_eval, parameters_frozen
-from smoothinfer.numerics.balls import Ball, check_ball
+from smoothinfer.errors import choose
+from smoothinfer.models import parameters_frozen
+from smoothinfer.numerics.balls import Ball
 from smoothinfer.numerics.randomness import draw_seed, isolated_rng
 from smoothinfer.types import Images, Labels
 
@@ -71,13 +72,7 @@ def apgd(
     True
     """
     goal = choose("objective", OBJECTIVES, objective) if isinstance(objective, str) else objective
-    check_ball(ball)
-    check_eval(model)
-    check_images(images)
-    check_labels(labels, images)
-    for name, count in (("steps", steps), ("draws", draws), ("restarts", restarts)):
-        if count is not None and count < 1:
-            raise InputError(f"{name} must be at least 1, not {count}")
+    check_attack(model, images, labels, ball, steps=steps, draws=draws, restarts=restarts)
     land = Landscape(model, goal, choose("gradient", POOLS, gradient))
     with parameters_frozen(model), isolated_rng(draw_seed(generator)):
         if len(images) == 0:
@@ -115,7 +110,7 @@ class _Climb:
         for step in range(1, steps + 1):
             if len(self.active) == 0:
                 return
-            self._step(self._rows(), fresh_seeds(self.draws))
+            self._step(fresh_seeds(self.draws))
             if step in marks:
                 self.state.halve(step - last)
                 last = step
@@ -124,8 +119,8 @@ class _Climb:
     def _rows(self) -> tuple[Images, Labels]:
         return self.images[self.active], self.labels[self.active]
 
-    def _step(self, rows: tuple[Images, Labels], seeds: Seeds) -> None:
-        (images, labels), state = rows, self.state
+    def _step(self, seeds: Seeds) -> None:
+        (images, labels), state = self._rows(), self.state
         here = self.land.climb(state.point, labels, seeds)
         assert here.slope is not None
         moved = state.ahead(self.ball, images, here.slope)

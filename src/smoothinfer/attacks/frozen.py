@@ -1,4 +1,4 @@
-"""A random model held still, for tools and attacks that know no randomness."""
+"""A random model held still, for attacks that know no randomness and see one batch only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from torch.utils.checkpoint import checkpoint
 
 from smoothinfer.attacks.landscape import seeded
 from smoothinfer.attacks.pooling import log_mean_probability
-from smoothinfer.errors import InputError
 from smoothinfer.numerics.randomness import derive_seed
 from smoothinfer.types import Images, Scores
 
@@ -16,16 +15,13 @@ from smoothinfer.types import Images, Scores
 class Frozen(nn.Module):
     """log mean probability over the same ``samples`` draws at every call: deterministic.
 
-    What it shows is the robustness of these draws, not of the random model: an attack that knows
-    them fits them. Say so beside a figure, and vote again on fresh draws.
+    Noise drawn for each image depends on its place in the batch: for an attack that keeps its batch
+    together. Where batches change, smoothing's `frozen` shares the draws between images instead.
 
     Args:
         model: any module from images to logits, random through the global generator.
         seed: names the draws.
         samples: how many; memory holds one at a time.
-
-    Raises:
-        InputError: ``samples`` is less than 1.
 
     >>> net = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(4, 2))
     >>> still, images = Frozen(net, seed=0, samples=4), torch.rand(3, 1, 2, 2)
@@ -35,8 +31,6 @@ class Frozen(nn.Module):
 
     def __init__(self, model: nn.Module, seed: int = 0, samples: int = 1) -> None:
         super().__init__()
-        if samples < 1:
-            raise InputError(f"samples must be at least 1, not {samples}")
         self.model, self.seed, self.samples = model, seed, samples
         self.training = model.training
 
@@ -57,11 +51,3 @@ class Frozen(nn.Module):
             preserve_rng_state=False,
         )
         return again
-
-    def extra_repr(self) -> str:
-        return f"frozen draws: seed={self.seed}, samples={self.samples}"
-
-
-def frozen(model: nn.Module, seed: int = 0, samples: int = 1) -> Frozen:
-    """Return ``model`` held still at ``samples`` draws, see `Frozen`."""
-    return Frozen(model, seed, samples)

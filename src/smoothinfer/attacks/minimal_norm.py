@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from smoothinfer.attacks.checks import check_attack
 from smoothinfer.attacks.frozen import Frozen
 from smoothinfer.attacks.landscape import Landscape, Seeds, fresh_seeds, is_random
 from smoothinfer.attacks.objectives import margin
-from smoothinfer.errors import InputError, check_images, check_labels
-from smoothinfer.models import check_eval, parameters_frozen
-from smoothinfer.numerics.balls import L2, Ball, check_ball
+from smoothinfer.errors import InputError
+from smoothinfer.models import parameters_frozen
+from smoothinfer.numerics.balls import L2, Ball
 from smoothinfer.numerics.randomness import draw_seed, isolated_rng
 from smoothinfer.types import Images, Labels
 
@@ -119,10 +120,7 @@ def _nearest(
     votes: int,
     generator: torch.Generator | None,
 ) -> Images:
-    check_ball(ball)
-    check_eval(model)
-    check_images(images)
-    check_labels(labels, images)
+    check_attack(model, images, labels, ball, samples=samples, votes=votes)
     if not isinstance(ball, L2):
         raise InputError(f"this attack finds the nearest point in L2, not in {ball}")
     with parameters_frozen(model), isolated_rng(draw_seed(generator)):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from smoothinfer.attacks.checks import check_attack
 from smoothinfer.attacks.landscape import Landscape, fresh_seeds
 from smoothinfer.attacks.objectives import margin
 from smoothinfer.attacks.pgd import pgd
-from smoothinfer.errors import InputError, check_images, check_labels
-from smoothinfer.numerics.balls import Ball, check_ball
+from smoothinfer.errors import check_labels
+from smoothinfer.numerics.balls import Ball
 from smoothinfer.numerics.randomness import draw_seed, isolated_rng
 from smoothinfer.types import Images, Labels, Logits
 
@@ -55,12 +56,8 @@ def multitargeted(
     >>> multitargeted(net, torch.rand(3, 1, 2, 2), torch.tensor([0, 1, 2]), Linf(0.1)).shape
     torch.Size([3, 1, 2, 2])
     """
-    check_ball(ball)
-    check_images(images)
-    check_labels(labels, images)
-    if targets is not None and targets < 1:
-        raise InputError(f"targets must be at least 1, not {targets}")
-    size = 2.5 * ball.radius / max(1, steps) if step_size is None else step_size
+    check_attack(model, images, labels, ball, steps=steps, targets=targets)
+    size = 2.5 * ball.radius / steps if step_size is None else step_size
     with isolated_rng(draw_seed(generator)):
         order = _order(model, images, labels, draws)[:, :targets]
         seeds = fresh_seeds(max(draws, _JUDGING_DRAWS))

@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from smoothinfer.attacks.landscape import Landscape, fresh_seeds, seeded
+from smoothinfer.attacks.checks import check_attack
+from smoothinfer.attacks.landscape import Landscape, fresh_seeds
 from smoothinfer.attacks.objectives import margin
-from smoothinfer.errors import InputError, check_images, check_labels
-from smoothinfer.models import check_eval
-from smoothinfer.numerics.balls import Ball, check_ball
+from smoothinfer.errors import InputError
+from smoothinfer.numerics.balls import Ball
 from smoothinfer.numerics.randomness import draw_seed, isolated_rng
 from smoothinfer.types import Images, Labels
 
@@ -62,14 +62,10 @@ def nattack(
     >>> bool(((moved - images).abs() <= 0.1 + 1e-6).all())
     True
     """
-    check_ball(ball)
-    check_eval(model)
-    check_images(images)
-    check_labels(labels, images)
-    if steps < 1 or population < 2 or not (spread > 0 and rate > 0):
+    check_attack(model, images, labels, ball, steps=steps)
+    if population < 2 or not (spread > 0 and rate > 0):
         raise InputError(
-            f"steps {steps} must be >= 1, population {population} >= 2, spread {spread} and rate "
-            f"{rate} positive"
+            f"population {population} must be >= 2, spread {spread} and rate {rate} positive"
         )
     with isolated_rng(draw_seed(generator)):
         search = _Search(model, images, labels, ball, spread)
@@ -130,9 +126,5 @@ class _Search:
 
 
 def _direction(like: Tensor, seed: int) -> Tensor:
-    return seeded(_Normal(), like, seed)
-
-
-class _Normal(nn.Module):
-    def forward(self, like: Tensor) -> Tensor:
+    with isolated_rng(seed):
         return torch.randn_like(like)

@@ -7,12 +7,12 @@ import math
 import torch
 from torch import Tensor, nn
 
+from smoothinfer.attacks.checks import check_attack
 from smoothinfer.attacks.landscape import Landscape, fresh_seeds, is_random
 from smoothinfer.attacks.objectives import margin
 from smoothinfer.attacks.pooling import log_mean_probability
-from smoothinfer.errors import InputError, check_images, check_labels
-from smoothinfer.models import check_eval
-from smoothinfer.numerics.balls import Ball, Linf, check_ball
+from smoothinfer.errors import InputError
+from smoothinfer.numerics.balls import Ball, Linf
 from smoothinfer.numerics.randomness import draw_seed, isolated_rng
 from smoothinfer.types import Images, Labels
 
@@ -36,7 +36,7 @@ def square(
     """Repaint a random square of the image by +-radius in each channel; keep it if it hurts.
 
     It hurts if the margin of the mean probability over ``draws`` draws falls, the same draws with
-    and without the square. A square's area is ``share`` of the image at first, and is halved eight
+    and without the square. A square's area is ``share`` of the image at first, and is halved nine
     times. Images leave when every draw errs.
 
     Args:
@@ -61,14 +61,11 @@ def square(
     >>> bool(((moved - images).abs() <= 0.1 + 1e-6).all())
     True
     """
-    check_ball(ball)
-    check_eval(model)
-    check_images(images)
-    check_labels(labels, images)
+    check_attack(model, images, labels, ball, queries=queries, draws=draws)
     if not isinstance(ball, Linf):
         raise InputError(f"square moves within Linf only, not {ball}")
-    if queries < 1 or not 0 < share <= 1 or (draws is not None and draws < 1):
-        raise InputError(f"queries {queries} and draws {draws} must be >= 1, share {share} <= 1")
+    if not 0 < share <= 1:
+        raise InputError(f"share must lie in (0, 1], not {share}")
     if len(images) == 0:
         return images
     with isolated_rng(draw_seed(generator)):

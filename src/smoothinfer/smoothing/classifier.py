@@ -171,8 +171,10 @@ class SmoothedClassifier(nn.Module):
         used, decided = torch.zeros(2, len(images), dtype=torch.int64)
         for look in ask.looks():
             for block in engine.blocks(images[active], first, look - first):
-                ask.add(active, _per_pass(self.rule, block))
-                counts[active] += _per_pass(RULES["prediction"], block).sum(0).long().cpu()
+                firsts = _per_pass(RULES["prediction"], block)
+                counts[active] += firsts.sum(0).long().cpu()
+                hard = self.rule is RULES["prediction"]
+                ask.add(active, firsts if hard else _per_pass(self.rule, block))
             first = look
             used[active] = look
             settled = ask.decided(active, look)
@@ -186,6 +188,23 @@ class SmoothedClassifier(nn.Module):
 
     def extra_repr(self) -> str:
         return f"samples={self.samples}, rule={self.rule_name}, seed={self.seed}"
+
+
+def frozen(model: nn.Module, seed: int = 0, samples: int = 1) -> SmoothedClassifier:
+    """Return ``model`` held still: the soft vote of the same ``samples`` passes at every call.
+
+    A deterministic, differentiable view for tools that refuse randomness. What it shows is the
+    robustness of these passes, not of the random model: an attack that knows them fits them. Say so
+    beside a figure, and vote again on fresh passes.
+
+    >>> from smoothinfer.noise import Gaussian, NoisyModel
+    >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    >>> still = frozen(NoisyModel(net, inputs=Gaussian(0.1)).eval(), samples=4)
+    >>> images = torch.rand(2, 1, 2, 2)
+    >>> bool((still(images) == still(images)).all())
+    True
+    """
+    return SmoothedClassifier(model, samples, rule="soft", seed=seed)
 
 
 def _scores(rule: Rule, draws: list[Logits]) -> Scores:

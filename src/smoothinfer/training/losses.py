@@ -57,9 +57,7 @@ def adversarial(
     """
     if not 0 <= w <= 1:
         raise InputError(f"w must lie in [0, 1], not {w}")
-    if attack is None:
-        raise InputError("the adversarial loss needs an attack")
-    moved = craft(attack, model, images, labels)
+    moved = craft(_needed(attack, "adversarial"), model, images, labels)
     hard = F.cross_entropy(model(moved), labels)
     if w == 1:
         return hard
@@ -85,9 +83,9 @@ def trades(
 ) -> Tensor:
     """CE(f(x), y) + beta / B sum KL(p(x) || p(x')), gradients through both probabilities.
 
-    Published with PGD towards the largest divergence, ``pgd(objective="kl", random_start=0.001,
-    steps=10, step_size=0.007)``. A noisy model draws its noise afresh in each of the three
-    passes, so the divergence never vanishes: it also pulls the answers of different draws together.
+    Published with `kl_pgd` of 10 steps of 0.007, towards the largest divergence. A noisy model draws
+    its noise afresh in each of the three passes, so the divergence never vanishes: it also pulls the
+    answers of different draws together.
 
     Args:
         model: in training mode; x' is crafted in eval mode with the noise on.
@@ -153,10 +151,10 @@ def mart(
 def _divergence(moved: Logits, clean: Logits) -> Tensor:
     """KL(p(clean) || p(moved)) of each image, (N,)."""
     log_p, log_q = clean.log_softmax(1), moved.log_softmax(1)
-    return (log_p.exp() * (log_p - log_q)).sum(1)
+    return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(1)
 
 
-def _needed(attack: Craft | None, loss: str, beta: float) -> Craft:
+def _needed(attack: Craft | None, loss: str, beta: float = 0.0) -> Craft:
     if attack is None:
         raise InputError(f"the loss {loss} needs an attack")
     if not beta >= 0:

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from smoothinfer.attacks import frozen, pgd
+from smoothinfer.attacks import pgd
 from smoothinfer.attacks.landscape import is_random
 from smoothinfer.noise.noisy_model import NoisyModel
 from smoothinfer.numerics.balls import Ball
 from smoothinfer.numerics.randomness import derive_seed, stream
-from smoothinfer.smoothing.classifier import SmoothedClassifier
+from smoothinfer.smoothing.classifier import SmoothedClassifier, frozen
 from smoothinfer.types import Images, Labels
 
 _BATCH = 128
@@ -224,5 +224,5 @@ class Subject:
         return before, after
 
     def still(self, samples: int) -> nn.Module:
-        """Return the model held at ``samples`` draws."""
+        """Return the model held at ``samples`` passes."""
         return frozen(self.model, derive_seed(self.seed, "audit", "frozen"), samples)
