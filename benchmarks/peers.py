@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable
+from importlib.metadata import version
 
-import torch
 from torch import Tensor, nn
 
 
@@ -76,8 +77,6 @@ def pgd_peers(
 
 def versions() -> dict[str, str]:
     """Return the versions of the installed peers."""
-    from importlib.metadata import version
-
     names = {"art": "adversarial-robustness-toolbox"}
     found = [name for name in ("art", "foolbox", "torchattacks") if installed(name)]
     return {name: version(names.get(name, name)) for name in found}
@@ -85,7 +84,4 @@ def versions() -> dict[str, str]:
 
 def silent() -> None:
     """Keep peers from drawing progress bars into the table."""
-    import os
-
     os.environ["TQDM_DISABLE"] = "1"
-    torch.set_printoptions(profile="default")

@@ -109,7 +109,12 @@ def test_attack_keeps_the_examples_and_a_sheet(run, tmp_path):
         assert (kept["moved"] - kept["images"]).abs().max() <= 0.1 + 1e-6
         assert torch.equal(kept["labels"], si.load_data("digits", "test", 150).labels)
     assert not (tmp_path / "examples" / "parts").exists()
+    shards = len(list((tmp_path / "rows").iterdir()))
     assert main(arguments) == 0  # nothing to do, and nothing lost
+    assert len(list((tmp_path / "rows").iterdir())) == shards  # the source is known again
+    costs = json.loads((tmp_path / "costs.json").read_text())["seconds an image"]
+    assert set(costs) == {"pgd(steps=2)", source}
+    assert all(seconds > 0 for seconds in costs.values())
     assert all(len(si.load_examples(path)["images"]) == 150 for path in found)
     entry = json.loads((tmp_path / "summary.json").read_text())["settings"][0]["attacked"]
     assert (entry["forwards"], entry["backwards"]) == (2.0, 2.0)
@@ -157,5 +162,10 @@ def test_calibrate_chooses_on_held_out_images_and_warns_at_the_edge(run, tmp_pat
     edge = any("of the grid" in warning for warning in found["warnings"])
     assert edge == (found["sigma"] == 0.1)
     assert f"sigma {found['sigma']:g}" in capsys.readouterr().out
-    assert main([*arguments, "--sigma", "0.1"]) == 2
-    assert "at least two sigmas" in capsys.readouterr().err
+    for change, said in (
+        (["--sigma", "0.1"], "at least two sigmas"),
+        (["--sigma", "0", "0.1", "--attack", "none"], "an attack"),
+        (["--sigma", "0", "0.1", "--samples", "1", "8"], "one number of passes"),
+    ):
+        assert main([*arguments, *change]) == 2
+        assert said in capsys.readouterr().err

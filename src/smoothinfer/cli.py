@@ -21,7 +21,7 @@ from smoothinfer.demo import demo
 from smoothinfer.errors import InputError, choose
 from smoothinfer.measure import audit_run, measure, under_noise
 from smoothinfer.noise.additive import UNITS
-from smoothinfer.numerics.balls import BALLS
+from smoothinfer.numerics.balls import BALLS, Ball
 from smoothinfer.numerics.precision import keep_heap_warm
 from smoothinfer.numerics.processes import Processes
 from smoothinfer.recipes import load_recipe, recipe_from
@@ -163,25 +163,36 @@ def _attack(given: Namespace) -> int:
 
 
 def _evaluate(given: Namespace, examples: bool = False) -> int:
+    sigmas = _sigmas(given)
+    measure(**_measured(given), sigmas=sigmas, samples=given.samples, examples=examples)
+    return 0
+
+
+def _sigmas(given: Namespace) -> list[float] | None:
     if given.units and not given.sigma:
         raise InputError("--units says in what --sigma is measured: give --sigma too")
+    return [_number("sigma", s) for s in given.sigma] if given.sigma else None
+
+
+def _measured(given: Namespace) -> dict[str, Any]:
+    """Return what evaluate, attack and calibrate are all asked for."""
     attacks = {} if given.attack == ["none"] else {a: Component.of(a) for a in given.attack}
-    measure(
-        model=load(given.model),
-        name=str(given.model),
-        data=_images(given),
-        attacks={name: _bound(component) for name, component in attacks.items()},
-        ball=BALLS[given.norm](_number("radius", given.radius or _RADII[given.norm])),
-        sigmas=[_number("sigma", s) for s in given.sigma] if given.sigma else None,
-        units=given.units or "pixel",
-        rules=given.rule,
-        samples=given.samples,
-        seed=given.seed,
-        out=Path(given.out),
-        settings=given.as_dict(),
-        examples=examples,
-    )
-    return 0
+    return {
+        "model": load(given.model),
+        "name": str(given.model),
+        "data": _images(given),
+        "attacks": {name: _bound(component) for name, component in attacks.items()},
+        "ball": _ball(given),
+        "out": Path(given.out),
+        "units": given.units or "pixel",
+        "rules": given.rule,
+        "seed": given.seed,
+        "settings": given.as_dict(),
+    }
+
+
+def _ball(given: Namespace) -> Ball:
+    return BALLS[given.norm](_number("radius", given.radius or _RADII[given.norm]))
 
 
 def _bound(component: Component) -> Attack:
@@ -205,21 +216,9 @@ def _calibrate_options(parser: ArgumentParser) -> None:
 
 
 def _calibrate(given: Namespace) -> int:
-    attacks = {a: Component.of(a) for a in given.attack}
-    calibrate(
-        model=load(given.model),
-        name=str(given.model),
-        data=_images(given),
-        attacks={name: _bound(component) for name, component in attacks.items()},
-        ball=BALLS[given.norm](_number("radius", given.radius or _RADII[given.norm])),
-        out=Path(given.out),
-        sigmas=[_number("sigma", s) for s in given.sigma],
-        units=given.units or "pixel",
-        rules=given.rule,
-        samples=max(given.samples),
-        seed=given.seed,
-        settings=given.as_dict(),
-    )
+    if len(given.samples) > 1:
+        raise InputError("calibration is for one number of passes: give one --samples")
+    calibrate(**_measured(given), sigmas=_sigmas(given) or [], samples=given.samples[0])
     return 0
 
 
@@ -243,13 +242,12 @@ def _audit_options(parser: ArgumentParser) -> None:
 
 
 def _audit(given: Namespace) -> int:
-    ball = BALLS[given.norm](_number("radius", given.radius or _RADII[given.norm]))
     data = load_data(given.data, "test", given.limit or (300 if given.quick else 1000))
     return audit_run(
         load(given.model),
         data,
         Path(given.out),
-        ball=ball,
+        ball=_ball(given),
         sigma=None if given.sigma is None else _number("sigma", given.sigma),
         rule=given.rule,
         quick=given.quick,

@@ -17,7 +17,7 @@ from smoothinfer.errors import InputError
 from smoothinfer.evaluation import evaluate, summarise
 from smoothinfer.evaluation.audit import audit
 from smoothinfer.evaluation.examples import Examples, load_examples
-from smoothinfer.evaluation.table import Rows
+from smoothinfer.evaluation.table import Rows, Store
 from smoothinfer.files import write_json
 from smoothinfer.noise import Gaussian, NoisyModel
 from smoothinfer.numerics.balls import Ball
@@ -55,7 +55,7 @@ def measure(
         data: images and labels.
         attacks: by the names that the rows give them; empty for clean images only.
         ball: where attacks may go, in pixel units.
-        out: folder; finished work in it is not done again.
+        out: folder; finished work in it is not done again. Wall-clock goes to ``costs.json``.
         sigmas: Gaussian input noise to put on the model; ``None`` leaves its own.
         units: of ``sigmas``, ``"pixel"`` or ``"normalised"``.
         rules, samples: voting rules and numbers of passes.
@@ -108,6 +108,7 @@ def measure(
     }
     if processes.main:
         write_json(out / "summary.json", summary)
+        write_json(out / "costs.json", {"seconds an image": Store(out / "rows").seconds()})
     print_table(console, rows)
     console.print(f"rows in {out / 'rows'}, summary in {out / 'summary.json'}", highlight=False)
     return rows

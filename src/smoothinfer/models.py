@@ -138,7 +138,7 @@ class PreActBlock(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        active = F.relu(self.bn1(features), inplace=False)
+        active = F.relu(self.bn1(features))
         inner = F.relu(self.bn2(self.conv1(active)), inplace=True)
         # Where the shape changes, the shortcut starts after the activation.
         direct = features if self.shortcut is None else self.shortcut(active)

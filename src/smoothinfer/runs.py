@@ -42,7 +42,7 @@ def train_run(recipe: Recipe, data: ImageData, out: str | Path) -> Progressed:
     out = Path(out)
     recipe = _measured(recipe, data)
     model = recipe.build_model(data.shape, len(data.classes))
-    if recipe.start is not None:
+    if recipe.start is not None and not (out / "state.pt").exists():
         start_from(model, recipe.start)
     loss, settings = recipe.build_loss(), recipe.training()
     rest, held = hold_out(data, recipe.validation.held_out, recipe.seed)

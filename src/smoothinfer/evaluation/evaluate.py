@@ -145,7 +145,7 @@ class _Evaluation:
             for at in range(0, len(self.images), CRAFTED)
         }
         processes = Processes()
-        if processes.count > 1 and not store.kept:
+        if processes.count > 1 and store.folder is None:
             raise InputError("several processes share their rows through a folder: give out=")
         mine = processes.share(list(units))
         with _bar(progress and processes.main) as bar:
@@ -184,7 +184,8 @@ class _Evaluation:
             for rule, samples, verdict, first in self._vote(moved, advance)
         ]
         rows = pa.concat_tables(tables)
-        return rows.replace_schema_metadata({"seconds": f"{meter.seconds:.3f}"})
+        cost = {"attack": name, "images": f"{len(images)}", "seconds": f"{meter.seconds:.3f}"}
+        return rows.replace_schema_metadata(cost)
 
     def _craft(self, name: str, at: int, images: Images, labels: Labels) -> Images:
         attack = self.attacks[name]
@@ -228,12 +229,8 @@ class _Evaluation:
         said = (self.ball, rules, self.samples, self.seed, self.describe, smooth.per_image)
         how = (smooth.tile, smooth.precision)
         digest = hashlib.sha256(repr((said, how)).encode())
-        for model in (self.classifier, self.target):
-            digest.update(repr(model).encode())
-            for name, tensor in model.state_dict().items():
-                digest.update(name.encode() + _bytes(tensor))
-        for tensor in (self.images, self.labels):
-            digest.update(_bytes(tensor))
+        for part in (self.classifier, self.target, self.images, self.labels):
+            digest.update(_told(part).encode())
         named = {}
         for name, attack in self.attacks.items():
             own = digest.copy()
@@ -293,6 +290,12 @@ def _spelt(function: Callable[..., Any] | None) -> str:
 
 
 def _told(value: Any) -> str:
+    """Spell a value by what it holds: tensors and modules neither print whole nor stay in place."""
+    if isinstance(value, Tensor):
+        return hashlib.sha256(_bytes(value)).hexdigest()
+    if isinstance(value, nn.Module):
+        weights = {name: _told(tensor) for name, tensor in value.state_dict().items()}
+        return f"{value!r}{weights}"
     return _spelt(value) if callable(value) else repr(value)
 
 

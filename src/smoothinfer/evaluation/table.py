@@ -46,11 +46,6 @@ class Store:
         self.folder = None if folder is None else Path(folder)
         self._kept: dict[str, Rows] = {}
 
-    @property
-    def kept(self) -> bool:
-        """Whether rows go to a folder."""
-        return self.folder is not None
-
     def has(self, unit: str) -> bool:
         """Say whether the work ``unit`` is done."""
         return unit in self._kept or (self.folder is not None and self._path(unit).exists())
@@ -74,15 +69,19 @@ class Store:
             raise InputError(f"{self.folder} holds no rows")
         return pa.concat_tables([_read(path) for path in paths])
 
-    def seconds(self, units: Sequence[str]) -> float:
-        """Return how long the attacks of ``units`` took: no part of the rows, which repeat."""
-        metadata = [
-            self._kept[unit].schema.metadata
-            if self.folder is None
-            else pq.read_schema(self._path(unit)).metadata
-            for unit in units
-        ]
-        return sum(float((found or {}).get(b"seconds", 0)) for found in metadata)
+    def seconds(self) -> dict[str, float]:
+        """Return the wall-clock seconds an image that each attack took, over the folder's shards.
+
+        No part of the rows: those repeat, seconds do not.
+        """
+        spent: dict[str, list[float]] = {}
+        for path in [] if self.folder is None else sorted(self.folder.glob("*.parquet")):
+            cost = pq.read_schema(path).metadata or {}
+            if b"attack" in cost and cost[b"attack"].decode() != CLEAN:
+                total = spent.setdefault(cost[b"attack"].decode(), [0.0, 0.0])
+                total[0] += float(cost[b"seconds"])
+                total[1] += float(cost[b"images"])
+        return {attack: seconds / images for attack, (seconds, images) in spent.items()}
 
     def _path(self, unit: str) -> Path:
         assert self.folder is not None

@@ -23,8 +23,8 @@ from smoothinfer.numerics.randomness import derive_seed, isolated_rng, stream
 from smoothinfer.types import Images, Logits
 
 _SMALLEST = 8
-# Networks side by side run as grouped convolutions. On two cores of an EPYC (Zen 3) ResNet-20
-# gained a factor 3 for one image, 1.2 for eight, and nothing for sixteen.
+# Networks side by side run as grouped convolutions: the fewer the images, the more that gains,
+# until one network after the other is as fast (ResNet-20, two cores of an EPYC, Zen 3).
 _SIDE_BY_SIDE = 8
 _STACK_BYTES = 2**28
 
@@ -122,8 +122,7 @@ class Engine:
         plan = self.model.plan()
         if isinstance(plan, str):
             return plan, None
-        with isolated_rng(0):
-            wrong = plan.prove(self.model.module, images[:1].expand(2, *images.shape[1:]))
+        wrong = plan.prove(self.model.module, images[:1].expand(2, *images.shape[1:]))
         return (wrong, None) if wrong else ("", plan)
 
     def run(self, images: Images, first: int, samples: int) -> Iterator[Logits]:

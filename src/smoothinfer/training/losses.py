@@ -83,9 +83,9 @@ def trades(
 ) -> Tensor:
     """CE(f(x), y) + beta / B sum KL(p(x) || p(x')), gradients through both probabilities.
 
-    Published with `kl_pgd` of 10 steps of 0.007, towards the largest divergence. A noisy model draws
-    its noise afresh in each of the three passes, so the divergence never vanishes: it also pulls the
-    answers of different draws together.
+    Published with `kl_pgd` of 10 steps of 0.007, towards the largest divergence. A noisy model
+    draws its noise afresh in each of the three passes, so the divergence never vanishes: it also
+    pulls the answers of different draws together.
 
     Args:
         model: in training mode; x' is crafted in eval mode with the noise on.
