@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test slow clean
+.PHONY: demo test slow results clean
 
 demo: .venv/installed
 	$(BIN)/smoothinfer demo --out demo
@@ -15,6 +15,15 @@ test: .venv/installed
 
 slow: .venv/installed
 	$(BIN)/pytest -m slow
+
+# Every table and figure of the paper from the models in runs/ or the shipped ones; hours on a CPU.
+DATA ?= uoft-cs/cifar10
+SCALE ?= short
+results: .venv/installed
+	for name in table1 table2 table3 table4 figure1 figure2 \
+	    appendix-a figure-b1 figure-b2 figure-b3 figure-b4; do \
+	  $(BIN)/smoothinfer reproduce $$name --data $(DATA) --scale $(SCALE) --out results/$$name || exit 1; \
+	done
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -26,7 +26,7 @@ def sides(half_space, middle):
     return (half_space.distance(middle) > 0).long()
 
 
-ONLY = {"square": "linf", "cw": "l2", "ddn": "l2"}
+ONLY = {"square": "linf", "ddn": "l2"}
 QUICK = {
     "square": {"queries": 20, "draws": 3},
     "nattack": {"steps": 3, "population": 8},
@@ -271,16 +271,21 @@ def turning(world, images, sides, found):
     return passed / distance
 
 
+def well_inside(world):
+    """Images 0.15 to 0.45 away from the plane, in L2."""
+    torch.manual_seed(0)
+    offsets = torch.rand(40) * 0.3 + 0.15
+    normal = world.normal.detach().view(1, 1, 4, 4)
+    noise = torch.rand(40, 1, 4, 4) * 0.1
+    images = 0.5 + noise - world.distance(0.5 + noise).view(-1, 1, 1, 1) * normal
+    images = (images + offsets.view(-1, 1, 1, 1) * normal).detach()
+    return images, torch.ones(40, dtype=torch.int64)
+
+
 @pytest.mark.parametrize("name", ["ddn", "cw"])
 def test_minimal_norms_of_a_random_model_end_where_the_vote_turns(name, half_space):
     """Within 5 % of the true distance; attacked naively, they stop on a lucky draw."""
-    torch.manual_seed(0)
-    offsets = torch.rand(40) * 0.3 + 0.15
-    normal = half_space.normal.detach().view(1, 1, 4, 4)
-    noise = torch.rand(40, 1, 4, 4) * 0.1
-    images = 0.5 + noise - half_space.distance(0.5 + noise).view(-1, 1, 1, 1) * normal
-    images = (images + offsets.view(-1, 1, 1, 1) * normal).detach()
-    sides = torch.ones(40, dtype=torch.int64)
+    images, sides = well_inside(half_space)
     noisy = si.NoisyModel(half_space, inputs=si.Gaussian(0.1)).eval()
     options = {"ddn": {"steps": 50}, "cw": {"steps": 60, "searches": 4}}[name]
     found = si.ATTACKS[name](noisy, images, sides, si.L2(2.0), **options)
@@ -295,6 +300,29 @@ def test_minimal_norms_of_a_random_model_end_where_the_vote_turns(name, half_spa
     wrapped = foolbox.PyTorchModel(noisy, bounds=(0, 1))
     lucky = turning(half_space, images, sides, naive(wrapped, images, sides, epsilons=None)[1])
     assert float(lucky.detach().median()) < 0.95  # it stops short of the plane
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.1])
+def test_the_box_of_carlini_and_wagner_shrinks_to_the_plane(sigma, half_space):
+    """In L-infinity the plane is |distance| / |normal|_1 away."""
+    images, sides = well_inside(half_space)
+    world = si.NoisyModel(half_space, inputs=si.Gaussian(sigma)).eval() if sigma else half_space
+    true = half_space.distance(images).abs() / half_space.normal.abs().sum()
+    found = si.cw(world, images, sides, si.Linf(0.3), steps=30, searches=15, samples=16)
+    ratio = ((found - images).abs().flatten(1).amax(1) / true).detach()
+    assert float((ratio - 1).abs().median()) < 0.05
+    assert float((ratio - 1).abs().mean()) < 0.06
+
+
+def test_the_box_of_carlini_and_wagner_finds_what_pgd_finds(net, images, labels):
+    ball = si.Linf(0.05)
+    strong = si.pgd(net, images, labels, ball, steps=100, objective="margin")
+    found = si.cw(net, images, labels, ball, steps=40, searches=6)
+    moved = ball.distance(found, images) > 0
+    fooled = margin(net(found), labels) > 0
+    assert fooled.sum() >= (margin(net(strong), labels) > 0).sum()
+    right = margin(net(images), labels) < 0
+    assert torch.equal(moved & right, fooled & right)
 
 
 def test_minimal_norms_keep_to_the_budget(half_space, middle, sides):
@@ -356,6 +384,8 @@ def test_multitargeted_is_at_least_as_strong_as_one_climb(net, images, labels):
     [
         ("square", {"ball": si.L2(1.0)}, "within Linf only"),
         ("ddn", {"ball": si.Linf(0.1)}, "in L2"),
+        ("cw", {"searches": 0}, "searches must be at least 1"),
+        ("cw", {"rate": 0.0}, "rate 0.0"),
         ("transfer", {}, "source must be a Module"),
         ("apgd", {"gradient": "hard"}, "unknown gradient 'hard'"),
         ("apgd", {"steps": 0}, "steps must be at least 1"),

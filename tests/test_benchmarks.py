@@ -3,7 +3,12 @@
 import argparse
 
 import pytest
-from benchmarks.__main__ import SECTIONS, Benchmarks, table
+import torch
+from benchmarks import behaviour
+from benchmarks.__main__ import SECTIONS, Benchmarks, network, table
+
+import smoothinfer as si
+from smoothinfer.smoothing import SmoothedClassifier
 
 
 @pytest.mark.parametrize("section", [name for name in SECTIONS if "one_image" not in name])
@@ -17,3 +22,33 @@ def test_every_case_of_a_section_runs(section):
     timing = {"median": 2.0, "fastest": 1.0, "slowest": 3.0}
     found = {"about": section, "flop": flop, "cases": dict.fromkeys(cases, timing)}
     assert table(found, {"fp32": 1e9}).count("| 1.00 |") == len(cases)
+
+
+def test_growth_stopping_and_agreement_are_measured(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    model = si.NoisyModel(network(), inputs=si.Gaussian(0.1), weights=si.PNI()).eval()
+    labels = torch.arange(4) % 10
+    data = si.ImageData(
+        "pictures",
+        torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8),
+        labels,
+        tuple("abcdefghij"),
+    )
+    monkeypatch.setattr(behaviour, "_subject", lambda _: (model, data.images, labels))
+    options = argparse.Namespace(images=4, samples=2, points=2, naive_images=1)
+    monkeypatch.setattr(
+        behaviour.si, "SmoothedClassifier", lambda m, n, **o: SmoothedClassifier(m, min(n, 20), **o)
+    )
+    assert set(behaviour.stopping(options)) == {"clean", "attacked"}
+    found = behaviour.agreement(options)
+    assert 0 <= found["agreement"] <= 1
+    assert behaviour.epoch(argparse.Namespace(batch=2, steps=3))["seconds a step"] > 0
+    monkeypatch.setattr(behaviour, "_vote", lambda *_: lambda: None)
+    assert set(behaviour.linear(options)) == {"images", "passes"}
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_passes():
+    """In processes of their own; half a minute."""
+    found = behaviour.memory(argparse.Namespace(images=2))
+    assert found["growth"] < 0.1

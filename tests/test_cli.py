@@ -84,7 +84,8 @@ def test_bad_settings_of_evaluate_are_refused(run, tmp_path, capsys):
 
 def test_models_lists_the_shipped_ones(capsys):
     assert main(["models"]) == 0
-    assert capsys.readouterr().out.split() == si.models()
+    told = capsys.readouterr().out
+    assert all(name in told for name in si.models() or ["there are no models"])
 
 
 @pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["demo"]])

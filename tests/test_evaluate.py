@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 import smoothinfer as si
-from smoothinfer.evaluation.evaluate import CRAFTED
-from smoothinfer.evaluation.table import CLEAN, Store, summarise
+from smoothinfer.evaluation.store import Store
+from smoothinfer.evaluation.table import CLEAN, summarise
+from smoothinfer.evaluation.units import CRAFTED
 from smoothinfer.measure import measure
 from smoothinfer.reporting.plots import accuracy_against_samples
 from smoothinfer.reporting.tables import markdown_table, pivot

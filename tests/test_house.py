@@ -8,7 +8,7 @@ import pytest
 import smoothinfer as si
 
 SOURCE = Path("src/smoothinfer")
-GROUND = ("types", "errors", "files", "components")
+GROUND = ("types", "errors", "files", "components", "interrupts", "configuration")
 FLOORS = [
     GROUND,
     ("numerics", "data", "models"),
@@ -21,8 +21,13 @@ FLOORS = [
     (
         "recipes",
         "checkpoints",
+        "hub",
         "runs",
         "measure",
+        "sweeps",
+        "appendix",
+        "pictures",
+        "experiments",
         "calibrate",
         "demo",
         "cli",

@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -5,9 +6,10 @@ import torch
 
 import smoothinfer as si
 from smoothinfer.components import Component
-from smoothinfer.recipes import changed, load_recipe, recipe_from
+from smoothinfer.configuration import SCALES, changed
+from smoothinfer.recipes import load_recipe, recipe_from
 
-RECIPES = sorted(Path("recipes").rglob("*.yaml"))
+RECIPES = sorted(set(Path("recipes").rglob("*.yaml")) - set(Path("recipes/paper").iterdir()))
 
 
 def test_there_are_recipes():
@@ -36,6 +38,42 @@ def test_the_papers_recipe_is_the_papers():
     assert recipe.build_ball() == si.Linf(8 / 255)
     assert recipe.attack.options == {"steps": 7, "step_size": 2 / 255}
     assert sum(p.numel() for p in recipe.build_model((3, 32, 32), 10).parameters()) == 1_894_650
+
+
+def test_every_recipe_of_the_paper_has_the_papers_length():
+    for path in Path("recipes").glob("cifar*/*.yaml"):
+        if path.name == "cni-w-paper.yaml":
+            continue
+        short, paper, smoke = (load_recipe(path, scale=scale) for scale in SCALES)
+        assert paper.epochs > short.epochs > smoke.epochs
+        assert (smoke.epochs, smoke.start) == (1, None)
+        for at_scale in (paper, smoke):
+            assert at_scale.loss == short.loss
+            assert at_scale.attack == short.attack
+            assert at_scale.validation.score == short.validation.score
+            assert at_scale.noise.inputs == short.noise.inputs
+        assert set(paper.written()["noise"]) == set(short.written()["noise"])
+        with_noise = [place for place in ("weights", "activations") if getattr(short.noise, place)]
+        assert all(getattr(paper.noise, place) for place in with_noise)
+
+
+def test_cni_w_at_the_papers_scale_is_the_papers_recipe():
+    one, two = (
+        load_recipe("recipes/cifar10/cni-w.yaml", scale="paper"),
+        load_recipe("recipes/cifar10/cni-w-paper.yaml"),
+    )
+    assert dataclasses.replace(one, about="") == dataclasses.replace(two, about="")
+    with pytest.raises(si.InputError, match=r"unknown scale 'long'.*paper, short, smoke"):
+        load_recipe("recipes/cifar10/cni-w.yaml", scale="long")
+    with pytest.raises(si.InputError, match="does not say how long"):
+        load_recipe("recipes/digits/cni-w.yaml", scale="paper")
+
+
+def test_scales_other_than_those_are_refused(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("scales: {long: {epochs: 1000}}")
+    with pytest.raises(si.InputError, match="must be a mapping from short or paper or smoke"):
+        load_recipe(path)
 
 
 def test_changes_reach_inside():
@@ -103,15 +141,15 @@ def pictures(classes=10):
 
 @pytest.mark.parametrize("path", sorted(Path("recipes").glob("cifar*/*.yaml")), ids=str)
 def test_every_recipe_trains(path, tmp_path):
-    """A step of each, on a narrow network of the same kind."""
-    smoke = ["epochs=1", "batch_size=16", "validation.held_out=8", "validation.images=4"]
-    smoke += ["precision=fp32", "compile=off", "start=null", "channels_last=false"]
-    wide = load_recipe(path).model.name == "wrn34_10"
-    smoke += ["model.depth=10", "model.widen=1"] if wide else ["model.width=8"]
+    """Its smoke form, on a narrow network of the same kind and a few images."""
+    fewer = ["validation.held_out=8", "validation.images=4", "precision=fp32", "compile=off"]
+    fewer += ["channels_last=false"]
+    if load_recipe(path).model.name != "wrn34_10":
+        fewer.append("model.width=8")
     for key in ("attack", "judge"):
         if getattr(load_recipe(path), key) is not None:
-            smoke.append(f"{key}.steps=2")
-    recipe = load_recipe(path, smoke)
+            fewer.append(f"{key}.steps=2")
+    recipe = load_recipe(path, fewer, "smoke")
     assert recipe.about
     course = si.train_run(recipe, pictures(100 if "cifar100" in str(path) else 10), tmp_path)
     assert len(course.epochs) == 1

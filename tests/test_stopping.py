@@ -160,3 +160,12 @@ def test_bad_stops_are_refused():
         smooth.predict(images, stop="early")
     with pytest.raises(si.InputError, match="delta"):
         smooth.predict(images, stop="ppr", delta=0.0)
+
+
+def test_a_vote_too_short_to_be_decided_is_undecided():
+    smooth = si.SmoothedClassifier(
+        si.NoisyModel(torch.nn.Flatten(), inputs=si.Gaussian(0.01)).eval(), samples=4, seed=0
+    )
+    answer = smooth.predict(torch.rand(3, 1, 2, 2), stop="ppr")
+    assert answer.samples.tolist() == [4, 4, 4]
+    assert not answer.decided.any()

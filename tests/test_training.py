@@ -187,6 +187,22 @@ def test_a_training_killed_at_random_moments_ends_with_the_same_weights(tmp_path
     assert not list((tmp_path / "killed").glob("*.tmp"))
 
 
+def test_a_training_told_to_stop_saves_and_goes_on(tmp_path, digits, monkeypatch):
+    recipe = recipe_from(TINY | {"epochs": 1, "save_seconds": 1e9})
+    si.train_run(recipe, digits, tmp_path / "whole")
+    answers = iter([False, False, False, False, True, True])
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "asked_to_stop", lambda: next(answers))
+        with pytest.raises(SystemExit) as end:
+            si.train_run(recipe, digits, tmp_path / "told")
+    assert end.value.code == 143
+    state = torch.load(tmp_path / "told" / "state.pt", weights_only=True)
+    assert state["course"]["step"] == 3
+    si.train_run(recipe, digits, tmp_path / "told")
+    files = [tmp_path / name / "last.safetensors" for name in ("whole", "told")]
+    assert hash_of(files[0]) == hash_of(files[1])
+
+
 def test_training_in_bfloat16(tmp_path, digits):
     course = si.train_run(recipe_from(TINY | {"precision": "bf16"}), digits, tmp_path)
     assert len(course.epochs) == 2
@@ -371,6 +387,20 @@ def test_a_training_starts_from_another_model(tmp_path, digits):
         recipe = recipe_from(TINY | {"noise": {}, "start": start})
         with pytest.raises(si.InputError, match=said):
             si.train_run(recipe, digits, tmp_path / "bad")
+
+
+def test_the_worst_epoch_is_kept_when_asked_for(tmp_path, digits, monkeypatch):
+    scores = iter([0.5, 0.2, 0.4] * 2)
+    monkeypatch.setattr(
+        "smoothinfer.runs.validate", lambda *_, **__: {"clean": 0.9, "attacked": next(scores)}
+    )
+    for keep in (True, False):
+        recipe = recipe_from(TINY | {"epochs": 3, "keep_worst": keep})
+        si.train_run(recipe, digits, tmp_path / str(keep))
+    card = json.loads((tmp_path / "True" / "worst.json").read_text())
+    assert card["results"]["validation"]["epoch"] == 2
+    assert si.load(tmp_path / "True", "worst")
+    assert not (tmp_path / "False" / "worst.json").exists()
 
 
 def test_a_collapse_is_told(tmp_path, digits, capsys, monkeypatch):

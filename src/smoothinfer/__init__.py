@@ -26,20 +26,26 @@ from smoothinfer.data import DATASETS, ImageData, load_data
 from smoothinfer.errors import InputError
 from smoothinfer.evaluation import accuracy, evaluate, load_examples, summarise
 from smoothinfer.evaluation.audit import audit
-from smoothinfer.models import MODELS, Normalize, resnet20, smallnet
+from smoothinfer.hub import HubModel, publish
+from smoothinfer.models import MODELS, LogitsOf, Normalize, resnet20, smallnet
 from smoothinfer.noise import CNI, NOISES, PNI, Gaussian, Laplace, Noise, NoisyModel, Uniform
 from smoothinfer.numerics.balls import BALLS, L2, Linf
 from smoothinfer.numerics.randomness import isolated_rng
 from smoothinfer.recipes import Recipe, load_recipe
+from smoothinfer.reporting.plots import accuracy_against_samples
+from smoothinfer.reporting.report import write_report
 from smoothinfer.runs import train_run
 from smoothinfer.smoothing import (
     RULES,
     STOPS,
+    Certificates,
     Prediction,
     Rule,
     SmoothedClassifier,
+    certify,
     frozen,
     passes,
+    predict_or_abstain,
     rank_rule,
 )
 from smoothinfer.training.losses import LOSSES
@@ -62,11 +68,14 @@ __all__ = [
     "PNI",
     "RULES",
     "STOPS",
+    "Certificates",
     "Gaussian",
+    "HubModel",
     "ImageData",
     "InputError",
     "Laplace",
     "Linf",
+    "LogitsOf",
     "Noise",
     "NoisyModel",
     "Normalize",
@@ -76,8 +85,10 @@ __all__ = [
     "SmoothedClassifier",
     "Uniform",
     "accuracy",
+    "accuracy_against_samples",
     "apgd",
     "audit",
+    "certify",
     "cw",
     "ddn",
     "epgd",
@@ -94,6 +105,8 @@ __all__ = [
     "nattack",
     "passes",
     "pgd",
+    "predict_or_abstain",
+    "publish",
     "rank_rule",
     "resnet20",
     "save_checkpoint",
@@ -103,4 +116,5 @@ __all__ = [
     "summarise",
     "train_run",
     "transfer",
+    "write_report",
 ]

@@ -7,7 +7,7 @@ import platform
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import load_file, save
@@ -16,9 +16,10 @@ from torch import nn
 from smoothinfer.components import imported
 from smoothinfer.errors import InputError, unknown
 from smoothinfer.files import read_json, write_json, write_whole
-from smoothinfer.noise.noisy_model import NOISE_PARTS
+from smoothinfer.noise.noisy_model import NOISE_PARTS, NoisyModel
 from smoothinfer.recipes import Recipe, recipe_from
 
+Built = TypeVar("Built", bound=NoisyModel)
 _PACKAGE = Path(__file__).parent
 
 
@@ -27,7 +28,8 @@ def load(model: str | Path, which: str = "best") -> nn.Module:
 
     Args:
         model: a run folder, a ``.safetensors`` checkpoint with its card beside it, a shipped
-            name (see `models`), or ``package.module:factory`` (called without arguments).
+            name (see `models`), ``hf:user/name`` for one on the Hugging Face hub, or
+            ``package.module:factory`` (called without arguments).
         which: ``"best"`` or ``"last"``, for a run folder.
 
     Raises:
@@ -46,6 +48,8 @@ def load(model: str | Path, which: str = "best") -> nn.Module:
 
 def find_checkpoint(model: str | Path, which: str = "best") -> Path | None:
     """Return the checkpoint file that ``model`` names, or ``None`` if it names none."""
+    if str(model).startswith("hf:"):
+        return from_hub(str(model).removeprefix("hf:"))
     path = Path(model)
     if path.is_dir():
         found = path / f"{which}.safetensors"
@@ -59,13 +63,36 @@ def find_checkpoint(model: str | Path, which: str = "best") -> Path | None:
 
 def models() -> list[str]:
     """Return the names of the shipped models."""
-    return sorted(
-        path.stem for base in _bases("checkpoints") for path in base.glob("*.safetensors")
-    )
+    return [path.stem for base in _bases("checkpoints") for path in checkpoints_in(base)]
 
 
-def load_checkpoint(path: str | Path) -> nn.Module:
-    """Rebuild the model that ``path`` holds, after checking its hash against its card."""
+def checkpoints_in(folder: Path) -> list[Path]:
+    """Return the checkpoints that lie in ``folder``, by name."""
+    return sorted(folder.glob("*.safetensors"))
+
+
+def from_hub(name: str, **how: Any) -> Path:
+    """Fetch weights and card of ``user/name`` from the Hugging Face hub; return the weights' path.
+
+    Raises:
+        InputError: they cannot be fetched.
+    """
+    from huggingface_hub import hf_hub_download
+
+    try:
+        files = [hf_hub_download(name, f"model.{kind}", **how) for kind in ("json", "safetensors")]
+    except Exception as error:  # its errors have no common base
+        raise InputError(f"cannot fetch {name!r} from the Hugging Face hub: {error}") from error
+    return Path(files[1])
+
+
+def load_checkpoint(path: str | Path, kind: type[Built] = NoisyModel) -> Built:  # type: ignore[assignment]
+    """Rebuild the model that ``path`` holds, after checking its hash against its card.
+
+    Args:
+        path: ends in ``.safetensors``.
+        kind: the class to build, a `NoisyModel`.
+    """
     path = Path(path)
     card = read_card(path)
     if not path.is_file():
@@ -74,7 +101,7 @@ def load_checkpoint(path: str | Path) -> nn.Module:
     if digest != card["sha256"]:
         raise InputError(f"{path} is not the file its card describes: its SHA-256 is {digest}")
     recipe = recipe_from(card["recipe"], f"the recipe in {path.with_suffix('.json')}")
-    model = recipe.build_model(tuple(card["shape"]), len(card["classes"]))
+    model = recipe.build_model(tuple(card["shape"]), len(card["classes"]), kind)
     try:
         model.load_state_dict(load_file(path))
     except RuntimeError as error:
@@ -126,19 +153,23 @@ def save_checkpoint(
         classes: the class names.
         more: goes into the card: data, results.
     """
-    path = Path(path)
-    tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
-    content = save(tensors)
     card = {
         "recipe": recipe.written(),
         "shape": list(shape),
         "classes": list(classes),
-        "sha256": hashlib.sha256(content).hexdigest(),
         "versions": versions(),
         **more,
     }
+    save_with_card(Path(path), model, card)
+
+
+def save_with_card(path: Path, model: nn.Module, card: dict[str, Any]) -> None:
+    """Write the weights of ``model``, and ``card`` with their hash."""
+    tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    content = save(tensors)
     write_whole(path, lambda file: file.write(content))
-    write_json(path.with_suffix(".json"), card)
+    told = {"sha256": hashlib.sha256(content).hexdigest()}
+    write_json(path.with_suffix(".json"), card | told)
 
 
 def versions() -> dict[str, str]:

@@ -61,9 +61,9 @@ class ImageData:
     def __getitem__(self, rows: slice | Tensor) -> ImageData:
         return replace(self, pixels=self.pixels[rows], labels=self.labels[rows])
 
-    @property
+    @functools.cached_property
     def images(self) -> Images:
-        """All pixels as floats in [0, 1]."""
+        """All pixels as floats in [0, 1], made once: the settings of a sweep share them."""
         return to_float(self.pixels)
 
     @property

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from smoothinfer.errors import InputError
+
+_HOST = platform.node().replace(".", "-") or "here"
 
 
 def write_whole(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
@@ -26,7 +29,7 @@ def write_whole(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep(path)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{_HOST}.tmp")
     try:
         with open(draft, "wb") as file:
             write(file)
@@ -45,10 +48,10 @@ def write_whole(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def _sweep(path: Path) -> None:
-    """Remove the drafts of writers that were killed."""
-    for draft in path.parent.glob(f".{path.name}.*.tmp"):
+    """Remove the drafts of writers on this machine that were killed; another's may be alive."""
+    for draft in path.parent.glob(f".{path.name}.*.{_HOST}.tmp"):
         try:
-            os.kill(int(draft.name.split(".")[-2]), 0)
+            os.kill(int(draft.name.split(".")[-3]), 0)
         except (ValueError, ProcessLookupError):
             draft.unlink(missing_ok=True)
         except PermissionError:  # somebody else's, and alive

@@ -10,23 +10,31 @@ import pyarrow as pa
 from rich.console import Console
 from torch import nn
 
-from smoothinfer.attacks import Attack
-from smoothinfer.checkpoints import versions
+from smoothinfer.attacks import ATTACKS, Attack
+from smoothinfer.checkpoints import load, versions
+from smoothinfer.components import Component
 from smoothinfer.data import ImageData
-from smoothinfer.errors import InputError
-from smoothinfer.evaluation import evaluate, summarise
+from smoothinfer.errors import InputError, choose
+from smoothinfer.evaluation import (
+    average_radius,
+    certified_accuracy,
+    certify_rows,
+    evaluate,
+    summarise,
+)
 from smoothinfer.evaluation.audit import audit
 from smoothinfer.evaluation.examples import Examples, load_examples
-from smoothinfer.evaluation.table import Rows, Store
+from smoothinfer.evaluation.store import Store, write_table
+from smoothinfer.evaluation.table import Rows
 from smoothinfer.files import write_json
 from smoothinfer.noise import Gaussian, NoisyModel
 from smoothinfer.numerics.balls import Ball
 from smoothinfer.numerics.processes import Processes
 from smoothinfer.reporting.audit_page import print_audit, write_audit
-from smoothinfer.reporting.plots import sheet
+from smoothinfer.reporting.plots import certified_curve, sheet
 from smoothinfer.reporting.tables import print_table
 from smoothinfer.smoothing.classifier import SmoothedClassifier
-from smoothinfer.types import Images
+from smoothinfer.types import ABSTAIN, Images
 
 _SHEET = 10  # images in the picture of an attack
 
@@ -90,7 +98,7 @@ def measure(
             samples=samples,
             seed=seed,
             out=out / "rows",
-            describe={"model": name, "data": data.name, **_noise_columns(sigma, units)},
+            describe={"model": name, "data": data.name, **noise_columns(sigma, units)},
             progress=True,
             keep=shards.keep if shards else None,
         )
@@ -107,7 +115,8 @@ def measure(
         "versions": versions(),
     }
     if processes.main:
-        write_json(out / "summary.json", summary)
+        told = {"table": write_table(rows, out / "table.parquet"), "asked": dict(settings or {})}
+        write_json(out / "summary.json", summary | told)
         write_json(out / "costs.json", {"seconds an image": Store(out / "rows").seconds()})
     print_table(console, rows)
     console.print(f"rows in {out / 'rows'}, summary in {out / 'summary.json'}", highlight=False)
@@ -151,11 +160,80 @@ def audit_run(
     return int(bool(found.fired))
 
 
+def certify_run(
+    model: nn.Module,
+    data: ImageData,
+    out: Path,
+    *,
+    sigma: float | None = None,
+    skip: int = 1,
+    seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Rows:
+    """Certify images of ``data``; print and write certified accuracies and their curve.
+
+    Args:
+        model: in eval mode.
+        data: images and labels.
+        out: folder of rows, ``certified.json`` and ``certified.png``.
+        sigma: Gaussian input noise to put on the model; ``None`` leaves its own.
+        skip: take every so many images.
+        seed: names the passes.
+        settings: what the user asked for.
+        options: of `certify`.
+    """
+    processes = Processes()
+    model.to(processes.device)
+    noisy = model if sigma is None else under_noise(model, sigma)
+    where = out / "rows"
+    rows = certify_rows(noisy, data, out=where, skip=skip, seed=seed, progress=True, **options)
+    asked, sigma_of = options.get("radius"), rows["sigma"][0].as_py()
+    # Not rounded: a certificate at exactly the radius asked for reaches it.
+    radii = [0.5 * sigma_of * k for k in range(9)] if asked is None else [0.0, asked]
+    shares = certified_accuracy(rows, radii)
+    console = Console(quiet=not processes.main, highlight=False)
+    for radius, share in zip(radii, shares, strict=True):
+        console.print(f"radius {radius:5.3f}: {share} %")
+    unsure = rows["predicted"].to_pylist().count(ABSTAIN)
+    mean = average_radius(rows)
+    console.print(f"average radius {mean:.4f}, abstained on {unsure} of {len(rows)} images")
+    summary = {
+        "settings": {**(settings or {}), "versions": versions(), "data hash": data.hash},
+        "images": len(rows),
+        "abstained": unsure,
+        "average radius": mean,
+        "certified accuracy": [
+            {"radius": radius} | share.as_dict()
+            for radius, share in zip(radii, shares, strict=True)
+        ],
+        "interval": "95 % (Wilson) over images; each certificate holds but for alpha",
+    }
+    if processes.main:
+        write_json(out / "certified.json", summary)
+        certified_curve(rows, out / "certified.png", f"{len(rows)} images of {data.name}")
+    return rows
+
+
 def _draw(path: Path, classes: Sequence[str]) -> None:
     found = load_examples(path)
     names = [f"{classes[label]}" for label in found["labels"][:_SHEET].tolist()]
     shown = found["images"][:_SHEET], found["moved"][:_SHEET]
     sheet(*shown, names, path.with_suffix(".png"), path.stem)
+
+
+def attack_of(component: Component) -> Attack:
+    """Return the attack; the source of a transfer is a model by name, with a sigma of its own."""
+    options = dict(component.options)
+    if component.name == "transfer":
+        if not isinstance(options.get("source"), str):
+            raise InputError("transfer needs a source: 'transfer(source=\"runs/other\", steps=7)'")
+        sigma = options.pop("sigma", None)
+        source = load(options["source"]).to(Processes().device)
+        options["source"] = source if sigma is None else under_noise(source, float(sigma))
+        if isinstance(options.get("attack"), str):
+            options["attack"] = choose("attack", ATTACKS, options["attack"])
+    return Component(component.name, options).bind("attack", ATTACKS)
 
 
 def under_noise(model: nn.Module, sigma: float, units: str = "pixel") -> nn.Module:
@@ -170,5 +248,6 @@ def under_noise(model: nn.Module, sigma: float, units: str = "pixel") -> nn.Modu
     return NoisyModel(model, inputs=noise).eval() if model.training else NoisyModel(model, noise)
 
 
-def _noise_columns(sigma: float | None, units: str) -> dict[str, Any]:
+def noise_columns(sigma: float | None, units: str) -> dict[str, Any]:
+    """Return how rows describe noise put on a model."""
     return {} if sigma is None else {"sigma": float(sigma), "units": units}

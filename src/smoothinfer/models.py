@@ -218,6 +218,29 @@ def smallnet(classes: int = 10, channels: int = 1, width: int = 16) -> nn.Sequen
     )
 
 
+class LogitsOf(nn.Module):
+    """A network that answers with an object, such as those of transformers: only its logits.
+
+    Args:
+        network: a module from (N, C, H, W) images to an object with ``logits``, (N, K).
+
+    >>> from types import SimpleNamespace
+    >>> class Wordy(nn.Linear):
+    ...     def forward(self, images):
+    ...         return SimpleNamespace(logits=super().forward(images.flatten(1)), loss=None)
+    >>> LogitsOf(Wordy(4, 3))(torch.rand(2, 1, 2, 2)).shape
+    torch.Size([2, 3])
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Images) -> Logits:
+        logits: Logits = self.network(images).logits
+        return logits
+
+
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet20": resnet20,
     "resnet32": resnet32,
@@ -225,6 +248,11 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "wrn34_10": wrn34_10,
     "smallnet": smallnet,
 }
+
+
+def device_of(model: nn.Module, otherwise: Tensor) -> torch.device:
+    """Return the device of ``model``'s parameters; without any, that of ``otherwise``."""
+    return next((p.device for p in model.parameters()), otherwise.device)
 
 
 @contextlib.contextmanager

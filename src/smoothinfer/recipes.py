@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import yaml
 from torch import nn
 
 from smoothinfer.attacks import ATTACKS
-from smoothinfer.components import Component, number
+from smoothinfer.components import Component
+from smoothinfer.configuration import changed, filled, plain, read_scaled
 from smoothinfer.errors import InputError, unknown
 from smoothinfer.models import MODELS, Normalize
 from smoothinfer.noise import NOISES, NoisyModel
 from smoothinfer.numerics.balls import BALLS, Ball
 from smoothinfer.numerics.randomness import derive_seed, isolated_rng
-from smoothinfer.training.loop import Training
 from smoothinfer.training.losses import LOSSES
 from smoothinfer.training.schedules import SCHEDULES
+from smoothinfer.training.settings import Training
+
+Built = TypeVar("Built", bound=NoisyModel)
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ class Recipe:
     compile: str = "auto"
     accumulate: int = 1
     ema: float = 0.0
+    keep_worst: bool = False
     patience: int = 0
     trackers: list[str] = dataclasses.field(default_factory=list)
     start: str | None = None
@@ -123,8 +125,13 @@ class Recipe:
         _refuse(self.loss, "loss", "attack", "the recipe's own key 'attack'")
         return partial(self.loss.bind("loss", LOSSES), attack=self.build_attack())
 
-    def build_model(self, shape: tuple[int, int, int], classes: int) -> NoisyModel:
-        """Return the noisy network for images of ``shape``, freshly initialised.
+    def build_model(
+        self,
+        shape: tuple[int, int, int],
+        classes: int,
+        kind: type[Built] = NoisyModel,  # type: ignore[assignment]
+    ) -> Built:
+        """Return the noisy network for images of ``shape``, freshly initialised, as a ``kind``.
 
         Raises:
             InputError: a name or an option is unknown, or normalisation is not given.
@@ -137,7 +144,7 @@ class Recipe:
             foreign = ":" in self.model.name  # takes its own options, and no others
             network = make() if foreign else make(classes=classes, channels=shape[0])
             module = nn.Sequential(Normalize(mean, std), network)
-            return NoisyModel(
+            return kind(
                 module,
                 inputs=_noise(self.noise.inputs),
                 weights=_noises(self.noise.weights),
@@ -148,64 +155,28 @@ class Recipe:
 
     def written(self) -> dict[str, Any]:
         """Return the recipe as plain YAML values, ready for `recipe_from`."""
-        return _plain(self)
+        return plain(self)
 
 
-def load_recipe(path: str | Path, changes: Iterable[str] = ()) -> Recipe:
-    """Read a recipe file and apply ``key=value`` changes (dotted keys reach inside).
+def load_recipe(path: str | Path, changes: Iterable[str] = (), scale: str = "short") -> Recipe:
+    """Read a recipe file in one of its sizes and apply ``key=value`` changes (dotted keys).
 
-    A recipe may say ``extends: other.yaml``, a file beside it, and give only what differs.
+    ``"short"`` is the recipe as it is written; ``"paper"`` as long as the paper's training;
+    ``"smoke"`` is an epoch that shows that it runs, from no other model.
 
     Raises:
-        InputError: the file is missing or malformed, or a key is unknown.
+        InputError: the file is missing or malformed, a key or the scale is unknown.
     """
-    path = Path(path)
-    if not path.is_file():
-        shipped = [str(found) for found in sorted(Path("recipes").rglob("*.yaml"))]
-        raise InputError(f"no such recipe: {path}; here are {', '.join(shipped) or 'none'}")
-    return recipe_from(changed(_read_file(path), changes), str(path))
+    content = read_scaled(path, scale, SMOKE)
+    return recipe_from(changed(content, changes), str(path))
 
 
-def _read_file(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Return what ``path`` says, on top of what it extends; whole keys replace each other."""
-    if path in below:
-        raise InputError(f"{path} extends itself")
-    try:
-        content = yaml.safe_load(path.read_text()) or {}
-    except OSError as error:
-        raise InputError(f"{below[-1]} extends {path}, which cannot be read") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} must be a mapping, not {content!r}")
-    base = content.pop("extends", None)
-    if base is None:
-        return content
-    return _read_file((path.parent / str(base)).resolve(), (*below, path.resolve())) | content
-
-
-def changed(content: dict[str, Any], changes: Iterable[str]) -> dict[str, Any]:
-    """Return ``content`` with ``dotted.key=value`` changes, values read as YAML.
-
-    >>> changed({"model": {"name": "resnet20"}}, ["model.width=32", "lr=0.1"])
-    {'model': {'name': 'resnet20', 'width': 32}, 'lr': 0.1}
-    """
-    content = {
-        key: dict(value) if isinstance(value, dict) else value for key, value in content.items()
-    }
-    for change in changes:
-        key, equals, value = change.partition("=")
-        if not equals:
-            raise InputError(f"cannot read {change!r}: write key=value")
-        *path, last = key.strip().split(".")
-        inside = content
-        for part in path:
-            if isinstance(inside.get(part), str):
-                inside[part] = {"name": inside[part]}
-            inside[part] = dict(inside.get(part) or {})
-            inside = inside[part]
-        inside[last] = number(yaml.safe_load(value))
-    return content
+SMOKE: dict[str, Any] = {
+    "epochs": 1,
+    "batch_size": 16,
+    "start": None,
+    "validation": {"held_out": 64, "images": 32},
+}
 
 
 def recipe_from(content: Mapping[str, Any], where: str = "the recipe") -> Recipe:
@@ -218,49 +189,7 @@ def recipe_from(content: Mapping[str, Any], where: str = "the recipe") -> Recipe
     >>> recipe_from({"epochs": 3, "attack": "pgd(steps=2)"}).attack.options
     {'steps': 2}
     """
-    return _filled(Recipe, content, where)
-
-
-def _filled(kind: type, content: Any, where: str) -> Any:
-    if not isinstance(content, Mapping):
-        raise InputError(f"{where} must be a mapping, not {content!r}")
-    hints = typing.get_type_hints(kind)
-    for key in content:
-        if key not in hints:
-            raise unknown(f"key of {where}", key, hints)
-    return kind(
-        **{key: _read(hints[key], value, f"{where}: {key}") for key, value in content.items()}
-    )
-
-
-def _read(hint: Any, value: Any, where: str) -> Any:
-    options = typing.get_args(hint) if typing.get_origin(hint) not in (list, dict) else (hint,)
-    options = options or (hint,)
-    if value is None and type(None) in options:
-        return None
-    if Component in options:
-        if dict[str, Component] in options and isinstance(value, Mapping) and "name" not in value:
-            return {key: Component.of(each) for key, each in value.items()}
-        return Component.of(value)
-    if dataclasses.is_dataclass(options[0]):
-        return _filled(typing.cast(type, options[0]), value, where)
-    return _plain_value(options[0], number(value), where)
-
-
-def _plain_value(kind: Any, value: Any, where: str) -> Any:
-    base = typing.get_origin(kind) or kind
-    if base is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if base is float and isinstance(value, str):  # YAML reads 1e-4 as a string
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    if base is str and isinstance(value, bool):  # YAML reads on and off as truth values
-        return "on" if value else "off"
-    if not isinstance(value, base) or (base is int and isinstance(value, bool)):
-        raise InputError(f"{where} must be {base.__name__}, not {value!r}")
-    return value
+    return filled(Recipe, content, where)
 
 
 def _refuse(component: Component, kind: str, option: str, instead: str) -> None:
@@ -276,13 +205,3 @@ def _noises(plan: Component | dict[str, Component] | None) -> Any:
     if isinstance(plan, dict):
         return {pattern: _noise(component) for pattern, component in plan.items()}
     return _noise(plan)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Component):
-        return value.written()
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    return value

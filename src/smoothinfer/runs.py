@@ -22,6 +22,7 @@ from smoothinfer.reporting.plots import noise_course
 from smoothinfer.training.loop import Progressed, train
 from smoothinfer.training.losses import Craft, craft
 
+_JUDGING_DRAWS = 8
 _BATCH = 128
 
 
@@ -41,7 +42,7 @@ def train_run(recipe: Recipe, data: ImageData, out: str | Path) -> Progressed:
     """
     out = Path(out)
     recipe = _measured(recipe, data)
-    model = recipe.build_model(data.shape, len(data.classes))
+    model: NoisyModel = recipe.build_model(data.shape, len(data.classes))
     if recipe.start is not None and not (out / "state.pt").exists():
         start_from(model, recipe.start)
     loss, settings = recipe.build_loss(), recipe.training()
@@ -72,8 +73,13 @@ def _keep_strengths(out: Path, epoch: int, strengths: dict[str, float]) -> None:
 
 
 def validate(model: nn.Module, data: ImageData, attack: Craft) -> dict[str, float]:
-    """Return the share of ``data`` that one noisy pass gets right, clean and attacked."""
+    """Return the share of ``data`` that one noisy pass gets right, clean and attacked.
+
+    It is the mean over several passes: with noise on the weights all images of a pass share one
+    draw, and the luck of a single one would choose the epoch.
+    """
     device = next(model.parameters()).device
+    draws = _JUDGING_DRAWS if isinstance(model, NoisyModel) else 1
     right = {"clean": 0, "attacked": 0}
     for rows in torch.arange(len(data)).split(_BATCH):
         part = data[rows]
@@ -81,8 +87,9 @@ def validate(model: nn.Module, data: ImageData, attack: Craft) -> dict[str, floa
         moved = craft(attack, model, images, labels)
         with evaluating(model), torch.no_grad():
             for name, seen in (("clean", images), ("attacked", moved)):
-                right[name] += int((model(seen).argmax(1) == labels).sum())
-    measured = {name: count / len(data) for name, count in right.items()}
+                answers = torch.stack([model(seen).argmax(1) for _ in range(draws)])
+                right[name] += int((answers == labels).sum())
+    measured = {name: count / (draws * len(data)) for name, count in right.items()}
     if isinstance(model, NoisyModel) and (strengths := model.strengths()):
         measured["noise"] = sum(strengths.values()) / len(strengths)
     return measured

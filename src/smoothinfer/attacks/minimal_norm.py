@@ -1,24 +1,28 @@
-"""The nearest adversarial examples: C&W and DDN through Foolbox, made honest for random models."""
+"""The nearest adversarial examples, C&W and DDN, made honest for random models."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from smoothinfer.attacks.carlini_linf import carlini_linf
 from smoothinfer.attacks.checks import check_attack
 from smoothinfer.attacks.frozen import Frozen
 from smoothinfer.attacks.landscape import Landscape, Seeds, fresh_seeds, is_random
 from smoothinfer.attacks.objectives import margin
 from smoothinfer.errors import InputError
 from smoothinfer.models import parameters_frozen
-from smoothinfer.numerics.balls import L2, Ball
+from smoothinfer.numerics.balls import L2, Ball, Linf
 from smoothinfer.numerics.randomness import draw_seed, isolated_rng
 from smoothinfer.types import Images, Labels
 
 _HALVINGS = 12  # of the interval in which the vote turns
+Search = Callable[[nn.Module, Images, Labels], Images]
 
 
 def ddn(
@@ -58,8 +62,10 @@ def ddn(
     >>> ddn(net, torch.rand(3, 1, 2, 2), torch.tensor([0, 1, 0]), L2(1.0), steps=10).shape
     torch.Size([3, 1, 2, 2])
     """
-    settings = {"init_epsilon": 1.0, "steps": steps, "gamma": gamma}
-    return _nearest("DDNAttack", settings, model, images, labels, ball, samples, votes, generator)
+    if not isinstance(ball, L2):
+        raise InputError(f"ddn finds the nearest point in L2, not in {ball}")
+    search = partial(_by_foolbox, "DDNAttack", init_epsilon=1.0, steps=steps, gamma=gamma)
+    return _nearest(search, model, images, labels, ball, samples, votes, generator)
 
 
 def cw(
@@ -68,27 +74,30 @@ def cw(
     labels: Labels,
     ball: Ball,
     *,
-    steps: int = 1000,
-    searches: int = 9,
-    rate: float = 0.01,
+    steps: int | None = None,
+    searches: int | None = None,
+    rate: float | None = None,
     confidence: float = 0.0,
     initial: float = 1e-3,
     samples: int | None = None,
     votes: int = 128,
     generator: torch.Generator | None = None,
 ) -> Images:
-    """Carlini and Wagner's L2 attack: the nearest image that the vote gets wrong, see `ddn`.
+    """Carlini and Wagner's attack: the nearest image that the vote gets wrong, see `ddn`.
+
+    In L2 it is Foolbox's; in L-infinity, where Foolbox has none, see `carlini_linf`.
 
     Args:
-        model, images, labels, ball, samples, votes, generator: as for `ddn`.
-        steps: Adam steps of each binary search step.
-        searches: binary search steps for the constant c.
-        rate: of Adam.
+        model, images, labels, samples, votes, generator: as for `ddn`.
+        ball: `L2` or `Linf`; points beyond its radius, in pixel units, count as failures.
+        steps: Adam steps of each search; by default 1,000 in L2 and 100 in L-infinity.
+        searches: for the constant c in L2 (by default 9), for the box in L-infinity (20).
+        rate: of Adam; by default 0.01 in L2, and 0.1 of the box in L-infinity.
         confidence: kappa, by how much the wrong class must lead.
         initial: c at first.
 
     Raises:
-        InputError: images or labels are malformed, the ball is not `L2`, or Foolbox is missing.
+        InputError: images or labels are malformed, a number is out of range, or Foolbox is missing.
 
     Source: Carlini, Wagner 2017, arXiv 1608.04644; Rauber et al., Foolbox.
 
@@ -97,21 +106,28 @@ def cw(
     >>> cw(net, images, labels, L2(1.0), steps=10, searches=2).shape
     torch.Size([3, 1, 2, 2])
     """
-    settings = {
-        "steps": steps,
-        "binary_search_steps": searches,
-        "stepsize": rate,
-        "confidence": confidence,
-        "initial_const": initial,
-    }
-    return _nearest(
-        "L2CarliniWagnerAttack", settings, model, images, labels, ball, samples, votes, generator
-    )
+    usual = (100, 20, 0.1) if isinstance(ball, Linf) else (1000, 9, 0.01)
+    steps = usual[0] if steps is None else steps
+    searches = usual[1] if searches is None else searches
+    rate = usual[2] if rate is None else rate
+    check_attack(model, images, labels, ball, steps=steps, searches=searches)
+    if not rate > 0 or confidence < 0 or not initial > 0:
+        raise InputError(
+            f"rate {rate} and initial {initial} must be positive, confidence {confidence} not "
+            "negative"
+        )
+    goal: dict[str, Any] = {"steps": steps, "confidence": confidence}
+    if isinstance(ball, Linf):
+        goal |= {"searches": searches, "rate": rate, "initial": initial, "radius": ball.radius}
+        search: Search = partial(carlini_linf, **goal)
+    else:
+        goal |= {"binary_search_steps": searches, "stepsize": rate, "initial_const": initial}
+        search = partial(_by_foolbox, "L2CarliniWagnerAttack", **goal)
+    return _nearest(search, model, images, labels, ball, samples, votes, generator)
 
 
 def _nearest(
-    name: str,
-    settings: dict[str, Any],
+    search: Search,
     model: nn.Module,
     images: Images,
     labels: Labels,
@@ -121,12 +137,10 @@ def _nearest(
     generator: torch.Generator | None,
 ) -> Images:
     check_attack(model, images, labels, ball, samples=samples, votes=votes)
-    if not isinstance(ball, L2):
-        raise InputError(f"this attack finds the nearest point in L2, not in {ball}")
     with parameters_frozen(model), isolated_rng(draw_seed(generator)):
         random = is_random(model, images)
         still = Frozen(model, fresh_seeds(1)[0], samples or 64) if random else model
-        found = _by_foolbox(name, settings, still, images, labels)
+        found = search(still, images, labels)
         if random:
             found = _where_the_vote_turns(model, images, found, labels, votes)
     far = ball.distance(found, images) > ball.radius
@@ -134,7 +148,7 @@ def _nearest(
 
 
 def _by_foolbox(
-    name: str, settings: dict[str, Any], model: nn.Module, images: Images, labels: Labels
+    name: str, model: nn.Module, images: Images, labels: Labels, **settings: Any
 ) -> Images:
     # Foolbox imports GitPython, which refuses to load where git is not installed.
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")

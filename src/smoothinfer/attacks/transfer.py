@@ -10,7 +10,7 @@ from torch import nn
 
 from smoothinfer.attacks.pgd import pgd
 from smoothinfer.errors import InputError, check_kind
-from smoothinfer.models import evaluating
+from smoothinfer.models import device_of, evaluating
 from smoothinfer.numerics.balls import Ball
 from smoothinfer.types import Images, Labels
 
@@ -52,7 +52,7 @@ def transfer(
     del model
     check_kind("source", source, nn.Module, "transfer(source=model)")
     assert source is not None
-    device = next((p.device for p in source.parameters()), images.device)
+    device = device_of(source, images)
     if device != images.device:
         raise InputError(f"the source is on {device}, the images are on {images.device}")
     with evaluating(source):

@@ -1,7 +1,23 @@
 """Floor 6: from models to rows."""
 
-from smoothinfer.evaluation.evaluate import evaluate
+from smoothinfer.evaluation.certified import average_radius, certified_accuracy, certify_rows
+from smoothinfer.evaluation.evaluate import evaluate, prepare
 from smoothinfer.evaluation.examples import load_examples
-from smoothinfer.evaluation.table import Store, accuracy, summarise
+from smoothinfer.evaluation.store import Store
+from smoothinfer.evaluation.sweep import Sweep
+from smoothinfer.evaluation.table import accuracy, summarise
+from smoothinfer.evaluation.units import Evaluation
 
-__all__ = ["Store", "accuracy", "evaluate", "load_examples", "summarise"]
+__all__ = [
+    "Evaluation",
+    "Store",
+    "Sweep",
+    "accuracy",
+    "average_radius",
+    "certified_accuracy",
+    "certify_rows",
+    "evaluate",
+    "load_examples",
+    "prepare",
+    "summarise",
+]

@@ -5,11 +5,26 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
 from smoothinfer.smoothing.classifier import SmoothedClassifier
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What was spent on a batch of images.
+
+    Attributes:
+        forwards, backwards: images times passes.
+        seconds: wall-clock.
+    """
+
+    forwards: int = 0
+    backwards: int = 0
+    seconds: float = 0.0
 
 
 class Meter:
@@ -24,6 +39,11 @@ class Meter:
     def __init__(self) -> None:
         self.forwards = self.backwards = 0
         self.seconds = 0.0
+
+    @property
+    def cost(self) -> Cost:
+        """What was counted."""
+        return Cost(self.forwards, self.backwards, self.seconds)
 
     @contextlib.contextmanager
     def on(self, module: nn.Module) -> Iterator[Meter]:

@@ -1,18 +1,13 @@
-"""The one table: one row per image and setting, in Parquet shards that are written once."""
+"""The one table: one row per image and setting; accuracies and intervals are computed from rows."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from smoothinfer.errors import InputError
-from smoothinfer.files import write_whole
 from smoothinfer.numerics.statistics import Interval, proportion
 
 Rows: TypeAlias = pa.Table
@@ -30,71 +25,6 @@ IMAGE_COLUMNS = (
     "forwards",  # passes of the network spent on crafting the image
     "backwards",
 )
-
-
-class Store:
-    """A folder of immutable shards, one for each unit of work.
-
-    Args:
-        folder: made when the first shard is written; ``None`` keeps the rows in memory.
-
-    Raises:
-        InputError: a shard cannot be read; the message names the file.
-    """
-
-    def __init__(self, folder: str | Path | None = None) -> None:
-        self.folder = None if folder is None else Path(folder)
-        self._kept: dict[str, Rows] = {}
-
-    def has(self, unit: str) -> bool:
-        """Say whether the work ``unit`` is done."""
-        return unit in self._kept or (self.folder is not None and self._path(unit).exists())
-
-    def write(self, unit: str, rows: Rows) -> None:
-        """Keep the rows of ``unit``, whole or not at all."""
-        if self.folder is None:
-            self._kept[unit] = rows
-        else:
-            write_whole(self._path(unit), lambda file: pq.write_table(rows, file))
-
-    def read(self, units: Sequence[str] | None = None) -> Rows:
-        """Return the rows of ``units`` (of all shards by default), in the order of the units."""
-        if self.folder is None:
-            kept = [self._kept[unit] for unit in units or self._kept]
-            return pa.concat_tables(rows.replace_schema_metadata(None) for rows in kept)
-        paths = sorted(self.folder.glob("*.parquet"))
-        if units is not None:
-            paths = [self._path(unit) for unit in units]
-        if not paths:
-            raise InputError(f"{self.folder} holds no rows")
-        return pa.concat_tables([_read(path) for path in paths])
-
-    def seconds(self) -> dict[str, float]:
-        """Return the wall-clock seconds an image that each attack took, over the folder's shards.
-
-        No part of the rows: those repeat, seconds do not.
-        """
-        spent: dict[str, list[float]] = {}
-        for path in [] if self.folder is None else sorted(self.folder.glob("*.parquet")):
-            cost = pq.read_schema(path).metadata or {}
-            if b"attack" in cost and cost[b"attack"].decode() != CLEAN:
-                total = spent.setdefault(cost[b"attack"].decode(), [0.0, 0.0])
-                total[0] += float(cost[b"seconds"])
-                total[1] += float(cost[b"images"])
-        return {attack: seconds / images for attack, (seconds, images) in spent.items()}
-
-    def _path(self, unit: str) -> Path:
-        assert self.folder is not None
-        return self.folder / f"{re.sub(r'[^A-Za-z0-9_.=-]+', '_', unit)}.parquet"
-
-
-def _read(path: Path) -> Rows:
-    try:
-        return pq.read_table(path, partitioning=None).replace_schema_metadata(None)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(
-            f"{path} is not a readable shard ({error}): delete it to redo it"
-        ) from None
 
 
 def setting_columns(rows: Rows) -> list[str]:

@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from torch.func import functional_call
 
 from smoothinfer.models import Normalize
-from smoothinfer.noise import side_by_side
+from smoothinfer.noise import fusing, side_by_side
 from smoothinfer.noise.side_by_side import Stacked
 from smoothinfer.numerics.randomness import isolated_rng
 from smoothinfer.types import Images, Logits
@@ -150,6 +150,7 @@ class Plan:
                 if step is not _leaf:
                     self.stackable.add(node.target)
                 now[node] = program.call_function(step, (tensors, leaves, node.target, *args))
+        self.fused = fusing.fuse(program, self.leaves, _conv)
         program.lint()
         return fx.GraphModule(nn.Module(), program).forward
 
@@ -234,14 +235,26 @@ def _leaf(tensors: StackedTensors, leaves: Leaves, name: str, args: Any, kwargs:
     return functional_call(part, own, args, kwargs) if own else part(*args, **kwargs)
 
 
-def _conv(tensors: StackedTensors, leaves: Leaves, name: str, args: Any, kwargs: Any) -> Tensor:
+def _conv(
+    tensors: StackedTensors,
+    leaves: Leaves,
+    name: str,
+    args: Any,
+    kwargs: Any,
+    plus: Tensor | None = None,
+    rectify: bool = False,
+) -> Tensor:
     weight, bias, part = tensors[f"{name}.weight"], tensors.get(f"{name}.bias"), leaves[name]
     features, padding = _in_format_of(weight, *args, **kwargs), part.padding
     if part.padding_mode != "zeros":
         sides = part._reversed_padding_repeated_twice
-        features, padding = F.pad(features, sides, mode=part.padding_mode), 0
+        features, padding = F.pad(features, sides, mode=part.padding_mode), (0, 0)
     settings = part.stride, padding, part.dilation, part.groups
-    return side_by_side.conv2d(features, weight, bias, *settings)
+    if isinstance(weight, Stacked):
+        found = side_by_side.conv2d(features, weight, bias, *settings)
+        return fusing.finish(found, plus, rectify)
+    assert not isinstance(bias, Stacked)
+    return fusing.convolution(features, weight, bias, *settings, plus, rectify)
 
 
 def _linear(tensors: StackedTensors, leaves: Leaves, name: str, args: Any, kwargs: Any) -> Tensor:

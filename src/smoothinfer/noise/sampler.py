@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
+from smoothinfer.errors import InputError
 from smoothinfer.noise.base import Noise
 from smoothinfer.noise.plan import Plan, Tensors
 
@@ -24,6 +25,9 @@ class Sampler:
         noises: the noise of each noisy weight.
         plan: how the module is run; its folded normalisations go into the weights.
         dtype: format of weights and biases of convolutions and linear layers.
+
+    Raises:
+        InputError: a convolution or a linear layer holds NaN or infinite numbers.
 
     >>> from smoothinfer.noise import PNI
     >>> clean = {"0.weight": torch.ones(1000)}
@@ -45,6 +49,7 @@ class Sampler:
         with torch.no_grad():
             self.fixed = self._shortened(plan.fold(self.clean) if plan else dict(self.clean))
             self._lay_out(noises)
+        self._check_finite()
 
     def _lay_out(self, noises: Mapping[str, Noise]) -> None:
         self.places: dict[str, tuple[slice, torch.Size]] = {}
@@ -73,6 +78,18 @@ class Sampler:
                 self.factors.append((part, factor.t().contiguous().t()))
         if means:
             self.mean, self.scale = torch.cat(means), torch.cat(scales)
+
+    def _check_finite(self) -> None:
+        """Refuse a broken layer: a rectifier fused into a convolution may turn NaN into 0."""
+        held = {
+            name: tensor
+            for name, tensor in self.fixed.items()
+            if self.plan is not None and name.rpartition(".")[0] in self.plan.stackable
+        }
+        drawn = {} if not self.places else {"noise": self.mean + self.scale}
+        for name, tensor in (held | drawn).items():
+            if not tensor.isfinite().all():
+                raise InputError(f"{name!r} of the model holds NaN or infinite numbers")
 
     def _fold(self, name: str) -> Tensor | None:
         layer = name.removesuffix(".weight")

@@ -33,9 +33,9 @@ Own = Tensor | Stacked | None
 
 
 def conv2d(
-    rows: Tensor, weight: Tensor | Stacked, bias: Own, stride: Any, padding: Any, *more: Any
+    rows: Tensor, weight: Stacked, bias: Own, stride: Any, padding: Any, *more: Any
 ) -> Tensor:
-    """``F.conv2d``, where the weight may be ``Stacked``.
+    """``F.conv2d`` of many networks.
 
     >>> images, weights = torch.randn(6, 3, 5, 5), torch.randn(2, 4, 3, 3, 3)
     >>> together = conv2d(images, Stacked(weights), None, 1, 1, 1, 1)
@@ -43,9 +43,6 @@ def conv2d(
     >>> torch.allclose(together, torch.cat(alone), atol=1e-5)
     True
     """
-    if isinstance(weight, Tensor):
-        assert not isinstance(bias, Stacked)
-        return F.conv2d(rows, weight, bias, stride, padding, *more)
     dilation, groups = more
     alike = weight.each.shape[1] % _BLOCK == 0 and weight.each.shape[2] > 1
     if groups > 1 or not alike:

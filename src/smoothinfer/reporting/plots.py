@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from smoothinfer.evaluation.certified import certified_accuracy
 from smoothinfer.evaluation.table import CLEAN, Rows, accuracy
 from smoothinfer.files import write_whole
 from smoothinfer.types import Images
@@ -23,6 +24,12 @@ COLOURS = {
     "top_two": "#E69F00",
 }
 MARKERS = {"prediction": "o", "weighted": "s", "soft": "^", "logits": "D", "top_two": "v"}
+
+
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write ``figure`` in the format of the file's name, whole or not at all."""
+    form = Path(path).suffix.lstrip(".") or "png"
+    write_whole(path, lambda file: figure.savefig(file, format=form, dpi=150))
 
 
 def accuracy_against_samples(rows: Rows, path: str | Path, title: str = "") -> None:
@@ -48,8 +55,7 @@ def accuracy_against_samples(rows: Rows, path: str | Path, title: str = "") -> N
         panels[0].set_ylabel("accuracy, % (bars: 95 % over images)")
         panels[-1].legend(frameon=False, loc="best")
         figure.suptitle(title)
-        form = Path(path).suffix.lstrip(".") or "png"
-        write_whole(path, lambda file: figure.savefig(file, format=form, dpi=150))
+        save_figure(figure, path)
 
 
 def _curve(panel: Axes, rows: Rows, rule: str, place: int) -> None:
@@ -75,6 +81,31 @@ def _curve(panel: Axes, rows: Rows, rule: str, place: int) -> None:
     panel.set_xscale("log", base=2)
     panel.set_xticks(counts, [str(count) for count in counts])
     panel.minorticks_off()
+
+
+def certified_curve(rows: Rows, path: str | Path, title: str = "") -> None:
+    """Draw the share of images that are right and certain within each radius.
+
+    Args:
+        rows: of `certify_rows`.
+        path: of the PNG or SVG file, written whole.
+        title: above.
+    """
+    sigma = rows["sigma"][0].as_py()
+    most = max([*rows["certified"].to_pylist(), sigma])
+    radii = [most * step / 200 for step in range(201)]
+    shares = certified_accuracy(rows, radii)
+    figure = Figure(figsize=(5.6, 3.8), layout="constrained")
+    panel = figure.subplots()
+    low, high = [100 * share.low for share in shares], [100 * share.high for share in shares]
+    panel.fill_between(radii, low, high, color=COLOURS["prediction"], alpha=0.2, linewidth=0)
+    panel.plot(radii, [100 * share.value for share in shares], color=COLOURS["prediction"])
+    panel.set_xlabel("L2 radius, pixel units")
+    panel.set_ylabel("certified accuracy, % (band: 95 % over images)")
+    panel.set_ylim(0, 100)
+    panel.grid(alpha=0.25)
+    panel.set_title(title)
+    save_figure(figure, path)
 
 
 def sheet(
@@ -103,8 +134,7 @@ def sheet(
     for panel, caption in zip(panels[-1], captions, strict=True):
         panel.set_xlabel(caption, fontsize=8)
     figure.suptitle(f"{title} (difference magnified {factor:.3g} times)")
-    form = Path(path).suffix.lstrip(".") or "png"
-    write_whole(path, lambda file: figure.savefig(file, format=form, dpi=150))
+    save_figure(figure, path)
 
 
 def noise_course(course: Mapping[str, Mapping[str, float]], path: str | Path) -> None:
@@ -129,5 +159,4 @@ def noise_course(course: Mapping[str, Mapping[str, float]], path: str | Path) ->
     panel.set_title("learned noise, a line for each layer from the first to the last")
     panel.grid(alpha=0.25)
     panel.legend(frameon=False, fontsize=8)
-    form = Path(path).suffix.lstrip(".") or "png"
-    write_whole(path, lambda file: figure.savefig(file, format=form, dpi=150))
+    save_figure(figure, path)

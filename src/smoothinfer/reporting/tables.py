@@ -32,7 +32,11 @@ def pivot(rows: Rows) -> tuple[list[str], list[str], dict[tuple[Any, ...], dict[
         key: {attack: accuracy(rows.take(found)) for attack, found in by_attack.items()}
         for key, by_attack in indices.items()
     }
-    return varying, attacks, dict(sorted(cells.items(), key=lambda cell: _sort_key(cell[0])))
+    return (
+        varying,
+        attacks,
+        dict(sorted(cells.items(), key=lambda cell: [place_of(v) for v in cell[0]])),
+    )
 
 
 def print_table(console: Console, rows: Rows, title: str = "accuracy, % (95 % interval)") -> None:
@@ -68,10 +72,15 @@ def _said(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _sort_key(key: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Numbers by size, rules in the order of the paper, other words by the alphabet."""
-    order = {name: place for place, name in enumerate(RULE_ORDER)}
-    return tuple(
-        (0, value) if isinstance(value, int | float) else (1, order.get(value, len(order)), value)
-        for value in key
-    )
+def place_of(value: Any) -> tuple[int, float, str]:
+    """Return where ``value`` stands among others: nothing first, numbers by size, rules in the
+    order of the paper, other words by the alphabet.
+
+    >>> sorted(["soft", 8, "apgd", "prediction", None, 2.5], key=place_of)
+    [None, 2.5, 8, 'prediction', 'soft', 'apgd']
+    """
+    if value is None:
+        return 0, 0.0, ""
+    if isinstance(value, int | float):
+        return 1, float(value), ""
+    return 2, RULE_ORDER.index(value) if value in RULE_ORDER else len(RULE_ORDER), str(value)

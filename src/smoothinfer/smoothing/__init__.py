@@ -1,5 +1,6 @@
 """Floor 3: many noisy passes, one answer."""
 
+from smoothinfer.smoothing.certification import Certificates, certify, predict_or_abstain
 from smoothinfer.smoothing.classifier import Prediction, SmoothedClassifier, frozen
 from smoothinfer.smoothing.passes import passes
 from smoothinfer.smoothing.stopping import STOPS
@@ -8,12 +9,15 @@ from smoothinfer.smoothing.voting import RULES, Rule, Tally, rank_rule, rule_of
 __all__ = [
     "RULES",
     "STOPS",
+    "Certificates",
     "Prediction",
     "Rule",
     "SmoothedClassifier",
     "Tally",
+    "certify",
     "frozen",
     "passes",
+    "predict_or_abstain",
     "rank_rule",
     "rule_of",
 ]

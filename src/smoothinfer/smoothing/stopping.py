@@ -111,8 +111,9 @@ class PPR(Stopping):
         looks, factor = list(_LOOKS), 4 / 3
         while looks[-1] < whole:
             looks.append(round(looks[-1] * factor))
-        first = int(self.needed[0])
-        return sorted({look for look in looks if first < look < whole} | {min(first, whole), whole})
+        # Too few passes may not decide even a unanimous vote.
+        first = int(self.needed[0].clamp(max=whole))
+        return sorted({look for look in looks if first < look < whole} | {first, whole})
 
     def decided(self, rows: Tensor, passes: int) -> Tensor:
         del passes

@@ -16,99 +16,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from smoothinfer.data import ImageData, crop_and_flip, to_float
-from smoothinfer.errors import InputError, unknown
+from smoothinfer.errors import InputError
 from smoothinfer.files import write_whole
-from smoothinfer.noise.noisy_model import NOISE_PARTS
-from smoothinfer.numerics.precision import has_bf16_units, resolve_precision
+from smoothinfer.interrupts import TERMINATED, asked_to_stop, patient
+from smoothinfer.numerics.precision import has_bf16_units
 from smoothinfer.numerics.randomness import derive_seed, isolated_rng, stream
+from smoothinfer.training.settings import Training, make_accelerator, make_optimizer
 
 StepLoss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 Validate = Callable[[nn.Module], dict[str, float]]
-COMPILE = ("auto", "on", "off")
 Save = Callable[[str, nn.Module, dict[str, Any]], None]
-
-
-@dataclass(frozen=True)
-class Training:
-    """The numbers of a training.
-
-    Attributes:
-        epochs: passes over the training images.
-        batch_size: images of one step, over all processes.
-        lr, momentum, nesterov, weight_decay: of SGD.
-        noise_decay: weight decay of the learned noise; by default that of the weights.
-        noise_lr: learning rate of the learned noise, relative to lr. Its gradient is far noisier
-            than that of the weights: at equal rates |d| grows in a random walk.
-        clip: largest global L2 norm of the gradient; 0 for no clipping.
-        schedule: progress in [0, 1] -> factor of lr.
-        crop: largest random shift in pixels.
-        flip: mirror half of the images.
-        precision: "auto", "bf16" (autocast) or "fp32".
-        channels_last: memory format of the images.
-        compile: "auto" (where it pays: on GPUs and on CPUs with bf16 units), "on" or "off".
-        accumulate: parts of a batch that are forwarded one after the other, to save memory.
-        ema: decay of an exponential moving average of the weights, which is then validated and
-            saved; 0 for none.
-        patience: stop when the validation score has not risen for so many epochs; 0 for never.
-        trackers: what accelerate also logs the table of epochs to, such as "tensorboard".
-        save_seconds: how often the state is saved within an epoch.
-        seed: names every stream of random numbers.
-    """
-
-    epochs: int
-    batch_size: int
-    lr: float
-    schedule: Callable[[float], float]
-    momentum: float = 0.9
-    nesterov: bool = True
-    weight_decay: float = 1e-4
-    noise_decay: float | None = None
-    noise_lr: float = 1.0
-    clip: float = 0.0
-    crop: int = 4
-    flip: bool = True
-    precision: str = "auto"
-    channels_last: bool = True
-    compile: str = "auto"
-    accumulate: int = 1
-    ema: float = 0.0
-    patience: int = 0
-    trackers: tuple[str, ...] = ()
-    save_seconds: float = 120.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        resolve_precision(self.precision, "cpu")
-        if self.compile not in COMPILE:
-            raise unknown("compile", self.compile, COMPILE)
-        if self.batch_size < 1 or self.epochs < 1:
-            raise InputError(f"batch_size {self.batch_size} and epochs {self.epochs} must be >= 1")
-        for name in ("lr", "noise_lr", "weight_decay", "clip", "crop", "noise_decay"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < math.inf:
-                raise InputError(f"{name} must be finite and not negative, not {value}")
-        if not 1 <= self.accumulate <= self.batch_size or self.patience < 0:
-            raise InputError(
-                f"accumulate {self.accumulate} must lie between 1 and batch_size, and patience "
-                f"{self.patience} must not be negative"
-            )
-        if not 0 <= self.ema < 1:
-            raise InputError(f"ema must lie in [0, 1), not {self.ema}")
-        if not 0 <= self.momentum < 1 or (self.nesterov and not self.momentum):
-            raise InputError(f"momentum must lie in [0, 1), above 0 with nesterov: {self.momentum}")
 
 
 @dataclass
 class Progressed:
-    """What a run remembers: the next step, the table of epochs, the best validation score.
+    """What a run remembers: the next step, the table of epochs, the extreme validation scores.
 
     ``loss_sum`` is over the steps of the epoch that runs.
     """
@@ -116,6 +43,7 @@ class Progressed:
     step: int = 0
     seconds: float = 0.0
     best: float = -math.inf
+    worst: float = math.inf
     loss_sum: float = 0.0
     epochs: list[dict[str, float]] = field(default_factory=list)
 
@@ -139,7 +67,7 @@ def train(
         settings: the numbers.
         out: folder of the run.
         validate: model -> measured values, after every epoch.
-        save: (``"best"`` or ``"last"``, model, epoch's values) writes a checkpoint.
+        save: (``"best"``, ``"last"`` or ``"worst"``, model, epoch's values) writes a checkpoint.
         score: the validated value that decides which epoch is best.
 
     Returns:
@@ -149,7 +77,7 @@ def train(
         InputError: the batch is larger than the data or the saved state does not fit.
     """
     run = _Run(model, loss, data, settings, out)
-    with _bar(run.main) as bar:
+    with patient(), _bar(run.main) as bar:
         task = bar.add_task("training", total=run.total, completed=run.course.step)
         while run.course.step < run.total and not run.exhausted(score):
             value = run.step()
@@ -160,7 +88,9 @@ def train(
                 bar.console.print("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
                 if run.collapsed(score):
                     bar.console.print(_ALARM, style="red")
-            run.keep()
+            run.keep(now=asked_to_stop())
+            if asked_to_stop():
+                raise SystemExit(TERMINATED)
     run.accelerator.end_training()
     return run.course
 
@@ -179,9 +109,9 @@ class _Run:
                 f"leave no step to take on {len(data)} images"
             )
         self.model, self.loss, self.data, self.settings = model, loss, data, settings
-        self.accelerator = _accelerator(settings, out)
+        self.accelerator = make_accelerator(settings, out)
         self.main = self.accelerator.is_main_process
-        optimizer = _optimizer(model, settings)
+        optimizer = make_optimizer(model, settings)
         self.state = out / "state.pt"
         average = get_ema_multi_avg_fn(settings.ema)
         self.ema = (
@@ -292,18 +222,20 @@ class _Run:
         row["seconds"] = round(self.course.seconds, 1)
         self.course.epochs.append(row)
         self.course.loss_sum = 0.0
-        better = row[score] > self.course.best
+        kept = {"last": True, "best": row[score] > self.course.best}
+        kept["worst"] = self.settings.keep_worst and row[score] < self.course.worst
         self.course.best = max(self.course.best, row[score])
+        self.course.worst = min(self.course.worst, row[score])
         if self.main:
-            for name in ("last", "best") if better else ("last",):
+            for name in [name for name, wanted in kept.items() if wanted]:
                 save(name, self.trained, row)
             _write_table(self.state.with_name("epochs.csv"), self.course.epochs)
         self.accelerator.log(row, step=self.epoch)
         return row
 
-    def keep(self) -> None:
-        """Save the state, at the end of an epoch and when the last time is long ago."""
-        late = time.monotonic() - self.saved > self.settings.save_seconds
+    def keep(self, now: bool = False) -> None:
+        """Save the state, at the end of an epoch, when the last time is long ago, or ``now``."""
+        late = now or time.monotonic() - self.saved > self.settings.save_seconds
         if self.main and (late or self.at_epoch_end):
             state = {
                 "model": self.model.state_dict(),
@@ -327,57 +259,6 @@ def _write_table(path: Path, epochs: list[dict[str, float]]) -> None:
     lines = [names, *([f"{row.get(name, '')}" for name in names] for row in epochs)]
     content = "".join(",".join(line) + "\n" for line in lines)
     write_whole(path, lambda file: file.write(content.encode()))
-
-
-def _accelerator(settings: Training, out: Path) -> Accelerator:
-    cpu_only = not torch.cuda.is_available()
-    precision = resolve_precision(settings.precision, "cpu" if cpu_only else "cuda")
-    # The loss runs the network twice before one backward: a broadcast of buffers in between
-    # would change what the first run still needs.
-    once = DistributedDataParallelKwargs(broadcast_buffers=False)
-    mixed = "bf16" if precision == "bf16" else "no"
-    # accelerate keeps one precision a process: let a second training choose its own.
-    AcceleratorState._reset_state()
-    made = Accelerator(
-        mixed_precision=mixed,
-        cpu=cpu_only,
-        kwargs_handlers=[once],
-        log_with=list(settings.trackers) or None,
-        project_dir=out,
-    )
-    if settings.trackers:
-        made.init_trackers(out.name)
-    missing = set(settings.trackers) - {tracker.name for tracker in made.trackers}
-    if made.is_main_process and missing:
-        raise InputError(f"trackers {sorted(missing)} are not installed")
-    return made
-
-
-def _optimizer(model: nn.Module, settings: Training) -> torch.optim.Optimizer:
-    noise = {
-        id(parameter)
-        for name, parameter in model.named_parameters()
-        if name.startswith(NOISE_PARTS)
-    }
-    decay = settings.weight_decay
-    groups: list[dict[str, Any]] = [
-        {
-            "params": [p for p in model.parameters() if id(p) not in noise],
-            "weight_decay": decay,
-            "relative": 1.0,
-        },
-        {
-            "params": [p for p in model.parameters() if id(p) in noise],
-            "weight_decay": decay if settings.noise_decay is None else settings.noise_decay,
-            "relative": settings.noise_lr,
-        },
-    ]
-    return torch.optim.SGD(
-        [group for group in groups if group["params"]],
-        lr=settings.lr,
-        momentum=settings.momentum,
-        nesterov=settings.nesterov,
-    )
 
 
 def _restore(path: Path, model: nn.Module, optimizer: Any, ema: AveragedModel | None) -> Progressed:

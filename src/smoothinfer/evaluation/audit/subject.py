@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from smoothinfer.attacks import pgd
 from smoothinfer.attacks.landscape import is_random
+from smoothinfer.models import device_of
 from smoothinfer.noise.noisy_model import NoisyModel
 from smoothinfer.numerics.balls import Ball
 from smoothinfer.numerics.randomness import derive_seed, stream
@@ -94,7 +95,7 @@ class Subject:
     _kept: dict[str, Any] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        device = next((p.device for p in self.model.parameters()), self.images.device)
+        device = device_of(self.model, self.images)
         self.images, self.labels = self.images.to(device), self.labels.to(device)
         self.random = is_random(self.model, self.images)
 

@@ -1,0 +1,241 @@
+"""How cost grows, what stopping saves, what bfloat16 changes: ``-m benchmarks.behaviour``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import smoothinfer as si
+from benchmarks import naive
+from benchmarks.__main__ import RADIUS, network
+from benchmarks.clock import machine
+from smoothinfer.numerics.precision import has_bf16_units, keep_heap_warm
+from smoothinfer.training import loop
+from smoothinfer.training.losses import adversarial
+from smoothinfer.training.settings import Training
+
+_MEMORY = (64, 4096)
+
+
+def cni() -> si.NoisyModel:
+    """Return a ResNet-20 with CNI weight noise; cost does not depend on its weights."""
+    return si.NoisyModel(network(), weights=si.CNI(rank=5)).eval()
+
+
+def memory(options: argparse.Namespace) -> dict[str, Any]:
+    """Peak memory of a vote of few and of many passes, each in a process of its own."""
+    peaks = {}
+    for samples in _MEMORY:
+        code = f"from benchmarks.behaviour import peak; print(peak({samples}, {options.images}))"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        done.check_returncode()
+        peaks[samples] = float(done.stdout.split()[-1])
+    few, many = peaks.values()
+    return {"MiB": peaks, "growth": many / few - 1}
+
+
+def peak(samples: int, images: int) -> float:
+    """Return the peak memory of this process, in MiB, after a vote."""
+    si.SmoothedClassifier(cni(), samples).predict(torch.rand(images, 3, 32, 32))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def linear(options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds against images and against passes, and the exponent of a power law through them.
+
+    An exponent of 1 is linear; below it, a start that does not grow with the work.
+    """
+    model, found = cni(), {}
+    grids: dict[str, tuple[list[int], Callable[[int], Callable[[], object]]]] = {
+        "images": (
+            [100, 316, 1000, 3162, 10_000][: options.points],
+            lambda count: _vote(model, count, 8),
+        ),
+        "passes": (
+            [8, 32, 128, 512, 2048][: options.points],
+            lambda count: _vote(model, 100, count),
+        ),
+    }
+    for name, (grid, make) in grids.items():
+        seconds = [_seconds(make(count)) for count in grid]
+        found[name] = {"at": grid, "seconds": seconds} | _power_law(grid, seconds)
+    return found
+
+
+def _vote(model: si.NoisyModel, images: int, samples: int) -> Callable[[], object]:
+    pixels = torch.rand(images, 3, 32, 32)
+    smooth = si.SmoothedClassifier(model, samples, seed=0)
+    return lambda: smooth.predict(pixels)
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    run()
+    return time.perf_counter() - begun
+
+
+def _power_law(places: Sequence[float], seconds: Sequence[float]) -> dict[str, float]:
+    """Fit log seconds = a + b log places; return b and the share of variance that it explains.
+
+    >>> fit = _power_law([1, 10, 100], [2.0, 20.0, 200.0])
+    >>> round(fit["exponent"], 3), round(fit["r2"], 3)
+    (1.0, 1.0)
+    """
+    x = torch.tensor([math.log(p) for p in places], dtype=torch.float64)
+    y = torch.tensor([math.log(s) for s in seconds], dtype=torch.float64)
+    slope = ((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum()
+    rest = y - y.mean() - slope * (x - x.mean())
+    return {
+        "exponent": float(slope),
+        "r2": float(1 - rest.square().sum() / (y - y.mean()).square().sum()),
+    }
+
+
+def stopping(options: argparse.Namespace) -> dict[str, Any]:
+    """What ppr (delta 0.001, at most 512 passes) saves, clean and under PGD-7."""
+    model, images, labels = _subject(options)
+    generator = torch.Generator().manual_seed(0)
+    moved = si.pgd(model, images, labels, si.Linf(RADIUS), step_size=2 / 255, generator=generator)
+    smooth, found = si.SmoothedClassifier(model, 512, seed=0), {}
+    for name, seen in (("clean", images), ("attacked", moved)):
+        smooth.predict(seen[:64], samples=8)  # plans are made once
+        fixed = _seconds(lambda seen=seen: smooth.predict(seen))  # type: ignore[misc]
+        begun = time.perf_counter()
+        answer = smooth.predict(seen, stop="ppr", delta=1e-3)
+        spent = time.perf_counter() - begun
+        share = float(answer.samples.double().mean()) / 512
+        found[name] = {
+            "mean passes": 512 * share,
+            "decided": float(answer.decided.double().mean()),
+            "accuracy": float((answer.labels == labels).double().mean()),
+            "times faster than fixed": fixed / spent,
+            "saving seen in wall-clock": (1 - spent / fixed) / (1 - share),
+        }
+        if name == "clean":
+            few = images[: options.naive_images]
+            loop = _seconds(lambda few=few: naive.predict(network(), few, 512, 0.06, 256))  # type: ignore[misc]
+            ratio = (loop / len(few)) / (spent / len(seen))
+            found[name]["times faster than the naive loop of 512 (input noise)"] = ratio
+    return found
+
+
+def agreement(options: argparse.Namespace) -> dict[str, Any]:
+    """Verdicts of 512 passes in bfloat16 against fp32, the same members."""
+    model, images, labels = _subject(options)
+    one, two = (
+        si.SmoothedClassifier(model, options.samples, seed=0, precision=precision)
+        for precision in ("fp32", "bf16")
+    )
+    exact, short = one.predict(images, stop="ppr"), two.predict(images)
+    full = one.predict(images)
+    same, decided = short.labels == full.labels, exact.decided
+    right = [float((answer.labels == labels).double().mean()) for answer in (full, short)]
+    return {
+        "in hardware": has_bf16_units("cpu"),
+        "samples": options.samples,
+        "agreement": float(same.double().mean()),
+        "agreement where ppr decides": float(same[decided].double().mean()),
+        "accuracy fp32, bf16": right,
+    }
+
+
+def epoch(options: argparse.Namespace) -> dict[str, Any]:
+    """An epoch of PGD-7 training with CNI, against its passes at the measured rate of a pass.
+
+    A forward counts as one pass, a backward to the images as one more, to images and weights as
+    two: 7 (1 + 1) + 2 (1 + 2) = 20 passes an image.
+    """
+    model, count = cni(), options.batch * options.steps
+    pixels = torch.randint(256, (count, 3, 32, 32), dtype=torch.uint8)
+    data = si.ImageData("random", pixels, torch.arange(count) % 10, tuple("abcdefghij"))
+    rate = _seconds(_vote(model, 256, 8)) / (256 * 8)
+    attack = partial(si.pgd, ball=si.Linf(RADIUS), steps=7, step_size=2 / 255)
+    settings = Training(
+        1, options.batch, 0.01, lambda at: 1.0, crop=4, save_seconds=1e9, precision="auto"
+    )
+    spans: list[tuple[float, float]] = []
+    real = loop._Run.step
+
+    def timed(run: loop._Run) -> float:
+        begun = time.perf_counter()
+        told = real(run)
+        spans.append((begun, time.perf_counter()))
+        return told
+
+    loop._Run.step = timed  # type: ignore[method-assign]
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder)
+            loss = partial(adversarial, attack=attack)
+            loop.train(
+                model, loss, data, settings, out, lambda _: {"attacked": 0.0}, lambda *_: None
+            )
+    finally:
+        loop._Run.step = real  # type: ignore[method-assign]
+    spans = spans[1:]  # the first step plans and warms up
+    inside = sorted(end - begun for begun, end in spans)
+    step, total = inside[len(inside) // 2], spans[-1][1] - spans[0][0]
+    return {
+        "seconds a step": step,
+        "times its passes at the measured rate": step / (20 * options.batch * rate),
+        "share outside the steps": 1 - sum(inside) / total,
+        "minutes an epoch of 45,000 images": step * 45_000 / options.batch / 60,
+    }
+
+
+def _subject(options: argparse.Namespace) -> tuple[si.NoisyModel, Tensor, Tensor]:
+    data = si.load_data(options.data, "test", options.images)
+    model = si.load(options.model)
+    assert isinstance(model, si.NoisyModel)
+    return model, data.images, data.labels
+
+
+PARTS = {
+    "memory": memory,
+    "linear": linear,
+    "stopping": stopping,
+    "agreement": agreement,
+    "epoch": epoch,
+}
+
+
+def main() -> None:
+    """Measure, print, and write ``behaviour.json``."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="+", choices=PARTS)
+    parser.add_argument("--model", default="cni-w-resnet20-cifar10", help="for stopping, agreement")
+    parser.add_argument("--data", default="uoft-cs/cifar10", help="for stopping, agreement")
+    parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--naive-images", type=int, default=8)
+    parser.add_argument("--samples", type=int, default=512, help="for agreement")
+    parser.add_argument("--points", type=int, default=5, help="for linear")
+    parser.add_argument("--batch", type=int, default=128, help="for epoch")
+    parser.add_argument("--steps", type=int, default=10, help="for epoch")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    options = parser.parse_args()
+    keep_heap_warm()
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / "behaviour.json"
+    held = json.loads(path.read_text()) if path.exists() else {}
+    for part in options.parts:
+        found = PARTS[part](options)
+        held[part] = {"machine": machine("cpu"), "options": vars(options) | {"out": ""}, **found}
+        print(json.dumps({part: found}, indent=1))
+        path.write_text(json.dumps(held, indent=1, default=str) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""The command line: ``smoothinfer demo | train | evaluate | attack | calibrate | audit | ...``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from jsonargparse import ArgumentParser
+from rich.console import Console
+
+from smoothinfer.cli import making, measuring
+from smoothinfer.errors import InputError
+from smoothinfer.interrupts import heed_sigterm
+from smoothinfer.numerics.precision import keep_heap_warm
+
+_ABOUT = (
+    "Make image classifiers more robust to adversarial examples by smoothed inference: many noisy "
+    "passes, put to the vote. Begin with 'smoothinfer demo'."
+)
+
+COMMANDS = making.COMMANDS | measuring.COMMANDS
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    given = _parser().parse_args(list(sys.argv[1:]) if arguments is None else list(arguments))
+    keep_heap_warm()
+    heed_sigterm()
+    sys.path.insert(0, "")  # package.module:factory is looked up here first
+    try:
+        return COMMANDS[given.subcommand].run(given[given.subcommand])
+    except (InputError, OSError) as error:  # OSError: a full disk; its message names the file
+        Console(stderr=True, highlight=False).print(f"error: {error}", markup=False, style="red")
+        return 2
+    except KeyboardInterrupt:
+        Console(stderr=True).print("stopped; the same command goes on from here")
+        return 130
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="smoothinfer", description=_ABOUT, version=version("smoothinfer"))
+    branches = parser.add_subcommands()
+    for name, command in COMMANDS.items():
+        branch = ArgumentParser(description=command.about)
+        command.fill(branch)
+        branches.add_subcommand(name, branch, help=command.about)
+    return parser

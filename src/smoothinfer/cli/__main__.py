@@ -1,0 +1,7 @@
+"""``python -m smoothinfer.cli``."""
+
+import sys
+
+from smoothinfer.cli import main
+
+sys.exit(main())

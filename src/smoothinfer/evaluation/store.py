@@ -1,0 +1,143 @@
+"""A folder of rows: Parquet shards, each written once, that name their own checksum."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from smoothinfer.errors import InputError
+from smoothinfer.evaluation.table import CLEAN, Rows
+from smoothinfer.files import write_whole
+
+_LONGEST = 160  # letters of a unit that a file is called after
+_NAME = re.compile(r"(?P<unit>.+)\.(?P<digest>[0-9a-f]{16})\.parquet")
+
+
+class Store:
+    """A folder of immutable shards, one for each unit of work.
+
+    A shard is called ``UNIT.SHA.parquet``, SHA the beginning of its content's SHA-256: a changed
+    byte is found before anything is computed from it. Of two writers of a unit one is read.
+
+    Args:
+        folder: made when the first shard is written; ``None`` keeps the rows in memory.
+
+    Raises:
+        InputError: a shard is damaged; the message names the file.
+    """
+
+    def __init__(self, folder: str | Path | None = None) -> None:
+        self.folder = None if folder is None else Path(folder)
+        self._kept: dict[str, Rows] = {}
+        self._paths = self._listed()
+
+    def has(self, unit: str) -> bool:
+        """Say whether the work ``unit`` is done."""
+        return unit in self._kept or _plain(unit) in self._paths
+
+    def write(self, unit: str, rows: Rows) -> None:
+        """Keep the rows of ``unit``, whole or not at all."""
+        if self.folder is None:
+            self._kept[unit] = rows
+            return
+        self._write(_plain(unit), _encoded(rows))
+
+    def read(self, units: Sequence[str] | None = None) -> Rows:
+        """Return the rows of ``units`` (of all shards by default), in the order of the units."""
+        if self.folder is None:
+            kept = [self._kept[unit] for unit in units or self._kept]
+            return pa.concat_tables(rows.replace_schema_metadata(None) for rows in kept)
+        self._paths = self._listed()  # other processes write too
+        names = sorted(self._paths) if units is None else [_plain(unit) for unit in units]
+        missing = [name for name in names if name not in self._paths]
+        if missing or not names:
+            raise InputError(f"{self.folder} lacks rows of {', '.join(missing[:3]) or 'anything'}")
+        tables = [_read(self._paths[name]) for name in names]
+        return pa.concat_tables(table.replace_schema_metadata(None) for table in tables)
+
+    def seconds(self) -> dict[str, float]:
+        """Return the wall-clock seconds an image that each attack took, over the folder's shards.
+
+        No part of the rows: those repeat, seconds do not.
+        """
+        spent: dict[str, list[float]] = {}
+        for path in self._listed().values():
+            cost = pq.read_schema(path).metadata or {}
+            if b"attack" in cost and cost[b"attack"].decode() != CLEAN:
+                total = spent.setdefault(cost[b"attack"].decode(), [0.0, 0.0])
+                total[0] += float(cost[b"seconds"])
+                total[1] += float(cost[b"images"])
+        return {attack: seconds / images for attack, (seconds, images) in spent.items()}
+
+    def take(self, folder: str | Path) -> int:
+        """Copy the shards of another store, checked, and say how many were new.
+
+        Raises:
+            InputError: there are none, or one is damaged; what is good was copied.
+        """
+        theirs = Store(folder)._listed()
+        if not theirs:
+            raise InputError(f"{folder} holds no rows")
+        new = {name: path for name, path in theirs.items() if not self.has(name)}
+        for name, path in new.items():
+            self._write(name, _checked(path))
+        return len(new)
+
+    def _write(self, name: str, content: bytes) -> None:
+        assert self.folder is not None
+        path = self.folder / f"{name}.{_digest(content)}.parquet"
+        write_whole(path, lambda file: file.write(content))
+        self._paths[name] = path
+
+    def _listed(self) -> dict[str, Path]:
+        if self.folder is None:
+            return {}
+        found = [
+            (_NAME.fullmatch(path.name), path) for path in sorted(self.folder.glob("*.parquet"))
+        ]
+        # Reversed: of two shards of a unit the first by name stays.
+        return {match["unit"]: path for match, path in reversed(found) if match}
+
+
+def write_table(rows: Rows, path: Path) -> str:
+    """Write a finished table, whole or not at all; return its SHA-256."""
+    content = _encoded(rows)
+    write_whole(path, lambda file: file.write(content))
+    return hashlib.sha256(content).hexdigest()
+
+
+def _encoded(rows: Rows) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(rows, buffer)
+    return buffer.getvalue()
+
+
+def _plain(unit: str) -> str:
+    name = re.sub(r"[^A-Za-z0-9_.=-]+", "_", unit)
+    return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}-{_digest(unit.encode())}"
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _checked(path: Path) -> bytes:
+    content = path.read_bytes()
+    if not path.name.endswith(f".{_digest(content)}.parquet"):
+        raise InputError(f"{path} is damaged (its checksum differs): delete it to redo it")
+    return content
+
+
+def _read(path: Path) -> Rows:
+    try:
+        return pq.read_table(io.BytesIO(_checked(path)))
+    except pa.ArrowInvalid as error:
+        raise InputError(
+            f"{path} is not a readable shard ({error}): delete it to redo it"
+        ) from None

@@ -1,0 +1,157 @@
+"""A convolution with the sum and the rectifier that follow it, in one sweep over the features.
+
+Between two convolutions a residual network adds and rectifies: each is a walk through memory, dear
+where units for bfloat16 make the convolution itself cheap. oneDNN does both while a result is still
+in a register, with the same last bits.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from smoothinfer.numerics.precision import has_bf16_units
+
+_SUMS = (operator.add, torch.add)
+# In fp32 a sum in place was as fast (ResNet-20, Zen 3): the convolution is what takes the time.
+_SUMS_IN = (torch.bfloat16,)
+_RECTIFIERS = (F.relu, torch.relu, torch.relu_)
+
+
+def fuse(graph: fx.Graph, leaves: Mapping[str, nn.Module], conv: Callable[..., Any]) -> int:
+    """Rewrite ``graph`` so that its calls of ``conv`` also sum and rectify; count the steps saved.
+
+    Args:
+        graph: steps ``conv(tensors, leaves, name, args, kwargs)`` and others, in order.
+        leaves: the layers by name.
+        conv: the step to fuse with; it takes ``plus`` (added to the result) and ``rectify``.
+    """
+    before = len(graph.nodes)
+    place = {node: at for at, node in enumerate(graph.nodes)}
+    for node in list(graph.nodes):
+        if node.op == "call_function" and node.target in _SUMS and not node.kwargs:
+            _fuse_sum(graph, node, place, conv)
+        elif (source := _rectified(node, leaves)) is not None and _alone(source, conv):
+            source.kwargs = source.kwargs | {"rectify": True}
+            _replace(graph, node, source)
+    return before - len(graph.nodes)
+
+
+def convolution(
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: tuple[int, int],
+    padding: Any,
+    dilation: tuple[int, int],
+    groups: int,
+    plus: Tensor | None,
+    rectify: bool,
+) -> Tensor:
+    """Return relu(conv(features) + plus): ``F.conv2d`` with what is asked for after it.
+
+    >>> x, w = torch.randn(2, 3, 5, 5), torch.randn(4, 3, 3, 3)
+    >>> found = convolution(x, w, None, (1, 1), (1, 1), (1, 1), 1, None, True)
+    >>> torch.allclose(found, F.conv2d(x, w, padding=1).relu(), atol=1e-5)
+    True
+    """
+    settings = stride, padding, dilation, groups
+    if _in_one(features, weight, padding, plus, rectify):
+        given = (weight, bias, padding, stride, dilation, groups)
+        if plus is None:
+            return _POINTWISE(features, *given, "relu", [], "")  # type: ignore[misc]
+        if plus.shape == _shape(features, weight, stride, padding, dilation):
+            after = "relu" if rectify else None
+            return _POINTWISE.binary(features, plus, *given, "add", 1.0, after, [], "")  # type: ignore[union-attr]
+    return finish(F.conv2d(features, weight, bias, *settings), plus, rectify)
+
+
+def finish(found: Tensor, plus: Tensor | None, rectify: bool) -> Tensor:
+    """Return relu(found + plus) in the memory of ``found`` where that is large enough."""
+    if plus is not None:
+        fits = plus.shape == found.shape and plus.dtype == found.dtype
+        found = found.add_(plus) if fits else found + plus
+    return found.relu_() if rectify else found
+
+
+def _fuse_sum(
+    graph: fx.Graph, node: fx.Node, place: dict[fx.Node, int], conv: Callable[..., Any]
+) -> None:
+    terms = [term for term in node.args if isinstance(term, fx.Node)]
+    if len(terms) != 2 or terms[0] is terms[1]:
+        return
+    # The other term must be there when the convolution runs: the later of the two takes it up.
+    other, last = sorted(terms, key=place.__getitem__)
+    if _alone(last, conv) and not last.kwargs:
+        last.kwargs = {"plus": other}
+        _replace(graph, node, last)
+
+
+def _replace(graph: fx.Graph, node: fx.Node, fused: fx.Node) -> None:
+    node.replace_all_uses_with(fused)
+    graph.erase_node(node)
+
+
+def _alone(node: fx.Node, conv: Callable[..., Any]) -> bool:
+    """Say whether ``node`` is a convolution that only the next step sees, not yet rectified."""
+    return node.target is conv and len(node.users) == 1 and not node.kwargs.get("rectify")
+
+
+def _rectified(node: fx.Node, leaves: Mapping[str, nn.Module]) -> fx.Node | None:
+    """Return what ``node`` rectifies, where that is what it does."""
+    if node.op == "call_function" and len(node.args) > 3 and isinstance(node.args[2], str):
+        source = node.args[3][0] if type(leaves.get(node.args[2])) is nn.ReLU else None  # type: ignore[index]
+    elif (node.op == "call_function" and node.target in _RECTIFIERS) or (
+        node.op == "call_method" and node.target in ("relu", "relu_")
+    ):
+        source = node.args[0] if node.args else None
+    else:
+        source = None
+    return source if isinstance(source, fx.Node) else None
+
+
+def _in_one(
+    features: Tensor, weight: Tensor, padding: Any, plus: Tensor | None, rectify: bool
+) -> bool:
+    if _POINTWISE is None or torch.compiler.is_compiling() or isinstance(padding, str):
+        return False
+    given = (features, weight) if plus is None else (features, weight, plus)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
+        return False
+    dtype = features.dtype
+    known = dtype == torch.float32 or (dtype == torch.bfloat16 and has_bf16_units("cpu"))
+    if not known or features.device.type != "cpu" or weight.dtype != dtype:
+        return False
+    wanted = rectify if plus is None else plus.dtype == dtype and dtype in _SUMS_IN
+    return wanted and bool(torch.backends.mkldnn.enabled)
+
+
+def _shape(
+    features: Tensor,
+    weight: Tensor,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+) -> tuple[int, ...]:
+    sides = [
+        (size + 2 * pad - far * (kernel - 1) - 1) // step + 1
+        for size, kernel, step, pad, far in zip(
+            features.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True
+        )
+    ]
+    return (len(features), len(weight), *sides)
+
+
+def _find() -> Callable[..., Tensor] | None:
+    """Return oneDNN's fused convolution, where this build of torch has it."""
+    if not torch.backends.mkldnn.is_available():
+        return None
+    return getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
+
+
+_POINTWISE = _find()

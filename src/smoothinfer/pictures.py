@@ -1,0 +1,165 @@
+"""``smoothinfer picture``: what passes cost, what attacks do to votes, what gradients look like."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from smoothinfer.attacks import Attack, pgd
+from smoothinfer.data import ImageData
+from smoothinfer.errors import InputError, choose
+from smoothinfer.files import write_json
+from smoothinfer.models import device_of, evaluating
+from smoothinfer.noise import NoisyModel
+from smoothinfer.numerics.balls import L2, Ball
+from smoothinfer.numerics.randomness import derive_seed, stream
+from smoothinfer.numerics.statistics import proportion
+from smoothinfer.reporting.looks import COSTS, cost_picture, grid_picture, votes_picture
+from smoothinfer.smoothing import SmoothedClassifier
+from smoothinfer.types import Images
+
+_SHOWN = 6
+_COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+_REPEATS = 3
+
+Draw = Callable[[nn.Module, ImageData, Attack, Ball, Path, int], Any]
+
+
+def picture(
+    kind: str,
+    model: nn.Module,
+    data: ImageData,
+    attack: Attack,
+    ball: Ball,
+    out: str | Path,
+    seed: int = 0,
+) -> Any:
+    """Draw one of ``PICTURES`` of ``model`` into ``out``; return the numbers in it.
+
+    Args:
+        kind: ``"cost"``, ``"votes"`` or ``"gradients"``.
+        model: random, in eval mode.
+        data: images and labels.
+        attack, ball: what is done to the images.
+        out: receives ``KIND.png`` and ``KIND.json``.
+        seed: names the streams.
+
+    Raises:
+        InputError: there is no such picture, or no noise to draw.
+    """
+    draw = choose("picture", PICTURES, kind)
+    if len(data) == 0:
+        raise InputError("there are no images to draw")
+    found = draw(model, data, attack, ball, Path(out), seed)
+    write_json(Path(out) / f"{kind}.json", found)
+    return found
+
+
+def cost(
+    model: nn.Module, data: ImageData, attack: Attack, ball: Ball, out: Path, seed: int
+) -> dict[str, Any]:
+    """Accuracy against passes used and milliseconds, for votes of fixed, exact and ppr length.
+
+    Ringed are the points on the Pareto front under attack, which no other beats.
+    """
+    device = device_of(model, data.pixels)
+    images, labels = data.images.to(device), data.labels.to(device)
+    moved = _attacked(model, data, attack, ball, seed)
+    curves: dict[str, list[dict[str, float]]] = {}
+    for stop in ("fixed", "exact", "ppr"):
+        curves[stop] = []
+        for samples in _COUNTS:
+            if stop != "fixed" and samples < 16:
+                continue
+            point: dict[str, float] = {"samples": samples}
+            smooth = SmoothedClassifier(model, samples, seed=derive_seed(seed, "cost"))
+            for name, seen in (("clean", images), ("attacked", moved)):
+                answer, milliseconds = _timed(smooth, seen, stop)
+                right = proportion(int((answer.labels == labels).sum()), len(labels))
+                point[name] = 100 * right.value
+                point[f"{name} low"], point[f"{name} high"] = 100 * right.low, 100 * right.high
+                point[f"{name} passes"] = float(answer.samples.double().mean())
+                point[f"{name} milliseconds"] = milliseconds / len(labels)
+            curves[stop].append(point)
+    for axis in COSTS:
+        _mark_front([point for points in curves.values() for point in points], axis)
+    cost_picture(curves, ("clean", "attacked"), out / "cost.png")
+    return {"images": len(data), "curves": curves}
+
+
+def votes(
+    model: nn.Module, data: ImageData, attack: Attack, ball: Ball, out: Path, seed: int
+) -> dict[str, Any]:
+    """How 512 passes vote on the first images, before and after the attack."""
+    shown = data[:_SHOWN]
+    moved = _attacked(model, shown, attack, ball, seed)
+    smooth = SmoothedClassifier(model, 512, seed=derive_seed(seed, "votes"))
+    images = shown.images.to(moved.device)
+    counts = smooth.predict(images).counts.cpu(), smooth.predict(moved).counts.cpu()
+    votes_picture(images, moved, counts, shown.labels, shown.classes, out / "votes.png")
+    names = ("clean", "attacked")
+    return {name: count.tolist() for name, count in zip(names, counts, strict=True)}
+
+
+def gradients(
+    model: nn.Module, data: ImageData, attack: Attack, ball: Ball, out: Path, seed: int
+) -> dict[str, Any]:
+    """What a large targeted attack paints, without noise and averaged over draws of it.
+
+    Where gradients follow what people see, as a robust model's do, the target's features appear.
+    The attack is targeted PGD in L2 with 60 steps; of the one given only the ball counts.
+    """
+    del attack
+    if not isinstance(model, NoisyModel):
+        raise InputError("this picture compares a NoisyModel with its noise on and off")
+    shown = data[:_SHOWN]
+    device = device_of(model, data.pixels)
+    images, labels = shown.images.to(device), shown.labels.to(device)
+    targets = (labels + 1) % len(shown.classes)
+    large = L2(ball.radius if isinstance(ball, L2) else ball.radius * images[0].numel() ** 0.5)
+    how: dict[str, Any] = {"steps": 60, "step_size": large.radius / 12, "targets": targets}
+    with evaluating(model.module):
+        bare = pgd(model.module, images, labels, large, **how, generator=stream(seed, "bare"))
+    noisy = pgd(model, images, labels, large, draws=16, **how, generator=stream(seed, "noisy"))
+    columns = {"image": images, "noise off": bare, "mean of 16 draws": noisy}
+    to = [shown.classes[int(target)] for target in targets]
+    grid_picture(columns, [f"to {name}" for name in to], out / "gradients.png")
+    return {"radius": large.radius, "targets": to}
+
+
+PICTURES: dict[str, Draw] = {"cost": cost, "votes": votes, "gradients": gradients}
+
+
+def _attacked(model: nn.Module, data: ImageData, attack: Attack, ball: Ball, seed: int) -> Images:
+    device = device_of(model, data.pixels)
+    images, labels = data.images.to(device), data.labels.to(device)
+    parts = [
+        attack(model, images[at : at + 128], labels[at : at + 128], ball, generator=generator)
+        for at in range(0, len(images), 128)
+        for generator in [stream(seed, "picture", at)]
+    ]
+    return torch.cat(parts)
+
+
+def _timed(smooth: SmoothedClassifier, images: Images, stop: str) -> tuple[Any, float]:
+    """Return the answer and the median milliseconds of a few repeats."""
+    spent = []
+    for _ in range(_REPEATS):
+        begun = time.perf_counter()
+        answer = smooth.predict(images, stop=stop)
+        spent.append(1000 * (time.perf_counter() - begun))
+    return answer, sorted(spent)[_REPEATS // 2]
+
+
+def _mark_front(points: list[dict[str, float]], axis: str) -> None:
+    """Mark the points that no other beats: as accurate for less, or more accurate for no more."""
+    for point in points:
+        place = point["attacked"], -point[f"attacked {axis}"]
+        others = [(other["attacked"], -other[f"attacked {axis}"]) for other in points]
+        beaten = (o[0] >= place[0] and o[1] >= place[1] and o != place for o in others)
+        point[f"front {axis}"] = float(not any(beaten))

@@ -1,0 +1,176 @@
+"""One self-contained page: records as data, drawn by a script of its own; no network."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from smoothinfer.reporting.collect import (
+    MEASURES,
+    NOTE,
+    Record,
+    Source,
+    interval,
+    share,
+    told,
+    varying,
+)
+
+_MOST = 400  # lines of a table; more are summarised by the curves
+_PICTURES = 12
+
+
+def page_of(
+    title: str,
+    sources: Sequence[Source],
+    found: dict[str, list[Record]],
+) -> str:
+    """Return the HTML of a report.
+
+    Args:
+        title: of the page.
+        sources: what was read.
+        found: the records of each source that has rows.
+    """
+    every = [{"source": name, **record} for name, part in found.items() for record in part]
+    names = list(dict.fromkeys(name for record in every for name in record))
+    data = [{name: record.get(name) for name in names} for record in every]
+    parts = files("smoothinfer.reporting.page")
+    style, script = (parts.joinpath(f"page.{kind}").read_text() for kind in ("css", "js"))
+    body = "\n".join(
+        [
+            _verdicts(sources),
+            _curves(every),
+            '<h2 id="tables">Tables</h2>',
+            *(_table(name, part) for name, part in found.items()),
+            *(_certified(source) for source in sources if source.certified),
+            _pictures(sources),
+            _repeat(sources),
+        ]
+    )
+    # "</script" or "<!--" would change where the script element ends.
+    held = json.dumps(data, allow_nan=False).replace("<", "\\u003c")
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{html.escape(title)}</title><style>
+{style}</style></head><body>
+<h1>{html.escape(title)}</h1>
+<nav aria-label="sections"><a href="#verdicts">Audit</a><a href="#curves-title">Curves</a>
+<a href="#tables">Tables</a><a href="#pictures">Pictures</a><a href="#repeat">Repeat it</a></nav>
+<p>{NOTE}</p>
+{body}
+<script type="application/json" id="data">{held}</script>
+<script>
+{script}</script></body></html>
+"""
+
+
+def _verdicts(sources: Sequence[Source]) -> str:
+    audits = [source for source in sources if source.audit is not None]
+    found = "\n".join(_audit(source) for source in audits)
+    none = "<p>None of these models was audited: <code>smoothinfer audit MODEL</code> tells real "
+    none += "robustness from masked gradients and chance.</p>"
+    return f'<h2 id="verdicts">Audit</h2>\n{found or none}'
+
+
+def _audit(source: Source) -> str:
+    audit = source.audit or {}
+    rows = "\n".join(
+        f"<tr><td>{finding['number']}</td><td>{html.escape(finding['name'])}</td>"
+        f'<td class="{finding["state"]}">{finding["state"]}</td>'
+        f"<td>{html.escape(finding['measured'])}</td><td>{html.escape(finding['verdict'])}</td></tr>"
+        for finding in audit["findings"]
+    )
+    state = "alarm" if audit["fired"] else "clear"
+    heads = "".join(
+        f'<th scope="col">{h}</th>' for h in ("", "check", "state", "measured", "verdict")
+    )
+    return f"""<p class="{state}"><strong>{html.escape(str(audit["model"]))}:
+{html.escape(audit["verdict"])}</strong></p>
+<details><summary>the thirteen checks</summary><div class="scroll"><table class="wrap">
+<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div></details>"""
+
+
+def _curves(every: list[Record]) -> str:
+    if not every:
+        return ""
+    return '<h2 id="curves-title">Curves</h2>\n<div id="curves"></div>'
+
+
+def _table(name: str, part: list[Record]) -> str:
+    names = varying(part)
+    shown, note = part, ""
+    if len(part) > _MOST:
+        most = max(record["samples"] for record in part)
+        shown = [record for record in part if record["samples"] == most][:_MOST]
+        note = f" {len(shown)} of {len(part)} settings, at {most} samples; the curves hold all."
+    heads = "".join(f'<th scope="col">{html.escape(n)}</th>' for n in names)
+    heads += "".join(f'<th scope="col" class="number">{measure}</th>' for measure in MEASURES)
+    lines = "\n".join(_line(record, names) for record in shown)
+    return f"""<h3>{html.escape(name)}</h3>
+<div class="scroll"><table class="sortable"><caption>{_common(part, names)}{note}</caption>
+<thead><tr>{heads}</tr></thead><tbody>
+{lines}
+</tbody></table></div>"""
+
+
+def _common(part: list[Record], names: list[str]) -> str:
+    """Say what all settings of a table have in common."""
+    shared = {k: v for k, v in part[0].items() if k not in (*names, *MEASURES) and v is not None}
+    images = (part[0]["attacked"] or part[0]["clean"])["images"]
+    return html.escape(", ".join(f"{k} {v}" for k, v in shared.items()) + f"; {images} images.")
+
+
+def _line(record: Record, names: list[str]) -> str:
+    cells = [f"<td>{html.escape(told(record[name]))}</td>" for name in names]
+    for measure in MEASURES:
+        held = record[measure]
+        value = held["value"] if held else ""
+        cells.append(f'<td class="number" data-value="{value}">{share(held)}</td>')
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def _certified(source: Source) -> str:
+    held = source.certified or {}
+    lines = "".join(
+        f"<tr><td>{each['radius']:g}</td><td>{interval(each)}</td></tr>"
+        for each in held["certified accuracy"]
+    )
+    return f"""<h3>Certificates: {html.escape(source.name)}</h3>
+<table><caption>{held["images"]} images, abstained on {held["abstained"]}; mean radius
+{held["average radius"]:.4f}</caption><thead><tr><th scope="col">L2 radius</th>
+<th scope="col">certified accuracy, %</th></tr></thead><tbody>{lines}</tbody></table>"""
+
+
+def _pictures(sources: Sequence[Source]) -> str:
+    shown = [(source, path) for source in sources for path in source.pictures][:_PICTURES]
+    parts = [_picture(source, path) for source, path in shown]
+    return '<h2 id="pictures">Pictures</h2>\n' + ("\n".join(parts) or "<p>There are none.</p>")
+
+
+def _picture(source: Source, path: Path) -> str:
+    content = base64.b64encode(path.read_bytes()).decode()
+    name = html.escape(f"{source.name}: {path.stem}")
+    return f"""<figure><img alt="{name}" src="data:image/png;base64,{content}">
+<figcaption class="small">{name}</figcaption></figure>"""
+
+
+def _repeat(sources: Sequence[Source]) -> str:
+    parts = []
+    for source in sources:
+        settings: Any = source.settings or (source.audit or {}).get("settings") or {}
+        settings = settings or (source.certified or {}).get("settings") or {}
+        text = html.escape(json.dumps(settings, indent=1, default=str))
+        parts.append(
+            f"<details><summary>{html.escape(str(source.path))}</summary><pre>{text}</pre></details>"
+        )
+    return (
+        '<h2 id="repeat">Repeat it</h2>\n<p>The settings of each folder, with versions; the '
+        "same command with the same seed gives the same rows.</p>\n" + "\n".join(parts)
+    )

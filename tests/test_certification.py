@@ -1,0 +1,208 @@
+"""Certificates: published anchors, closed-form worlds, statements that hold as often as said."""
+
+import json
+
+import pytest
+import torch
+from scipy.stats import binomtest, norm
+from torch import nn
+
+import smoothinfer as si
+from smoothinfer.cli import main
+from smoothinfer.evaluation import certified_accuracy, certify_rows
+from smoothinfer.measure import certify_run
+from smoothinfer.smoothing.certification import log_evidence, lower_bound
+
+SIGMA = 0.25
+
+
+@pytest.mark.parametrize(
+    ("hits", "samples", "bound", "quantile"),
+    [
+        (100_000, 100_000, 0.9999309, 3.8115),
+        (990, 1000, 0.97604, 1.9780),
+        (500, 512, 0.94799, 1.6256),
+    ],
+)
+def test_the_bounds_are_cohens(hits, samples, bound, quantile):
+    found = lower_bound(hits, samples, 0.001)
+    assert found == pytest.approx(bound, abs=5e-6)
+    assert norm.ppf(found) == pytest.approx(quantile, abs=5e-5)
+
+
+def test_the_p_values_are_cohens():
+    assert binomtest(60, 100).pvalue == pytest.approx(0.0569, abs=5e-5)
+    assert binomtest(510, 1000).pvalue == pytest.approx(0.548, abs=5e-4)
+    assert binomtest(8, 8).pvalue == pytest.approx(0.0078, abs=5e-5)
+
+
+class Votes(nn.Module):
+    """Class 1 right of the middle of the first pixel, else class 0."""
+
+    def forward(self, images):
+        side = images[:, 0, 0, 0] - 0.5
+        return torch.stack([-side, side], 1)
+
+
+def at(distances):
+    """Images so far right of the plane."""
+    images = torch.full((len(distances), 1, 2, 2), 0.5)
+    images[:, 0, 0, 0] += torch.tensor(distances)
+    return images
+
+
+@pytest.fixture
+def noisy():
+    return si.NoisyModel(Votes(), inputs=si.Gaussian(SIGMA)).eval()
+
+
+def test_a_half_space_is_certified_up_to_its_plane(noisy):
+    distances = [0.02, 0.1, 0.2, 0.4]
+    found = si.certify(noisy, at(distances), samples=20_000, seed=0)
+    assert found.labels[1:].tolist() == [1, 1, 1]
+    for radius, distance in zip(found.radii[1:], distances[1:], strict=True):
+        assert 0.9 * distance < radius <= distance
+    assert found.samples.tolist() == [20_100] * 4
+
+
+def test_no_radius_exceeds_the_true_distance_beyond_alpha():
+    """10,000 images at one distance, alpha = 1 %: the share of wrong radii, in standard errors."""
+    alpha, samples, distance = 0.01, 500, 0.15
+    generator = torch.Generator().manual_seed(0)
+    share = torch.full((10_000,), float(norm.cdf(distance / SIGMA)), dtype=torch.float64)
+    hits = torch.binomial(torch.full_like(share, samples), share, generator=generator)
+    radii = [SIGMA * norm.ppf(lower_bound(int(hit), samples, alpha)) for hit in hits]
+    wrong = sum(radius > distance for radius in radii) / len(radii)
+    assert wrong <= alpha + 3 * (alpha * (1 - alpha) / 10_000) ** 0.5
+    assert wrong > alpha / 3  # and the bound is not idle
+
+
+@pytest.mark.parametrize("above", [True, False])
+@pytest.mark.parametrize("share", [0.6, 0.95])
+def test_evidence_misleads_no_more_often_than_said(above, share):
+    """Ville: where the share is p0 itself, evidence ever reaches 1/alpha with chance <= alpha."""
+    alpha, trials, samples = 0.05, 4000, 400
+    generator = torch.Generator().manual_seed(1)
+    hits = (torch.rand(trials, samples, generator=generator) < share).cumsum(1)
+    ever = torch.zeros(trials, dtype=torch.bool)
+    for done in range(1, samples + 1):  # a look after every pass
+        found = log_evidence(hits[:, done - 1], done, share, above=above)
+        ever |= found >= torch.tensor(1 / alpha).log()
+    assert float(ever.float().mean()) <= alpha + 3 * (alpha * (1 - alpha) / trials) ** 0.5
+
+
+def test_the_sequential_certificate_stops_early_and_is_right(noisy):
+    distances = [0.1, 0.3, 0.5]
+    found = si.certify(noisy, at(distances), radius=0.2, samples=20_000, seed=0)
+    assert found.labels.tolist() == [si.ABSTAIN, 1, 1]
+    assert found.radii.tolist() == pytest.approx([0, 0.2, 0.2])
+    assert found.samples[2] < found.samples[1] < 5_000  # the farther, the sooner
+    assert found.samples[0] < 5_000  # and the hopeless one is given up
+
+
+def test_a_vote_too_short_for_a_radius_is_refused(noisy):
+    with pytest.raises(si.InputError, match="no vote of 100 passes proves radius 1"):
+        si.certify(noisy, at([0.3]), radius=1.0, samples=100)
+    with pytest.raises(si.InputError, match="not even a unanimous one"):
+        si.certify(noisy, at([0.3]), radius=0.36, samples=100)
+    assert si.certify(noisy, at([0.5]), radius=0.33, samples=100, selection=10).samples[0] <= 110
+
+
+def test_prediction_abstains_on_a_close_vote(noisy):
+    found = si.predict_or_abstain(noisy, at([0.0, 0.01, 0.5]), samples=100, seed=0)
+    assert found.tolist() == [si.ABSTAIN, si.ABSTAIN, 1]
+    sure = noisy.with_inputs(si.Gaussian(0.05))
+    few = si.predict_or_abstain(sure, at([0.5]), samples=10, seed=0)
+    assert few.tolist() == [si.ABSTAIN]  # 10 of 10 is not enough at 0.001, 11 are
+    assert si.predict_or_abstain(sure, at([0.5]), samples=11, seed=0).tolist() == [1]
+
+
+class Backdoored(si.Gaussian):
+    """It says Gaussian and is not."""
+
+
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [
+        (None, "no theorem"),
+        (si.Laplace(0.2), "no theorem"),
+        (si.Uniform(0.2), "no theorem"),
+        (si.Gaussian(0.0), "no theorem"),
+        (Backdoored(0.2), "no theorem"),
+    ],
+)
+def test_noise_without_a_theorem_is_refused(inputs, said):
+    with pytest.raises(si.InputError, match=said):
+        si.certify(si.NoisyModel(Votes(), inputs=inputs).eval(), at([0.1]), samples=10)
+
+
+def test_what_is_not_known_to_be_gaussian_is_refused(noisy, monkeypatch):
+    with pytest.raises(si.InputError, match="only a NoisyModel"):
+        si.certify(Votes(), at([0.1]))
+    module = nn.Sequential(si.Normalize([0.5], [0.2]), Votes())
+    units = si.NoisyModel(module, inputs=si.Gaussian(0.2, units="normalised")).eval()
+    with pytest.raises(si.InputError, match="units='pixel'"):
+        si.certify(units, at([0.1]))
+    # Draws that are clipped: the numbers say so, whatever the class is called.
+    draw = si.Gaussian.draw
+    monkeypatch.setattr(si.Gaussian, "draw", lambda *given: draw(*given).clamp(-1, 1))
+    with pytest.raises(si.InputError, match="not Gaussian"):
+        si.certify(noisy, at([0.1]))
+
+
+def test_weight_noise_beside_the_inputs_is_averaged_over():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    noisy = si.NoisyModel(net, inputs=si.Gaussian(0.1), weights=si.PNI()).eval()
+    found = si.certify(noisy, torch.rand(3, 1, 2, 2), samples=200, seed=0)
+    assert (found.radii >= 0).all()
+
+
+@pytest.mark.parametrize("options", [{"samples": 0}, {"alpha": 0.0}, {"radius": -1.0}])
+def test_bad_numbers_are_refused(noisy, options):
+    with pytest.raises(si.InputError, match=next(iter(options))):
+        si.certify(noisy, at([0.1]), **options)
+
+
+def test_certified_accuracy_of_a_half_space_is_the_closed_form(noisy, tmp_path):
+    """Images evenly spread up to 0.5 from the plane: 1 - r / 0.5 of them lie beyond r."""
+    distances = torch.linspace(0.0025, 0.4975, 100)
+    pixels = (at(distances.tolist()) * 255).round().to(torch.uint8)
+    data = si.ImageData("line", pixels, torch.ones(100, dtype=torch.int64), ("left", "right"))
+    rows = certify_rows(noisy, data, out=tmp_path, samples=4000, seed=0)
+    for radius, share in zip(
+        (0.1, 0.2, 0.3), certified_accuracy(rows, (0.1, 0.2, 0.3)), strict=True
+    ):
+        assert share.value == pytest.approx(1 - radius / 0.5, abs=0.05)
+        assert share.value <= 1 - radius / 0.5 + 0.01
+    again = certify_rows(noisy, data, out=tmp_path, samples=4000, seed=0)
+    assert again.equals(rows)
+
+
+def test_certify_on_the_command_line(tmp_path, capsys):
+    given = ["certify", "tests.test_certification:on_digits", "--data", "digits", "--sigma", "0.25"]
+    given += ["--samples", "64", "--skip", "60", "--out", str(tmp_path)]
+    assert main(given) == 0
+    told = json.loads((tmp_path / "certified.json").read_text())
+    assert told["images"] == 6
+    assert len(told["certified accuracy"]) == 9
+    assert (tmp_path / "certified.png").stat().st_size > 1000
+    assert "average radius" in capsys.readouterr().out
+    assert main([*given[:4], "--sigma", "0", "--out", str(tmp_path / "none")]) == 2
+
+
+def on_digits():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+
+def test_another_skip_is_other_work_and_a_radius_is_reached(noisy, tmp_path):
+    pixels = (at([0.4] * 8) * 255).round().to(torch.uint8)
+    data = si.ImageData("line", pixels, torch.ones(8, dtype=torch.int64), ("left", "right"))
+    for skip, images in ((1, list(range(8))), (2, [0, 2, 4, 6])):
+        rows = certify_rows(noisy, data, out=tmp_path, skip=skip, samples=400, radius=8 / 255)
+        assert rows["image"].to_pylist() == images
+    found = certify_run(noisy, data, tmp_path / "run", radius=8 / 255, samples=400)
+    told = json.loads((tmp_path / "run" / "certified.json").read_text())["certified accuracy"]
+    assert all(found["correct"].to_pylist())
+    assert [each["value"] for each in told] == [1.0, 1.0]
+    assert si.certify(noisy, at([0.4]), samples=100).lower.dtype == torch.float64

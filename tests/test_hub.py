@@ -1,0 +1,101 @@
+"""Models for others: published with their figures, saved and fetched the Hugging Face way."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+import smoothinfer as si
+from smoothinfer.cli import main
+from smoothinfer.recipes import recipe_from
+from tests.test_training import TINY
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("hub") / "run"
+    recipe = recipe_from(TINY | {"epochs": 1})
+    si.train_run(recipe, si.load_data("digits", "train", 200), out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def results(run):
+    out = run.parent / "results"
+    given = ["evaluate", str(run), "--data", "digits", "--limit", "20", "--samples", "1", "4"]
+    assert main([*given, "--attack", "fgsm", "--out", str(out)]) == 0
+    return out
+
+
+def pixels():
+    return torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def logits(model):
+    return model.member(0, 0)(pixels())
+
+
+def test_a_model_is_saved_and_loaded_the_hugging_face_way(run, tmp_path):
+    model = si.HubModel.from_pretrained(run)
+    assert not model.training
+    assert torch.equal(logits(model), logits(si.load(run)))
+    model.save_pretrained(tmp_path / "saved")
+    names = {path.name for path in (tmp_path / "saved").iterdir()}
+    assert {"model.safetensors", "model.json", "README.md"} <= names
+    again = si.HubModel.from_pretrained(tmp_path / "saved")
+    assert torch.equal(logits(again), logits(model))
+    assert again.card == model.card
+    si.SmoothedClassifier(again, samples=4).predict(pixels())
+
+
+def test_tampered_weights_are_refused(run, tmp_path):
+    si.HubModel.from_pretrained(run).save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(bytes(content))
+    with pytest.raises(si.InputError, match="SHA-256"):
+        si.HubModel.from_pretrained(tmp_path)
+
+
+def test_models_come_from_the_hub_by_name(run, tmp_path, monkeypatch):
+    si.HubModel.from_pretrained(run).save_pretrained(tmp_path / "me" / "mine")
+
+    def download(repo_id, filename, **_):
+        if not (tmp_path / repo_id / filename).exists():
+            raise FileNotFoundError(filename)
+        return str(tmp_path / repo_id / filename)
+
+    for place in ("huggingface_hub", "huggingface_hub.hub_mixin"):
+        monkeypatch.setattr(f"{place}.hf_hub_download", download)
+    assert torch.equal(logits(si.load("hf:me/mine")), logits(si.load(run)))
+    assert torch.equal(logits(si.HubModel.from_pretrained("me/mine")), logits(si.load(run)))
+    with pytest.raises(si.InputError, match="cannot fetch 'me/other'"):
+        si.load("hf:me/other")
+
+
+def test_a_published_model_tells_its_figures(run, results, tmp_path, capsys):
+    given = ["publish", str(run), "--name", "tiny-digits", "--out", str(tmp_path)]
+    assert main([*given, "--results", str(results)]) == 0
+    assert (tmp_path / "tiny-digits.csv").read_text().startswith("epoch,loss")
+    figures = json.loads((tmp_path / "tiny-digits.json").read_text())["figures"]
+    assert [figure["description"]["samples"] for figure in figures] == [1, 4]
+    assert torch.equal(logits(si.load(tmp_path / "tiny-digits.safetensors")), logits(si.load(run)))
+    capsys.readouterr()
+    assert main(["models", "--folder", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert "tiny-digits" in told
+    assert "fgsm" in told
+    assert f"{100 * figures[1]['clean']['value']:.1f}" in told
+
+
+def test_results_of_other_weights_are_refused(run, results, tmp_path):
+    shutil.copytree(results, tmp_path / "results")
+    settings = tmp_path / "results" / "settings.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"sha256": "0"}))
+    with pytest.raises(si.InputError, match="other weights"):
+        si.publish(run, "tiny", tmp_path / "out", [tmp_path / "results"])
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(si.InputError, match="no run folder"):
+        si.publish("some.module:factory", "tiny", tmp_path)

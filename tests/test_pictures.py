@@ -1,0 +1,64 @@
+"""Pictures of a model at work, and the numbers in them."""
+
+import json
+
+import pytest
+from torch import nn
+
+import smoothinfer as si
+from smoothinfer.cli import main
+from smoothinfer.pictures import picture
+
+ARGUMENTS = ["tests.test_pictures:noisy_line", "--data", "digits", "--limit", "12"]
+
+
+def noisy_line():
+    with si.isolated_rng(0):
+        net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    return si.NoisyModel(net, inputs=si.Gaussian(0.1)).eval()
+
+
+def drawn(kind, out, *more):
+    assert main(["picture", kind, *ARGUMENTS, "--out", str(out), *more]) == 0
+    assert (out / f"{kind}.png").stat().st_size > 5000
+    return json.loads((out / f"{kind}.json").read_text())
+
+
+def test_votes_are_those_of_512_passes(tmp_path):
+    found = drawn("votes", tmp_path, "--attack", "pgd(steps=2)")
+    assert all(sum(row) == 512 for rows in found.values() for row in rows)
+    assert found["clean"] != found["attacked"]
+
+
+def test_cost_tells_passes_and_the_front(tmp_path, monkeypatch):
+    monkeypatch.setattr("smoothinfer.pictures._COUNTS", (1, 16, 64))
+    found = drawn("cost", tmp_path, "--radius", "0.05")["curves"]
+    assert [point["clean passes"] for point in found["fixed"]] == [1, 16, 64]
+    for stop in ("exact", "ppr"):
+        for point in found[stop]:
+            assert point["attacked passes"] <= point["samples"]
+    # Exact stopping gives the same answers.
+    assert [p["attacked"] for p in found["exact"]] == [p["attacked"] for p in found["fixed"][1:]]
+    points = [point for points in found.values() for point in points]
+    front = [point for point in points if point["front passes"]]
+    best = max(point["attacked"] for point in points)
+    assert max(point["attacked"] for point in front) == best
+    for one in front:
+        for other in points:
+            less = other["attacked passes"] <= one["attacked passes"]
+            assert not (less and other["attacked"] > one["attacked"])
+
+
+def test_gradients_are_painted_with_and_without_noise(tmp_path):
+    found = drawn("gradients", tmp_path, "--norm", "l2", "--radius", "2")
+    assert found["radius"] == 2
+    assert len(found["targets"]) == 6
+
+
+def test_what_cannot_be_drawn_is_refused(tmp_path, capsys):
+    given = ["picture", "gradients", "tests.test_sweep:line", *ARGUMENTS[1:]]
+    assert main([*given, "--out", str(tmp_path)]) == 2
+    assert "its noise on and off" in capsys.readouterr().err
+    data = si.load_data("digits", "test", 4)
+    with pytest.raises(si.InputError, match="unknown picture 'vote'"):
+        picture("vote", noisy_line(), data, si.pgd, si.Linf(0.1), tmp_path)
