@@ -43,6 +43,14 @@ def page(results):
     return write_report(folders, results / "report", "All of it")
 
 
+def test_the_page_tells_each_command_and_how_the_examples_were_voted_on(page):
+    text = page.read_text()
+    for word in ("audit", "certify", "attack"):
+        assert f"<pre>smoothinfer {word} tests.test_sweep:line --data digits" in text
+    assert "what won the vote on" in text
+    assert re.search(r"<td>0</td><td>0</td><td>\d [12]/2</td><td>\d [12]/2</td>", text)
+
+
 def test_records_are_the_summary_over_seeds(results):
     summary = json.loads((results / "sweep" / "summary.json").read_text())["settings"]
     found = records(collect(results / "sweep").rows)

@@ -143,6 +143,15 @@ def test_transferred_examples_do_not_depend_on_the_target(tmp_path):
     assert len(list((tmp_path / "crafted").iterdir())) == 1
 
 
+def test_a_transferred_attack_is_charged_what_it_asks_its_source(tmp_path):
+    attack = 'transfer(source="tests.test_sweep:line", steps=2)'
+    rows = sweep_of(tmp_path, limit=20, attacks=["pgd(steps=2)", attack])
+    costs = {e["description"]["attack"]: e["attacked"] for e in si.summarise(rows)}
+    direct, moved = costs.values()
+    assert direct["forwards"] == moved["forwards"] > 0
+    assert direct["backwards"] == moved["backwards"] > 0
+
+
 def test_the_plan_counts_what_there_is_to_do(tmp_path, capsys):
     assert run_sweep(recipe(), tmp_path, only_plan=True) is None
     told = " ".join(capsys.readouterr().out.split())

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import platform
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from safetensors.torch import load_file, save
 from torch import nn
 
@@ -17,6 +14,7 @@ from smoothinfer.components import imported
 from smoothinfer.errors import InputError, unknown
 from smoothinfer.files import read_json, write_json, write_whole
 from smoothinfer.noise.noisy_model import NOISE_PARTS, NoisyModel
+from smoothinfer.provenance import made_by
 from smoothinfer.recipes import Recipe, recipe_from
 
 Built = TypeVar("Built", bound=NoisyModel)
@@ -157,7 +155,7 @@ def save_checkpoint(
         "recipe": recipe.written(),
         "shape": list(shape),
         "classes": list(classes),
-        "versions": versions(),
+        **made_by(),
         **more,
     }
     save_with_card(Path(path), model, card)
@@ -170,16 +168,6 @@ def save_with_card(path: Path, model: nn.Module, card: dict[str, Any]) -> None:
     write_whole(path, lambda file: file.write(content))
     told = {"sha256": hashlib.sha256(content).hexdigest()}
     write_json(path.with_suffix(".json"), card | told)
-
-
-def versions() -> dict[str, str]:
-    """Return what the numbers of a run may depend on."""
-    return {
-        "smoothinfer": version("smoothinfer"),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-    }
 
 
 def shipped(kind: str, name: str) -> Path:

@@ -11,7 +11,7 @@ from rich.console import Console
 from torch import nn
 
 from smoothinfer.attacks import ATTACKS, Attack
-from smoothinfer.checkpoints import load, versions
+from smoothinfer.checkpoints import load
 from smoothinfer.components import Component
 from smoothinfer.data import ImageData
 from smoothinfer.errors import InputError, choose
@@ -30,9 +30,11 @@ from smoothinfer.files import write_json
 from smoothinfer.noise import Gaussian, NoisyModel
 from smoothinfer.numerics.balls import Ball
 from smoothinfer.numerics.processes import Processes
+from smoothinfer.provenance import made_by
 from smoothinfer.reporting.audit_page import print_audit, write_audit
 from smoothinfer.reporting.plots import certified_curve, sheet
 from smoothinfer.reporting.tables import print_table
+from smoothinfer.reporting.votes import first_votes, vote_told
 from smoothinfer.smoothing.classifier import SmoothedClassifier
 from smoothinfer.types import ABSTAIN, Images
 
@@ -83,7 +85,7 @@ def measure(
     )
     console = Console(quiet=not processes.main)
     if processes.main:
-        write_json(out / "settings.json", {**(settings or {}), "versions": versions()})
+        write_json(out / "settings.json", {**(settings or {}), **made_by()})
     console.print_json(data=dict(settings or {}), default=str)
     tables = []
     for sigma, noisy in noises:
@@ -103,16 +105,21 @@ def measure(
             keep=shards.keep if shards else None,
         )
         if shards and processes.main:
-            for path in shards.merge():
-                _draw(path, data.classes)
+            shards.merge()
+            _draw(shards, rows, data.classes)
         tables.append(rows)
     rows = pa.concat_tables(tables)
     summary = {
         "model": name,
-        "data": {"name": data.name, "hash": data.hash, "images": len(data)},
+        "data": {
+            "name": data.name,
+            "hash": data.hash,
+            "images": len(data),
+            "classes": list(data.classes),
+        },
         "interval": "95 % (Wilson) over images, noise members fixed by the seed",
         "settings": summarise(rows),
-        "versions": versions(),
+        **made_by(),
     }
     if processes.main:
         told = {"table": write_table(rows, out / "table.parquet"), "asked": dict(settings or {})}
@@ -154,7 +161,7 @@ def audit_run(
     noisy = model if sigma is None else under_noise(model, sigma)
     smooth = SmoothedClassifier(noisy, rule=rule)
     found = audit(smooth, data, ball=ball, quick=quick, seed=seed, seen=seen, progress=True)
-    told = {**(settings or {}), "data hash": data.hash, "versions": versions()}
+    told = {**(settings or {}), "data hash": data.hash, **made_by()}
     write_audit(found, out, str(told.get("model", "the model")), told)
     print_audit(Console(), found)
     return int(bool(found.fired))
@@ -199,7 +206,7 @@ def certify_run(
     mean = average_radius(rows)
     console.print(f"average radius {mean:.4f}, abstained on {unsure} of {len(rows)} images")
     summary = {
-        "settings": {**(settings or {}), "versions": versions(), "data hash": data.hash},
+        "settings": {**(settings or {}), **made_by(), "data hash": data.hash},
         "images": len(rows),
         "abstained": unsure,
         "average radius": mean,
@@ -215,11 +222,19 @@ def certify_run(
     return rows
 
 
-def _draw(path: Path, classes: Sequence[str]) -> None:
-    found = load_examples(path)
-    names = [f"{classes[label]}" for label in found["labels"][:_SHEET].tolist()]
-    shown = found["images"][:_SHEET], found["moved"][:_SHEET]
-    sheet(*shown, names, path.with_suffix(".png"), path.stem)
+def _draw(shards: Examples, rows: Rows, classes: Sequence[str]) -> None:
+    """Draw a sheet for each attack: images, their votes, and the names of their classes."""
+    clean, *attacked = first_votes(rows, _SHEET).items()
+    for attack, votes in attacked:
+        path = shards.path(attack)
+        found = load_examples(path)
+        told = [
+            [vote_told(held.get(k), classes) for k in range(len(found["labels"][:_SHEET]))]
+            for held in (clean[1], votes)
+        ]
+        names = [f"is {classes[label]}" for label in found["labels"][:_SHEET].tolist()]
+        shown = found["images"][:_SHEET], found["moved"][:_SHEET]
+        sheet(*shown, [*told, names], path.with_suffix(".png"), attack)
 
 
 def attack_of(component: Component) -> Attack:

@@ -11,12 +11,13 @@ import torch
 import yaml
 from torch import nn
 
-from smoothinfer.checkpoints import save_checkpoint, start_from, versions
+from smoothinfer.checkpoints import save_checkpoint, start_from
 from smoothinfer.data import ImageData, hold_out
 from smoothinfer.errors import InputError
 from smoothinfer.files import read_json, write_json, write_whole
 from smoothinfer.models import evaluating
 from smoothinfer.noise import NoisyModel
+from smoothinfer.provenance import made_by
 from smoothinfer.recipes import Normalisation, Recipe, recipe_from
 from smoothinfer.reporting.plots import noise_course
 from smoothinfer.training.loop import Progressed, train
@@ -59,7 +60,7 @@ def train_run(recipe: Recipe, data: ImageData, out: str | Path) -> Progressed:
 
     judge = partial(validate, data=held[: recipe.validation.images], attack=recipe.build_judge())
     course = train(model, loss, rest, settings, out, judge, save, recipe.validation.score)
-    write_json(out / "log.json", {"epochs": course.epochs, "versions": versions(), "data": about})
+    write_json(out / "log.json", {"epochs": course.epochs, **made_by(), "data": about})
     return course
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from smoothinfer.checkpoints import load, versions
+from smoothinfer.checkpoints import load
 from smoothinfer.components import Component, number
 from smoothinfer.configuration import changed, filled, plain, read_scaled
 from smoothinfer.data import ImageData, load_data
@@ -24,6 +24,7 @@ from smoothinfer.files import write_json
 from smoothinfer.measure import attack_of, noise_columns, under_noise
 from smoothinfer.numerics.balls import BALLS, Ball
 from smoothinfer.numerics.processes import Processes
+from smoothinfer.provenance import made_by
 from smoothinfer.smoothing.classifier import SmoothedClassifier
 
 SMOKE = {"limit": 16, "samples": [1, 4], "seeds": [0]}
@@ -178,7 +179,7 @@ def run_sweep(
     if only_plan:
         return None
     if processes.main:
-        write_json(out / "settings.json", {"sweep": plain(recipe), "versions": versions()})
+        write_json(out / "settings.json", {"sweep": plain(recipe), **made_by()})
     sweep.run(progress=True)
     if not sweep.complete:
         console.print("this part is done; --merge puts the parts together")
@@ -195,7 +196,7 @@ def _write(rows: Rows, recipe: SweepRecipe, out: Path) -> None:
         "asked": plain(recipe),
         "interval": "95 % (Wilson) over images, noise members fixed by the seed",
         "settings": summarise(rows),
-        "versions": versions(),
+        **made_by(),
         "table": write_table(rows, out / "table.parquet"),
     }
     write_json(out / "summary.json", told)

@@ -13,6 +13,7 @@ from smoothinfer.cli import making, measuring
 from smoothinfer.errors import InputError
 from smoothinfer.interrupts import heed_sigterm
 from smoothinfer.numerics.precision import keep_heap_warm
+from smoothinfer.provenance import remember
 
 _ABOUT = (
     "Make image classifiers more robust to adversarial examples by smoothed inference: many noisy "
@@ -24,7 +25,9 @@ COMMANDS = making.COMMANDS | measuring.COMMANDS
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    given = _parser().parse_args(list(sys.argv[1:]) if arguments is None else list(arguments))
+    said = list(sys.argv[1:]) if arguments is None else list(arguments)
+    given = _parser().parse_args(said)
+    remember(said)
     keep_heap_warm()
     heed_sigterm()
     sys.path.insert(0, "")  # package.module:factory is looked up here first

@@ -10,6 +10,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import nn
 
 from smoothinfer.attacks import transfer
 from smoothinfer.errors import InputError
@@ -65,13 +66,16 @@ class Crafted:
         return self.folder / f"{key}.safetensors"
 
 
-def uses_target(attack: Any) -> bool:
-    """Say whether ``attack`` asks the model it is given: a transferred one asks its source.
+def asked_by(attack: Any, target: nn.Module) -> nn.Module:
+    """Return the module that ``attack`` asks: a transferred one its source, others ``target``.
 
     >>> import torch
-    >>> uses_target(partial(transfer, source=torch.nn.Flatten()))
-    False
+    >>> source, target = torch.nn.Flatten(), torch.nn.Linear(2, 2)
+    >>> asked_by(partial(transfer, source=source), target) is source
+    True
     """
+    options: dict[str, Any] = {}
     while isinstance(attack, partial):
-        attack = attack.func
-    return attack is not transfer
+        options, attack = attack.keywords | options, attack.func
+    source = options.get("source") if attack is transfer else None
+    return source if isinstance(source, nn.Module) else target

@@ -36,6 +36,10 @@ class Examples:
         path = self.folder / "parts" / f"{_plain(attack)}-{at:06d}.safetensors"
         _write(path, batch)
 
+    def path(self, attack: str) -> Path:
+        """Return where the examples of ``attack`` are in the end."""
+        return self.folder / f"{_plain(attack)}.safetensors"
+
     def merge(self) -> list[Path]:
         """Join the batches of each attack; return the files."""
         parts: dict[str, list[Path]] = {}
@@ -45,7 +49,7 @@ class Examples:
         for attack, paths in parts.items():
             loaded = [load_file(path) for path in paths]
             joined = {name: torch.cat([part[name] for part in loaded]) for name in loaded[0]}
-            files.append(self.folder / f"{attack}.safetensors")
+            files.append(self.path(attack))
             _write(files[-1], joined)
         shutil.rmtree(self.folder / "parts", ignore_errors=True)
         return files

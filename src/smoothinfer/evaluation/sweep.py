@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from smoothinfer.errors import InputError
+from smoothinfer.evaluation.crafted import asked_by
 from smoothinfer.evaluation.meter import Meter
 from smoothinfer.evaluation.store import Store
 from smoothinfer.evaluation.table import Rows
@@ -138,7 +139,7 @@ class Sweep:
 def _probe(work: Evaluation, name: str) -> float:
     images, labels = work.images[:_PROBED], work.labels[:_PROBED]
     device = device_of(work.target, images)
-    with Meter().on(work.target) as meter:
+    with Meter().on(asked_by(work.attacks[name], work.target)) as meter:
         work.craft(name, 0, images.to(device), labels.to(device))
     return (meter.forwards + 2 * meter.backwards) / len(images)
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from smoothinfer.attacks import Attack
 from smoothinfer.errors import InputError, check_images, check_labels
-from smoothinfer.evaluation.crafted import Crafted, uses_target
+from smoothinfer.evaluation.crafted import Crafted, asked_by
 from smoothinfer.evaluation.fingerprint import spelt, spelt_out
 from smoothinfer.evaluation.meter import Cost, Meter
 from smoothinfer.evaluation.store import Store
@@ -132,7 +132,7 @@ class Evaluation:
         assert self.crafted is not None
         batch, attack = slice(at, at + CRAFTED), self.attacks[name]
         # An attack that never asks its target gives the same examples for all targets.
-        seen = self._spelt_target if uses_target(attack) else None
+        seen = self._spelt_target if asked_by(attack, self.target) is self.target else None
         world = (seen, self.ball, self.seed, self.images[batch], self.labels[batch])
         return self.crafted.key(name, at, attack, *world)
 
@@ -144,7 +144,7 @@ class Evaluation:
         if self.crafted is not None and key is not None and self.crafted.has(key):
             moved, cost = self.crafted.get(key)
             return moved.to(images), cost
-        with Meter().on(self.target) as meter:
+        with Meter().on(asked_by(self.attacks[name], self.target)) as meter:
             moved = self.craft(name, at, images, labels)
         if self.crafted is not None and key is not None:
             self.crafted.put(key, moved, meter.cost)

@@ -19,6 +19,7 @@ from smoothinfer.numerics.statistics import Interval
 from smoothinfer.reporting.tables import place_of
 
 Record = dict[str, Any]
+_TOLD = ("command", "asked", "versions", "data")
 MEASURES = ("clean", "attacked")
 NOTE = (
     "Accuracies in % with 95 % intervals over images (Wilson); ± is the standard deviation over "
@@ -37,6 +38,7 @@ class Source:
         settings: how they were asked for.
         audit, certified: what ``audit`` and ``certify`` wrote.
         pictures: PNG files worth showing: sheets of adversarial examples, curves, noise.
+        sheets: those of them that show adversarial examples.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Source:
     audit: dict[str, Any] | None = None
     certified: dict[str, Any] | None = None
     pictures: list[Path] = field(default_factory=list)
+    sheets: list[Path] = field(default_factory=list)
 
 
 def collect(folder: str | Path) -> Source:
@@ -65,7 +68,8 @@ def collect(folder: str | Path) -> Source:
         found.rows, found.settings = _table(path)
     elif list(path.glob("rows/*.parquet")) and found.certified is None:
         raise InputError(f"{path} is not finished: the command that began it goes on with it")
-    found.pictures = sorted([*path.glob("*.png"), *path.glob("examples/**/*.png")])
+    found.sheets = sorted(path.glob("examples/**/*.png"))
+    found.pictures = [*sorted(path.glob("*.png")), *found.sheets]
     if not (found.rows or found.audit or found.certified or found.pictures):
         raise InputError(f"{path} holds no rows, audit, certificates or pictures to report")
     return found
@@ -77,7 +81,7 @@ def _table(folder: Path) -> tuple[Rows, dict[str, Any]]:
     summary = read_json(path)
     if summary.get("table") != hashlib.sha256(content).hexdigest():
         raise InputError(f"{folder / 'table.parquet'} is not the table that {path} tells of")
-    about = {"asked": summary.get("asked", {}), "versions": summary.get("versions", {})}
+    about = {name: summary[name] for name in _TOLD if name in summary}
     return pq.read_table(io.BytesIO(content)), about
 
 

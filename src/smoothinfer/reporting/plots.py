@@ -109,20 +109,24 @@ def certified_curve(rows: Rows, path: str | Path, title: str = "") -> None:
 
 
 def sheet(
-    images: Images, moved: Images, captions: Sequence[str], path: str | Path, title: str = ""
+    images: Images,
+    moved: Images,
+    captions: Sequence[Sequence[str]],
+    path: str | Path,
+    title: str = "",
 ) -> None:
     """Draw images, what an attack made of them, and the difference, in three rows.
 
     Args:
         images, moved: (N, C, H, W) in [0, 1]; a picture for each, so give a few.
-        captions: (N,) below each column.
+        captions: up to three rows of N, below the pictures of each row.
         path: of the PNG or SVG file, written whole.
         title: above; it also says how much the difference is magnified.
     """
     steps = moved - images
     factor = 0.5 / max(float(steps.abs().max()), 1e-12)
     rows = {"clean": images, "adversarial": moved, "difference": 0.5 + factor * steps}
-    figure = Figure(figsize=(1.1 * len(images) + 0.9, 4.0), layout="constrained")
+    figure = Figure(figsize=(1.1 * len(images) + 0.9, 4.4), layout="constrained")
     panels = figure.subplots(3, len(images), squeeze=False)
     for line, (name, pictures) in zip(panels, rows.items(), strict=True):
         for panel, picture in zip(line, pictures, strict=True):
@@ -131,8 +135,9 @@ def sheet(
             panel.set_xticks([])
             panel.set_yticks([])
         line[0].set_ylabel(name)
-    for panel, caption in zip(panels[-1], captions, strict=True):
-        panel.set_xlabel(caption, fontsize=8)
+    for line, told in zip(panels, captions, strict=False):
+        for panel, caption in zip(line, told, strict=True):
+            panel.set_xlabel(caption, fontsize=7)
     figure.suptitle(f"{title} (difference magnified {factor:.3g} times)")
     save_figure(figure, path)
 

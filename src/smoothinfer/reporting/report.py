@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from smoothinfer.errors import InputError
@@ -42,8 +43,8 @@ def write_report(folders: Sequence[str | Path], out: str | Path, title: str = "R
     """
     if not folders:
         raise InputError("a report needs at least one folder")
-    parts = [part for folder in folders for part in _parts(Path(folder))]
-    sources, out = [collect(part) for part in parts], Path(out)
+    out = Path(out)
+    sources = [source for folder in folders for source in _sources(Path(folder))]
     names = [source.name for source in sources]
     if len(set(names)) < len(names):
         raise InputError(f"folders of a report need names of their own, not {', '.join(names)}")
@@ -59,12 +60,13 @@ def write_report(folders: Sequence[str | Path], out: str | Path, title: str = "R
     return out / "index.html"
 
 
-def _parts(folder: Path) -> list[Path]:
-    """Return ``folder``, or the folders of results in it where it holds none itself."""
-    if not folder.is_dir() or (folder / "settings.json").exists():
-        return [folder]
+def _sources(folder: Path) -> list[Source]:
+    """Read ``folder``, or the folders of results in it where it holds none itself."""
     inside = sorted(path.parent for path in folder.glob("*/table.parquet"))
-    return inside or [folder]
+    if not inside or (folder / "settings.json").exists():
+        return [collect(folder)]
+    found = [collect(part) for part in inside]
+    return [replace(source, name=f"{folder.name}/{source.name}") for source in found]
 
 
 def _figures(found: dict[str, list[Record]], folder: Path) -> dict[str, list[Path]]:

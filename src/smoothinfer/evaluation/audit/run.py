@@ -120,8 +120,10 @@ def audit(
     (arXiv 1802.00420), Pintor et al. 2022 (arXiv 2106.09947) and Zimmermann et al. 2022 (arXiv
     2206.13991).
 
+    >>> images = torch.linspace(0, 1, 32).reshape(8, 1, 2, 2)
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval()
-    >>> found = audit(net, (torch.rand(8, 1, 2, 2), torch.arange(8) % 3), quick=True, checks=[1, 2])
+    >>> labels = net(images).argmax(1)
+    >>> found = audit(net, (images, labels), quick=True, checks=[1, 2])
     >>> [finding.state for finding in found.findings]
     ['clear', 'clear']
     """

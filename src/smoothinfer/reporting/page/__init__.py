@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from smoothinfer.evaluation.table import CLEAN
 from smoothinfer.reporting.collect import (
     MEASURES,
     NOTE,
@@ -20,6 +21,7 @@ from smoothinfer.reporting.collect import (
     told,
     varying,
 )
+from smoothinfer.reporting.votes import first_votes, vote_told
 
 _MOST = 400  # lines of a table; more are summarised by the curves
 _PICTURES = 12
@@ -151,6 +153,7 @@ def _certified(source: Source) -> str:
 def _pictures(sources: Sequence[Source]) -> str:
     shown = [(source, path) for source in sources for path in source.pictures][:_PICTURES]
     parts = [_picture(source, path) for source, path in shown]
+    parts += [_votes(source) for source in sources if source.rows and source.sheets]
     return '<h2 id="pictures">Pictures</h2>\n' + ("\n".join(parts) or "<p>There are none.</p>")
 
 
@@ -161,16 +164,39 @@ def _picture(source: Source, path: Path) -> str:
 <figcaption class="small">{name}</figcaption></figure>"""
 
 
+def _votes(source: Source) -> str:
+    """Say in words how the passes voted on the images of the sheets."""
+    assert source.rows is not None
+    classes = source.settings.get("data", {}).get("classes", [])
+    votes = first_votes(source.rows)
+    heads = ["image", "is", *("clean" if name == CLEAN else name for name in votes)]
+    lines = []
+    for image, row in votes[CLEAN].items():
+        label = row["label"]
+        cells = [str(image), classes[label] if label < len(classes) else str(label)]
+        cells += [vote_told(held.get(image), classes) for held in votes.values()]
+        lines.append("".join(f"<td>{html.escape(cell)}</td>" for cell in cells))
+    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in heads)
+    body = "\n".join(f"<tr>{line}</tr>" for line in lines)
+    return f"""<div class="scroll"><table><caption>{html.escape(source.name)}: what won the vote on
+the first images, and with how many of the passes.</caption>
+<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"""
+
+
 def _repeat(sources: Sequence[Source]) -> str:
     parts = []
     for source in sources:
         settings: Any = source.settings or (source.audit or {}).get("settings") or {}
         settings = settings or (source.certified or {}).get("settings") or {}
+        command = settings.get("command", "")
+        line = f"<pre>{html.escape(command)}</pre>" if command else ""
         text = html.escape(json.dumps(settings, indent=1, default=str))
+        name = html.escape(str(source.path))
         parts.append(
-            f"<details><summary>{html.escape(str(source.path))}</summary><pre>{text}</pre></details>"
+            f"<h3>{name}</h3>{line}<details><summary>settings</summary><pre>{text}</pre></details>"
         )
     return (
-        '<h2 id="repeat">Repeat it</h2>\n<p>The settings of each folder, with versions; the '
-        "same command with the same seed gives the same rows.</p>\n" + "\n".join(parts)
+        '<h2 id="repeat">Repeat it</h2>\n<p>The command of each folder, and its settings with '
+        "versions; the same command with the same seed gives the same rows.</p>\n"
+        + "\n".join(parts)
     )

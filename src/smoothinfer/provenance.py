@@ -1,0 +1,33 @@
+"""What made a file: the command line, and the versions that its numbers may depend on."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+_SAID: dict[str, str] = {}  # the command line of this process, once there is one
+
+
+def remember(arguments: Sequence[str]) -> None:
+    """Keep the arguments of ``smoothinfer`` for all that this process writes."""
+    _SAID["command"] = shlex.join(["smoothinfer", *arguments])
+
+
+def made_by() -> dict[str, Any]:
+    """Return ``versions`` and, in a program run from the command line, its ``command``.
+
+    >>> sorted(made_by()["versions"])
+    ['machine', 'python', 'smoothinfer', 'torch']
+    """
+    versions = {
+        "smoothinfer": version("smoothinfer"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }
+    return _SAID | {"versions": versions}

@@ -1,0 +1,51 @@
+"""How the passes voted on a few images, clean and attacked: what is told beside their pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow.compute as pc
+
+from smoothinfer.evaluation.table import CLEAN, IMAGE_COLUMNS, Rows, setting_columns
+
+Votes = dict[int, dict[str, Any]]
+_SHOWN = 10
+
+
+def first_votes(rows: Rows, images: int = _SHOWN) -> dict[str, Votes]:
+    """Return for each attack, the clean images first, the rows of the first images by number.
+
+    Of many settings the first one at the largest number of passes is told.
+
+    >>> import pyarrow as pa
+    >>> row = {"image": 0, "label": 3, "predicted": 3, "share": 0.75, "hits": 6}
+    >>> row |= {"attack": "none", "samples": 8, "rule": "prediction"}
+    >>> first_votes(pa.Table.from_pylist([row]))["none"][0]["share"]
+    0.75
+    """
+    few = rows.filter(pc.less(rows["image"], images))
+    few = few.filter(pc.equal(few["samples"], pc.max(few["samples"])))
+    held = few.select([name for name in few.column_names if name in (*IMAGE_COLUMNS, "samples")])
+    fixed = [name for name in setting_columns(few) if name not in ("attack", "radius", "target")]
+    settings = few.select(fixed).to_pylist()
+    found: dict[str, Votes] = {CLEAN: {}}
+    for row, setting, attack in zip(
+        held.to_pylist(), settings, few["attack"].to_pylist(), strict=True
+    ):
+        if setting == settings[0]:
+            found.setdefault(attack, {}).setdefault(row["image"], row)
+    return found
+
+
+def vote_told(row: dict[str, Any] | None, classes: Sequence[str]) -> str:
+    """Say what won, and with how many of the passes.
+
+    >>> vote_told({"predicted": 1, "share": 0.75, "samples": 8}, ["cat", "dog"])
+    'dog 6/8'
+    """
+    if row is None:
+        return ""
+    won = row["predicted"]
+    name = classes[won] if won < len(classes) else str(won)
+    return f"{name} {round(row['share'] * row['samples'])}/{row['samples']}"
