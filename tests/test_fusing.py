@@ -6,8 +6,11 @@ import torch.nn.functional as F
 from torch import nn
 
 import smoothinfer as si
+from smoothinfer.attacks.gradients import mean_gradient
+from smoothinfer.attacks.objectives import margin
 from smoothinfer.noise import fusing
 from smoothinfer.noise.plan import Plan, tensors_of
+from smoothinfer.numerics.precision import computing, has_bf16_units
 
 
 class Body(nn.Module):
@@ -112,12 +115,41 @@ def test_fusing_changes_nothing(body, fused, layout, sums, monkeypatch):
             assert torch.allclose(found, wanted, atol=1e-5)
 
 
-def test_gradients_pass_through_what_is_fused():
-    module, images = TwoConvolutions().eval(), torch.rand(2, 3, 9, 9, requires_grad=True)
+@pytest.mark.parametrize("body", [ReluModule, Methods, TwoConvolutions, ReadTwice, Settings])
+@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize("sums", [False, True])
+def test_gradients_pass_through_what_is_fused(body, learned, sums, monkeypatch):
+    if sums:
+        monkeypatch.setattr(fusing, "_SUMS_IN", (torch.float32,))
+    module = body().eval().requires_grad_(learned)
+    images = torch.rand(2, 3, 9, 9, requires_grad=True)
     plan = Plan(module)
     (wanted,) = torch.autograd.grad(module(images).square().sum(), images)
     (found,) = torch.autograd.grad(plan.run(tensors_of(module), images).square().sum(), images)
     assert torch.allclose(found, wanted, atol=1e-4)
+
+
+@pytest.mark.skipif(not has_bf16_units("cpu"), reason="bfloat16 is emulated here")
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_an_attack_in_bfloat16_climbs_the_same_slope(layout):
+    net = si.resnet20()
+    with torch.no_grad():  # statistics that fit the weights: else gradients explode
+        for _ in range(20):
+            net(torch.rand(64, 3, 32, 32))
+    noisy = si.NoisyModel(net.eval().requires_grad_(False), weights=si.CNI(rank=2)).eval()
+    noisy.requires_grad_(False)
+    images, labels = torch.rand(16, 3, 32, 32).contiguous(memory_format=layout), torch.arange(16)
+    labels = labels % 10
+    slopes = []
+    for precision in ("fp32", "bf16"):
+        torch.manual_seed(0)
+        with computing(precision, images.device):
+            slopes.append(mean_gradient(noisy, images, labels, margin).flatten(1))
+    near = F.cosine_similarity(*slopes)
+    torch.manual_seed(1)
+    other = F.cosine_similarity(slopes[0], mean_gradient(noisy, images, labels, margin).flatten(1))
+    assert near.mean() > 0.9
+    assert other.mean() < 0.5  # another draw of the noise is another slope
 
 
 def test_a_resnet_fuses_every_sum_and_rectifier_and_keeps_its_bits(monkeypatch):

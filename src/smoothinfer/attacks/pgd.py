@@ -14,6 +14,7 @@ from smoothinfer.attacks.objectives import OBJECTIVES, Objective, cross_entropy,
 from smoothinfer.errors import InputError, check_labels, choose
 from smoothinfer.models import parameters_frozen
 from smoothinfer.numerics.balls import Ball
+from smoothinfer.numerics.precision import computing, resolve_precision
 from smoothinfer.numerics.randomness import draw_seed, isolated_rng
 from smoothinfer.types import Images, Labels, Logits
 
@@ -35,6 +36,7 @@ def pgd(
     random_start: bool | float = True,
     accumulate: bool = False,
     targets: Labels | None = None,
+    precision: str = "auto",
     generator: torch.Generator | None = None,
 ) -> Images:
     """Move each image within ``ball`` so that ``model`` errs: PGD, or EPGD for ``draws`` > 1.
@@ -65,6 +67,8 @@ def pgd(
         accumulate: never zero the gradient (momentum 1), as the reference code does.
         targets: (N,) classes to climb towards, the negative cross-entropy of each being the
             objective; by default away from ``labels``.
+        precision: of the gradients: ``"auto"`` (bfloat16 where the device multiplies it in
+            hardware), ``"bf16"`` or ``"fp32"``. Starts are compared in fp32 all the same.
         generator: source of the start and, through a seed, of the model's noise.
 
     Raises:
@@ -86,6 +90,7 @@ def pgd(
         check_labels(targets, images)
         goal, labels = _towards, targets
     check_attack(model, images, labels, ball, steps=steps, draws=draws, restarts=restarts)
+    resolve_precision(precision, images.device)
     size = ball.radius / 4 if step_size is None else step_size
     if size < 0:
         raise InputError(f"step_size must not be negative, not {size}")
@@ -94,7 +99,8 @@ def pgd(
         moved = _start(images, ball, random_start)
         total = torch.zeros_like(moved)
         for _ in range(steps):
-            found = slope(model, moved, labels, goal, draws)
+            with computing(precision, images.device):
+                found = slope(model, moved, labels, goal, draws)
             total = total + found if accumulate else found
             moved = ball.project(moved + size * ball.ascend(total), images)
         return moved
@@ -124,6 +130,7 @@ def fgsm(
     *,
     draws: int = 1,
     objective: str | Objective = "cross_entropy",
+    precision: str = "auto",
     generator: torch.Generator | None = None,
 ) -> Images:
     """One step of the full radius from the image itself: x + radius * ascend(gradient).
@@ -147,6 +154,7 @@ def fgsm(
         draws=draws,
         objective=objective,
         random_start=False,
+        precision=precision,
         generator=generator,
     )
 

@@ -14,9 +14,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch.autograd.function import once_differentiable
 
 from smoothinfer.numerics.precision import has_bf16_units
 
+Settings = tuple[Any, Any, Any, int]  # stride, padding, dilation, groups
 _SUMS = (operator.add, torch.add)
 # In fp32 a sum in place was as fast (ResNet-20, Zen 3): the convolution is what takes the time.
 _SUMS_IN = (torch.bfloat16,)
@@ -61,14 +63,66 @@ def convolution(
     True
     """
     settings = stride, padding, dilation, groups
-    if _in_one(features, weight, padding, plus, rectify):
-        given = (weight, bias, padding, stride, dilation, groups)
-        if plus is None:
-            return _POINTWISE(features, *given, "relu", [], "")  # type: ignore[misc]
-        if plus.shape == _shape(features, weight, stride, padding, dilation):
-            after = "relu" if rectify else None
-            return _POINTWISE.binary(features, plus, *given, "add", 1.0, after, [], "")  # type: ignore[union-attr]
+    if _in_one(features, weight, bias, plus, rectify, padding) and (
+        plus is None
+        or (
+            (groups == 1 and _channels_last(features))  # else oneDNN sums in a step of its own
+            and plus.shape == _shape(features, weight, stride, padding, dilation)
+        )
+    ):
+        if _climbs(features, plus):
+            return _Fused.apply(features, weight, bias, settings, plus, rectify)  # type: ignore[no-any-return]
+        return _fused(features, weight, bias, settings, plus, rectify)
     return finish(F.conv2d(features, weight, bias, *settings), plus, rectify)
+
+
+def _fused(
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    settings: Settings,
+    plus: Tensor | None,
+    rectify: bool,
+) -> Tensor:
+    stride, padding, dilation, groups = settings
+    given = (weight, bias, padding, stride, dilation, groups)
+    if plus is None:
+        return _POINTWISE(features, *given, "relu", [], "")  # type: ignore[misc]
+    after = "relu" if rectify else None
+    return _POINTWISE.binary(features, plus, *given, "add", 1.0, after, [], "")  # type: ignore[union-attr]
+
+
+class _Fused(torch.autograd.Function):
+    """The same with a gradient of features and sum, not of weights: what an attack climbs."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        features: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        settings: Settings,
+        plus: Tensor | None,
+        rectify: bool,
+    ) -> Tensor:
+        found = _fused(features, weight, bias, settings, plus, rectify)
+        ctx.save_for_backward(features, weight, found if rectify else None)
+        ctx.settings, ctx.sizes = settings, None if bias is None else [len(bias)]
+        return found
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        features, weight, found = ctx.saved_tensors
+        if found is not None:
+            slope = torch.ops.aten.threshold_backward(slope, found, 0)
+        moved = None
+        if ctx.needs_input_grad[0]:
+            stride, padding, dilation, groups = ctx.settings
+            given = (ctx.sizes, stride, padding, dilation, False, (0, 0), groups)
+            wanted = (True, False, False)
+            moved = torch.ops.aten.convolution_backward(slope, features, weight, *given, wanted)[0]
+        return moved, None, None, None, slope if ctx.needs_input_grad[4] else None, None
 
 
 def finish(found: Tensor, plus: Tensor | None, rectify: bool) -> Tensor:
@@ -115,13 +169,30 @@ def _rectified(node: fx.Node, leaves: Mapping[str, nn.Module]) -> fx.Node | None
     return source if isinstance(source, fx.Node) else None
 
 
+def _channels_last(features: Tensor) -> bool:
+    return features.is_contiguous(memory_format=torch.channels_last) and not (
+        features.is_contiguous()
+    )
+
+
+def _climbs(features: Tensor, plus: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and (
+        features.requires_grad or (plus is not None and plus.requires_grad)
+    )
+
+
 def _in_one(
-    features: Tensor, weight: Tensor, padding: Any, plus: Tensor | None, rectify: bool
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    plus: Tensor | None,
+    rectify: bool,
+    padding: Any,
 ) -> bool:
     if _POINTWISE is None or torch.compiler.is_compiling() or isinstance(padding, str):
         return False
-    given = (features, weight) if plus is None else (features, weight, plus)
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
+    learned = weight.requires_grad or (bias is not None and bias.requires_grad)
+    if learned and torch.is_grad_enabled():
         return False
     dtype = features.dtype
     known = dtype == torch.float32 or (dtype == torch.bfloat16 and has_bf16_units("cpu"))

@@ -20,6 +20,7 @@ from smoothinfer.noise.base import Noise
 from smoothinfer.noise.member import Member
 from smoothinfer.noise.plan import Network, Plan, PlanError, tensors_of
 from smoothinfer.noise.sampler import Sampler, noisy_weights
+from smoothinfer.numerics.precision import autocast_dtype
 from smoothinfer.types import Images, Logits
 
 Where = Noise | Mapping[str, Noise] | None
@@ -189,16 +190,18 @@ class NoisyModel(nn.Module):
         """Draw the weights of one pass; return the network that has them, a snapshot."""
         sampler = self.sampler()
         if sampler.plan is not None:
-            return partial(sampler.plan.run, sampler.draw(generator))
+            return partial(_planned, sampler.plan, sampler.dtype, sampler.draw(generator))
         return partial(functional_call, self.module, sampler.draw_weights(generator))
 
     def sampler(self) -> Sampler:
         """Return the sampler of the weights as they are now, made anew when one has changed."""
         plan = self.plan()
         trusted = plan if isinstance(plan, Plan) and plan.trusted else None
-        state = (id(trusted), _versions(self))
-        if self._sampler is None or self._sampler[0] != state or state[1] is None:
-            self._sampler = (state, self.make_sampler(trusted))
+        device = next((p.device for p in self.parameters()), torch.device("cpu"))
+        dtype = autocast_dtype(device.type)
+        state = (id(trusted), dtype, _versions(self))
+        if self._sampler is None or self._sampler[0] != state or state[2] is None:
+            self._sampler = (state, self.make_sampler(trusted, dtype))
         return self._sampler[1]
 
     def make_sampler(self, plan: Plan | None, dtype: torch.dtype = torch.float32) -> Sampler:
@@ -258,6 +261,14 @@ class NoisyModel(nn.Module):
             for name, key in self._weight_keys.items()
             if hasattr(self.weight_noises[key], "strength")
         }
+
+
+def _planned(plan: Plan, dtype: torch.dtype, tensors: dict[str, Tensor], images: Images) -> Logits:
+    """Run ``plan``: its weights are in ``dtype`` already, so autocast has nothing to do."""
+    if dtype == torch.bfloat16 and images.ndim == 4:
+        images = images.contiguous(memory_format=torch.channels_last)  # what its kernels take
+    with torch.autocast(images.device.type, enabled=False):
+        return plan.run(tensors, images)
 
 
 def _own_weight(layer: nn.Module, name: str) -> Tensor:

@@ -50,7 +50,8 @@ class SmoothedClassifier(nn.Module):
         tile: images of one forward; by default what suits the device.
         per_image: input noise for every image of its own, instead of one for all images of a
             pass.
-        precision: ``"auto"``, ``"bf16"`` or ``"fp32"``, see `Engine`; gradients are fp32.
+        precision: ``"auto"``, ``"bf16"`` or ``"fp32"``, see `Engine`; gradients are fp32 but
+            under autocast.
 
     Raises:
         InputError: ``samples`` is less than 1 or the rule is unknown.

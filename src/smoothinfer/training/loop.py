@@ -24,7 +24,7 @@ from smoothinfer.data import ImageData, crop_and_flip, to_float
 from smoothinfer.errors import InputError
 from smoothinfer.files import write_whole
 from smoothinfer.interrupts import TERMINATED, asked_to_stop, patient
-from smoothinfer.numerics.precision import has_bf16_units
+from smoothinfer.numerics.precision import pinned
 from smoothinfer.numerics.randomness import derive_seed, isolated_rng, stream
 from smoothinfer.training.settings import Training, make_accelerator, make_optimizer
 
@@ -77,7 +77,7 @@ def train(
         InputError: the batch is larger than the data or the saved state does not fit.
     """
     run = _Run(model, loss, data, settings, out)
-    with patient(), _bar(run.main) as bar:
+    with patient(), pinned(settings.precision), _bar(run.main) as bar:
         task = bar.add_task("training", total=run.total, completed=run.course.step)
         while run.course.step < run.total and not run.exhausted(score):
             value = run.step()
@@ -131,7 +131,7 @@ class _Run:
         self.saved = self.tick = time.monotonic()
 
     def _compiles(self) -> bool:
-        pays = has_bf16_units(self.accelerator.device.type)
+        pays = self.accelerator.device.type == "cuda"  # planned passes are as fast on a CPU
         return self.settings.compile == "on" or (self.settings.compile == "auto" and pays)
 
     @property

@@ -38,7 +38,7 @@ class Training:
         flip: mirror half of the images.
         precision: "auto", "bf16" (autocast) or "fp32".
         channels_last: memory format of the images.
-        compile: "auto" (where it pays: on GPUs and on CPUs with bf16 units), "on" or "off".
+        compile: "auto" (where it pays: on GPUs), "on" or "off".
         accumulate: parts of a batch that are forwarded one after the other, to save memory.
         ema: decay of an exponential moving average of the weights, which is then validated and
             saved; 0 for none.
