@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,11 @@ import torch
 from torch import Tensor, nn
 
 import smoothinfer as si
+from smoothinfer.numerics.precision import VARIABLE, has_bf16_units
+
+# Truths are the same on every machine, in child processes too: what runs in bfloat16 says so.
+os.environ[VARIABLE] = "fp32"
+bf16_only = pytest.mark.skipif(not has_bf16_units("cpu"), reason="bfloat16 is emulated here")
 
 CIFAR10 = Path(__file__).parents[2] / "shared" / "data" / "cifar10"
 

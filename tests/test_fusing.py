@@ -10,7 +10,8 @@ from smoothinfer.attacks.gradients import mean_gradient
 from smoothinfer.attacks.objectives import margin
 from smoothinfer.noise import fusing
 from smoothinfer.noise.plan import Plan, tensors_of
-from smoothinfer.numerics.precision import computing, has_bf16_units
+from smoothinfer.numerics.precision import computing
+from tests.conftest import bf16_only
 
 
 class Body(nn.Module):
@@ -129,7 +130,7 @@ def test_gradients_pass_through_what_is_fused(body, learned, sums, monkeypatch):
     assert torch.allclose(found, wanted, atol=1e-4)
 
 
-@pytest.mark.skipif(not has_bf16_units("cpu"), reason="bfloat16 is emulated here")
+@bf16_only
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_an_attack_in_bfloat16_climbs_the_same_slope(layout):
     net = si.resnet20()

@@ -8,7 +8,7 @@ import pytest
 import smoothinfer as si
 
 SOURCE = Path("src/smoothinfer")
-GROUND = ("types", "errors", "files", "components", "interrupts", "configuration")
+GROUND = ("types", "errors", "files", "components", "interrupts", "configuration", "provenance")
 FLOORS = [
     GROUND,
     ("numerics", "data", "models"),

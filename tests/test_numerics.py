@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import smoothinfer as si
-from smoothinfer.numerics.precision import resolve_precision
+from smoothinfer.numerics.precision import pinned, resolve_precision
 from smoothinfer.numerics.randomness import derive_seed, draw_seed, isolated_rng, stream
 from smoothinfer.numerics.statistics import proportion
 
@@ -84,3 +84,14 @@ def test_precision_is_what_the_machine_gains_from():
     assert resolve_precision("auto", "cpu") in ("bf16", "fp32")
     with pytest.raises(si.InputError, match="auto, bf16, fp32"):
         resolve_precision("fp16", "cpu")
+
+
+def test_the_environment_says_what_auto_means(monkeypatch):
+    monkeypatch.setenv("SMOOTHINFER_PRECISION", "bf16")
+    assert resolve_precision("auto", "cpu") == "bf16"
+    assert resolve_precision("fp32", "cpu") == "fp32"
+    with pinned("fp32"):
+        assert resolve_precision("auto", "cpu") == "fp32"
+    monkeypatch.setenv("SMOOTHINFER_PRECISION", "fp8")
+    with pytest.raises(si.InputError, match=r"SMOOTHINFER_PRECISION.*auto, bf16, fp32"):
+        resolve_precision("auto", "cpu")

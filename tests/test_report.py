@@ -150,8 +150,8 @@ def test_a_folder_of_parts_is_reported_whole(results, tmp_path):
     for name in ("one", "two"):
         shutil.copytree(results / "sweep", tmp_path / "table9" / name)
     text = write_report([tmp_path / "table9"], tmp_path / "out").read_text()
-    assert "<h3>one</h3>" in text
-    assert "<h3>two</h3>" in text
+    assert "<h3>table9/one</h3>" in text
+    assert "<h3>table9/two</h3>" in text
 
 
 def test_settings_are_those_of_the_table(results, tmp_path):

@@ -6,6 +6,7 @@ import contextlib
 import contextvars
 import ctypes
 import functools
+import os
 import platform
 from collections.abc import Iterator
 
@@ -15,7 +16,8 @@ from torch import Tensor
 from smoothinfer.errors import unknown
 
 PRECISIONS = ("auto", "bf16", "fp32")
-_PINNED: contextvars.ContextVar[str] = contextvars.ContextVar("precision", default="auto")
+VARIABLE = "SMOOTHINFER_PRECISION"  # what "auto" means, in the environment
+_PINNED: contextvars.ContextVar[str | None] = contextvars.ContextVar("precision", default=None)
 _CACHED_PIXELS = 64 * 32 * 32
 
 
@@ -52,12 +54,17 @@ def has_bf16_units(device_type: str) -> bool:
 def resolve_precision(precision: str, device: torch.device | str) -> str:
     """Return ``"bf16"`` or ``"fp32"``; ``"auto"`` takes the faster one on ``device``.
 
+    The environment variable ``SMOOTHINFER_PRECISION`` says otherwise for a whole program.
+
     >>> resolve_precision("fp32", "cpu")
     'fp32'
     """
     if precision not in PRECISIONS:
         raise unknown("precision", precision, PRECISIONS)
-    precision = _PINNED.get() if precision == "auto" else precision
+    if precision == "auto":
+        precision = _PINNED.get() or os.environ.get(VARIABLE, "auto")
+        if precision not in PRECISIONS:
+            raise unknown(VARIABLE, precision, PRECISIONS)
     if precision != "auto":
         return precision
     return "bf16" if has_bf16_units(torch.device(device).type) else "fp32"
@@ -71,7 +78,7 @@ def pinned(precision: str) -> Iterator[None]:
     ...     resolve_precision("auto", "cpu")
     'fp32'
     """
-    token = _PINNED.set(precision)
+    token = _PINNED.set(None if precision == "auto" else precision)
     try:
         yield
     finally:

@@ -84,8 +84,9 @@ class Engine:
 
     >>> from smoothinfer.noise import Gaussian, NoisyModel
     >>> images = torch.rand(2, 1, 2, 2)
-    >>> Engine(NoisyModel(nn.Flatten(), inputs=Gaussian(0.1)).eval(), images, seed=0)
-    Engine(fp32 on cpu, tiles of 1024, up to 1024 passes at once)
+    >>> noisy = NoisyModel(nn.Flatten(), inputs=Gaussian(0.1)).eval()
+    >>> Engine(noisy, images, seed=0, tile=256, precision="fp32")
+    Engine(fp32 on cpu, tiles of 256, up to 256 passes at once)
     """
 
     def __init__(
