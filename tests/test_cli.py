@@ -31,6 +31,7 @@ def test_evaluate_leaves_a_summary(run, tmp_path, capsys):
     arguments += ["--samples", "1", "8", "--limit", "20", "--seed", "0", "--out", str(tmp_path)]
     assert main(arguments) == 0
     summary = json.loads((tmp_path / "summary.json").read_text())
+    assert "What the vote of" in (tmp_path / "table.md").read_text()
     assert len(summary["settings"]) == 2 * 2 * 2 * 2
     assert all(entry["clean"]["images"] == 20 for entry in summary["settings"])
     assert json.loads((tmp_path / "settings.json").read_text())["limit"] == 20

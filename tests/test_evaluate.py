@@ -248,3 +248,18 @@ def test_rows_count_right_passes_and_what_an_attack_costs(world):
     )
     vote = next(e for e in summarise(seen) if e["description"]["attack"] == "vote")
     assert (vote["attacked"]["forwards"], vote["attacked"]["backwards"]) == (32, 32)
+
+
+def test_what_a_vote_adds_is_paired_with_its_passes(world):
+    noisy, images, labels = world
+    rows = si.evaluate(si.SmoothedClassifier(noisy, samples=16), (images, labels), attack="pgd")
+    (entry,) = summarise(rows)
+    for name, attack in (("clean", CLEAN), ("attacked", "pgd")):
+        mine = [row for row in rows.to_pylist() if row["attack"] == attack]
+        each = torch.tensor([row["correct"] - row["hits"] / 16 for row in mine])
+        gain, half = entry[name]["gain"], 1.96 * float(each.std()) / len(each) ** 0.5
+        assert gain["value"] == pytest.approx(float(each.mean()), abs=1e-6)
+        assert gain["value"] == pytest.approx(entry[name]["value"] - entry[name]["per_draw"])
+        assert gain["high"] - gain["value"] == pytest.approx(half, rel=1e-3, abs=1e-5)
+    (alone,) = summarise(si.evaluate(si.SmoothedClassifier(noisy, 1), (images, labels)))
+    assert alone["clean"]["gain"] == {"value": 0, "low": 0, "high": 0}  # a vote of one is one pass

@@ -26,14 +26,19 @@ from smoothinfer.evaluation.audit import audit
 from smoothinfer.evaluation.examples import Examples, load_examples
 from smoothinfer.evaluation.store import Store, write_table
 from smoothinfer.evaluation.table import Rows
-from smoothinfer.files import write_json
+from smoothinfer.files import write_json, write_whole
 from smoothinfer.noise import Gaussian, NoisyModel
 from smoothinfer.numerics.balls import Ball
 from smoothinfer.numerics.processes import Processes
 from smoothinfer.provenance import made_by
 from smoothinfer.reporting.audit_page import print_audit, write_audit
 from smoothinfer.reporting.plots import certified_curve, sheet
-from smoothinfer.reporting.tables import print_table
+from smoothinfer.reporting.tables import (
+    markdown_gains,
+    markdown_table,
+    print_gains,
+    print_table,
+)
 from smoothinfer.reporting.votes import first_votes, vote_told
 from smoothinfer.smoothing.classifier import SmoothedClassifier
 from smoothinfer.types import ABSTAIN, Images
@@ -57,7 +62,7 @@ def measure(
     settings: Mapping[str, Any] | None = None,
     examples: bool = False,
 ) -> Rows:
-    """Evaluate ``model`` at each sigma, print one table, write ``out/summary.json`` and rows.
+    """Evaluate ``model`` at each sigma, print one table, write summary and rows into ``out``.
 
     Args:
         model: in eval mode.
@@ -65,7 +70,8 @@ def measure(
         data: images and labels.
         attacks: by the names that the rows give them; empty for clean images only.
         ball: where attacks may go, in pixel units.
-        out: folder; finished work in it is not done again. Wall-clock goes to ``costs.json``.
+        out: folder of ``rows/``, ``summary.json`` and ``table.md``; finished work in it is not
+            done again. Wall-clock goes to ``costs.json``.
         sigmas: Gaussian input noise to put on the model; ``None`` leaves its own.
         units: of ``sigmas``, ``"pixel"`` or ``"normalised"``.
         rules, samples: voting rules and numbers of passes.
@@ -87,7 +93,7 @@ def measure(
     if processes.main:
         write_json(out / "settings.json", {**(settings or {}), **made_by()})
     console.print_json(data=dict(settings or {}), default=str)
-    tables = []
+    parts = []
     for sigma, noisy in noises:
         under = "" if sigma is None else f"sigma={sigma:g}"
         shards = Examples(out / "examples" / under) if examples else None
@@ -107,8 +113,8 @@ def measure(
         if shards and processes.main:
             shards.merge()
             _draw(shards, rows, data.classes)
-        tables.append(rows)
-    rows = pa.concat_tables(tables)
+        parts.append(rows)
+    rows = pa.concat_tables(parts)
     summary = {
         "model": name,
         "data": {
@@ -124,8 +130,11 @@ def measure(
     if processes.main:
         told = {"table": write_table(rows, out / "table.parquet"), "asked": dict(settings or {})}
         write_json(out / "summary.json", summary | told)
+        tables = f"{markdown_table(rows)}\n{markdown_gains(summary['settings'])}"
+        write_whole(out / "table.md", lambda file: file.write(tables.encode()))
         write_json(out / "costs.json", {"seconds an image": Store(out / "rows").seconds()})
     print_table(console, rows)
+    print_gains(console, summary["settings"])
     console.print(f"rows in {out / 'rows'}, summary in {out / 'summary.json'}", highlight=False)
     return rows
 

@@ -82,7 +82,7 @@ def _evaluate_options(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--limit", type=int, help="use the first so many images only")
     parser.add_argument("--seed", type=int, default=0, help="names the streams")
-    parser.add_argument("--out", required=True, help="folder of rows/, summary.json, settings.json")
+    parser.add_argument("--out", required=True, help="folder of rows/, summary.json, table.md")
 
 
 def _attack(given: Namespace) -> int:

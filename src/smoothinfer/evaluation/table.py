@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from smoothinfer.numerics.statistics import Interval, proportion
+from smoothinfer.numerics.statistics import Interval, mean_of, proportion
 
 Rows: TypeAlias = pa.Table
 
@@ -46,16 +46,19 @@ def summarise(rows: Rows) -> list[dict[str, Any]]:
     ``attacked``.
 
     Each has ``value``, ``low``, ``high`` (accuracy of the vote, 95 % interval over ``images``),
-    ``per_draw`` (share of right passes), ``every_draw`` (images that all passes get right: the
+    ``per_draw`` (share of right passes), ``gain`` (what the vote adds to that, with the interval of
+    the paired difference over images), ``every_draw`` (images that all passes get right: the
     worst of them all) and, if attacked, ``forwards`` and ``backwards`` (passes of the network that
     the attack spent on an image). Clean rows (attack ``"none"``) are joined to every attack with
     the same other columns.
     """
     columns = setting_columns(rows)
     rows = rows.append_column("always", pc.equal(rows["hits"], rows["samples"]))
-    means = [(name, "mean") for name in ("hits", "always", "forwards", "backwards")]
+    share = pc.divide(rows["hits"].cast(pa.float64()), rows["samples"])
+    rows = rows.append_column("gain", pc.subtract(rows["correct"].cast(pa.float64()), share))
+    means = [(name, "mean") for name in ("hits", "always", "gain", "forwards", "backwards")]
     found = rows.group_by(columns, use_threads=False).aggregate(
-        [("correct", "sum"), ("correct", "count"), *means]
+        [("correct", "sum"), ("correct", "count"), *means, ("gain", "stddev")]
     )
     clean: dict[tuple[Any, ...], Measured] = {}
     attacked: list[tuple[dict[str, Any], Measured]] = []
@@ -78,15 +81,17 @@ def summarise(rows: Rows) -> list[dict[str, Any]]:
     ]
 
 
-Measured = dict[str, float | int]
+Measured = dict[str, Any]
 _ATTACK_COLUMNS = ("attack", "radius")
 
 
 def _measured(entry: dict[str, Any]) -> Measured:
     """Take what was measured out of an aggregated ``entry``; its description stays."""
     share = proportion(entry.pop("correct_sum"), entry.pop("correct_count"))
+    gain = mean_of(entry.pop("gain_mean"), entry.pop("gain_stddev"), share.images)
     found = share.as_dict() | {
         "per_draw": entry.pop("hits_mean") / entry["samples"],
+        "gain": {name: value for name, value in gain.as_dict().items() if name != "images"},
         "every_draw": entry.pop("always_mean"),
     }
     costs = {name: entry.pop(f"{name}_mean") for name in ("forwards", "backwards")}

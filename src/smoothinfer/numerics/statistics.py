@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
 
 from smoothinfer.errors import InputError
 
@@ -53,3 +54,26 @@ def proportion(successes: int, images: int, confidence: float = 0.95) -> Interva
         raise InputError(f"cannot take a share of {successes} in {images} images")
     low, high = binomtest(successes, images).proportion_ci(confidence, method="wilson")
     return Interval(successes / images, float(low), float(high), images)
+
+
+def mean_of(mean: float, deviation: float, images: int, confidence: float = 0.95) -> Interval:
+    """Mean of one number an image, with its interval: mean -+ z deviation / sqrt(images - 1).
+
+    Args:
+        mean: over the images.
+        deviation: their standard deviation, divided by the number of images.
+        images: sample size, at least 1; of a single one nothing is known.
+        confidence: coverage, e.g. 0.95.
+
+    Raises:
+        InputError: there are no images.
+
+    >>> mean_of(0.1, 0.5, 101)
+    Interval(value=0.1, low=0.002002, high=0.197998, images=101)
+    """
+    if images < 1:
+        raise InputError(f"cannot take a mean over {images} images")
+    if images == 1:
+        return Interval(mean, -1.0, 1.0, 1)
+    half = float(norm.ppf(0.5 + confidence / 2)) * deviation / math.sqrt(images - 1)
+    return Interval(mean, round(mean - half, 6), round(mean + half, 6), images)

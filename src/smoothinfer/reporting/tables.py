@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from smoothinfer.evaluation.table import CLEAN, Rows, accuracy, setting_columns
 from smoothinfer.numerics.statistics import Interval
@@ -54,6 +55,51 @@ def print_table(console: Console, rows: Rows, title: str = "accuracy, % (95 % in
     console.print(table)
 
 
+def print_gains(console: Console, entries: Sequence[Mapping[str, Any]]) -> None:
+    """Print what the votes of the most passes add to one pass, of what `summarise` returns."""
+    title, heads, lines = _gains(entries)
+    if lines:
+        table = Table(*(Column(name, justify="right") for name in heads), title=title)
+        table.box = SIMPLE_HEAD
+        for line in lines:
+            table.add_row(*line)
+        console.print(table)
+
+
+def markdown_gains(entries: Sequence[Mapping[str, Any]]) -> str:
+    """Return in Markdown what `print_gains` prints; nothing if there is but one pass."""
+    title, heads, lines = _gains(entries)
+    if not lines:
+        return ""
+    return f"{title.capitalize()}:\n\n" + _markdown([heads, ["---:"] * len(heads), *lines])
+
+
+def _gains(entries: Sequence[Mapping[str, Any]]) -> tuple[str, list[str], list[list[str]]]:
+    most = max(entry["description"]["samples"] for entry in entries)
+    shown = [entry for entry in entries if entry["description"]["samples"] == most > 1]
+    names = ["sigma"] if any("sigma" in entry["description"] for entry in shown) else []
+    names += ["rule", "attack"]
+    lines = [
+        [_said(entry["description"].get(name, "")) for name in names]
+        + [gain_told(entry[measure]) for measure in ("clean", "attacked")]
+        for entry in shown
+    ]
+    title = f"what the vote of {most} adds to one pass, points (95 % interval)"
+    return title, [*names, "clean", "attacked"], lines
+
+
+def gain_told(measured: Mapping[str, Any] | None) -> str:
+    """Return a gain in points, with the ends of its interval.
+
+    >>> gain_told({"gain": {"value": 0.05, "low": -0.012, "high": 0.1}})
+    '+5.0 (-1.2 to +10.0)'
+    """
+    if measured is None:
+        return ""
+    value, low, high = (100 * measured["gain"][name] for name in ("value", "low", "high"))
+    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
 def markdown_table(rows: Rows) -> str:
     """Return the table of ``rows`` in Markdown."""
     varying, attacks, cells = pivot(rows)
@@ -61,6 +107,10 @@ def markdown_table(rows: Rows) -> str:
     lines.append(["---:"] * len(lines[0]))
     for key, found in cells.items():
         lines.append([_said(value) for value in key] + [str(found.get(a, "")) for a in attacks])
+    return _markdown(lines)
+
+
+def _markdown(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
