@@ -89,7 +89,8 @@ def records(rows: Rows) -> list[Record]:
     """Return one flat record for each setting, over its seeds.
 
     ``clean`` and ``attacked`` hold the mean accuracy in %, the ends of the 95 % interval over
-    images (their means over seeds) and, with several seeds, the standard deviation over them.
+    images (their means over seeds), what the vote adds to one pass (``gain``, in points) and, with
+    several seeds, the standard deviation over them.
     """
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     names: list[str] = []
@@ -109,14 +110,15 @@ def _over_seeds(about: Record, entries: list[dict[str, Any]], names: list[str]) 
         if not held:
             found[measure] = None
             continue
-        means = {name: statistics.fmean(each[name] for each in held) for name in held[0]}
+        flat = [each | {"gain": each["gain"]["value"]} for each in held]
+        means = {name: statistics.fmean(each[name] for each in flat) for name in flat[0]}
         told: dict[str, Any] = {
             name: round(100 * means[name], 3) for name in ("value", "low", "high")
         }
         spread = statistics.stdev([each["value"] for each in held]) if len(held) > 1 else None
         told["std"] = None if spread is None else round(100 * spread, 3)
         told["images"] = held[0]["images"]
-        told["every_draw"] = round(100 * means["every_draw"], 3)
+        told |= {name: round(100 * means[name], 3) for name in ("every_draw", "gain")}
         if "forwards" in means:
             told |= {name: round(means[name], 1) for name in ("forwards", "backwards")}
         found[measure] = told
