@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import smoothinfer as si
 from benchmarks import clock, naive, peers
-from smoothinfer.numerics.precision import keep_heap_warm
+from smoothinfer.numerics.precision import computing, keep_heap_warm
 from smoothinfer.smoothing.passes import Engine
 from smoothinfer.training.losses import adversarial
 
@@ -91,11 +91,11 @@ class Benchmarks:
         """PGD-7 on the plain network."""
         images, labels = self.images, self.labels
         ours = si.NoisyModel(self.plain)
-        ball = si.Linf(RADIUS)
+        ball, precision = si.Linf(RADIUS), self.options.precision
         cases: Cases = {
             "naive loop": lambda: naive.pgd(self.plain, images, labels, RADIUS, 7),
             **peers.pgd_peers(self.plain, images, labels, RADIUS, 7),
-            "smoothinfer": lambda: si.pgd(ours, images, labels, ball, steps=7),
+            "smoothinfer": lambda: si.pgd(ours, images, labels, ball, steps=7, precision=precision),
         }
         return cases, len(images) * 7 * 2 * FLOP
 
@@ -107,8 +107,10 @@ class Benchmarks:
         ours.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         placed = images.contiguous(memory_format=torch.channels_last)
 
+        precision = self.options.precision
+
         def attack(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-            return si.pgd(model, x, y, si.Linf(RADIUS), steps=7)
+            return si.pgd(model, x, y, si.Linf(RADIUS), steps=7, precision=precision)
 
         def plainly() -> None:
             moved = naive.pgd(loud.eval(), images, labels, RADIUS, 7)
@@ -118,7 +120,9 @@ class Benchmarks:
 
         def step() -> None:
             ours.train().zero_grad()
-            adversarial(ours, placed, labels, attack).backward()
+            with computing(precision, placed.device):
+                loss = adversarial(ours, placed, labels, attack)
+            loss.backward()
 
         cost = len(images) * (7 * 2 + 2 * 3) * FLOP
         return {"naive loop": plainly, "smoothinfer": step}, cost

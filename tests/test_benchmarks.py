@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 import torch
-from benchmarks import behaviour
+from benchmarks import attacks, behaviour
 from benchmarks.__main__ import SECTIONS, Benchmarks, network, table
 
 import smoothinfer as si
@@ -35,7 +35,7 @@ def test_growth_stopping_and_agreement_are_measured(tmp_path, monkeypatch):
         tuple("abcdefghij"),
     )
     monkeypatch.setattr(behaviour, "_subject", lambda _: (model, data.images, labels))
-    options = argparse.Namespace(images=4, samples=2, points=2, naive_images=1)
+    options = argparse.Namespace(images=4, samples=2, points=2, naive_passes=1, sigma=0.0)
     monkeypatch.setattr(
         behaviour.si, "SmoothedClassifier", lambda m, n, **o: SmoothedClassifier(m, min(n, 20), **o)
     )
@@ -45,6 +45,28 @@ def test_growth_stopping_and_agreement_are_measured(tmp_path, monkeypatch):
     assert behaviour.epoch(argparse.Namespace(batch=2, steps=3))["seconds a step"] > 0
     monkeypatch.setattr(behaviour, "_vote", lambda *_: lambda: None)
     assert set(behaviour.linear(options)) == {"images", "passes"}
+
+
+def test_attacks_are_compared_with_other_tools(monkeypatch):
+    monkeypatch.setattr(attacks.si, "load", lambda _: si.NoisyModel(network()).eval())
+    told = {"model": "m", "shape": (3, 32, 32), "classes": 10, "queries": 2, "batch": 2}
+    subject = attacks.Attacks(argparse.Namespace(**told))
+    images, labels = torch.rand(2, 3, 32, 32), torch.tensor([0, 1])
+    sections = {}
+    for name in ("pgd", "square", "ddn"):
+        runs = getattr(subject, name)()
+        assert "smoothinfer" in runs
+        rows = {tool: subject.measure(run, images, labels) for tool, run in runs.items()}
+        sections[name] = {"about": name, "tools": rows}
+    found = {"model": "m", "machine": {}, "peers": {}, "sections": sections}
+    assert attacks.table(found).count("| smoothinfer |") == 3
+
+
+def test_a_random_model_is_not_compared_with_tools_for_still_ones(monkeypatch):
+    loud = si.NoisyModel(network(), weights=si.PNI()).eval()
+    monkeypatch.setattr(attacks.si, "load", lambda _: loud)
+    with pytest.raises(SystemExit, match="is random"):
+        attacks.Attacks(argparse.Namespace(model="loud"))
 
 
 @pytest.mark.slow

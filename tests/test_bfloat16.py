@@ -37,6 +37,36 @@ def test_attacks_by_gradient_run(name, layout):
     assert (moved != images).any()
 
 
+SEARCHES = {
+    "apgd": {"steps": 2, "draws": 2},
+    "multitargeted": {"steps": 1, "targets": 1},
+    "square": {"queries": 3, "draws": 2},
+    "nattack": {"steps": 2, "population": 4},
+    "ddn": {"steps": 3, "samples": 2, "votes": 4},
+}
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("loud", [True, False])
+def test_searches_ask_random_models_in_bfloat16_and_still_ones_in_fp32(name, loud, monkeypatch):
+    noisy, (images, labels) = residual(**({"weights": si.CNI(rank=2)} if loud else {})), pictures()
+    asked, real = [], ResNet.forward
+
+    def told(net, seen):
+        asked.append(torch.is_autocast_enabled("cpu"))
+        return real(net, seen)
+
+    monkeypatch.setattr(ResNet, "forward", told)
+    noisy.plan = lambda: "the test asks the module itself"
+    ball = si.L2(1.0) if name == "ddn" else si.Linf(8 / 255)
+    with pinned("bf16"):
+        moved = si.ATTACKS[name](noisy, images, labels, ball, **SEARCHES[name])
+    assert moved.isfinite().all()
+    short = sum(asked)
+    still = short == 0 if name != "multitargeted" else 0 < short < len(asked)  # its PGD is short
+    assert short > 0 if loud else still
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("noise", [{"inputs": si.Gaussian(0.1)}, {"weights": si.CNI(rank=2)}, {}])
 def test_votes_and_their_gradients(layout, noise):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from smoothinfer.attacks.checks import check_attack
-from smoothinfer.attacks.landscape import Landscape, Seeds, fresh_seeds, is_random
+from smoothinfer.attacks.landscape import Landscape, Seeds, fresh_seeds, searching
 from smoothinfer.attacks.objectives import OBJECTIVES, Objective
 from smoothinfer.attacks.pooling import POOLS
 from smoothinfer.errors import choose
@@ -32,6 +32,7 @@ def apgd(
     objective: str | Objective = "cross_entropy",
     gradient: str = "mean",
     restarts: int = 1,
+    precision: str = "auto",
     generator: torch.Generator | None = None,
 ) -> Images:
     """Move each image within ``ball`` by PGD that halves its own steps: no step size to choose.
@@ -57,6 +58,7 @@ def apgd(
         gradient: ``"mean"`` climbs the mean objective of the draws, ``"pooled"``, ``"vote"``,
             ``"rank"`` the objective of their pooled answer; see ``POOLS``.
         restarts: random starts; the point with the largest goal is kept.
+        precision: ``"bf16"``, ``"fp32"``, or ``"auto"``: see `searching`.
         generator: source of the start and, through a seed, of the model's noise.
 
     Raises:
@@ -74,11 +76,14 @@ def apgd(
     goal = choose("objective", OBJECTIVES, objective) if isinstance(objective, str) else objective
     check_attack(model, images, labels, ball, steps=steps, draws=draws, restarts=restarts)
     land = Landscape(model, goal, choose("gradient", POOLS, gradient))
-    with parameters_frozen(model), isolated_rng(draw_seed(generator)):
-        if len(images) == 0:
-            return images
-        count = draws or (_DRAWS if is_random(model, images) else 1)
-        climb = _Climb(land, images, labels, ball, count)
+    if len(images) == 0:
+        return images
+    with (
+        parameters_frozen(model),
+        isolated_rng(draw_seed(generator)),
+        searching(model, images, precision) as random,
+    ):
+        climb = _Climb(land, images, labels, ball, draws or (_DRAWS if random else 1))
         for _ in range(restarts):
             climb.start()
             climb.run(steps)

@@ -7,7 +7,8 @@ taken under them. The next step has draws of its own: an attack must not fit the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from smoothinfer.attacks.objectives import Objective
 from smoothinfer.attacks.pooling import Pool
 from smoothinfer.errors import check_labels
+from smoothinfer.numerics.precision import computing, resolve_precision
 from smoothinfer.numerics.randomness import isolated_rng
 from smoothinfer.types import Images, Labels
 
@@ -119,6 +121,24 @@ def is_random(model: nn.Module, images: Images) -> bool:
     with torch.no_grad():
         one, two = (seeded(model, images[:2], seed) for seed in (1, 2))
     return not torch.equal(one, two)
+
+
+@contextlib.contextmanager
+def searching(model: nn.Module, images: Images, precision: str) -> Iterator[bool]:
+    """Ask ``model`` in ``precision`` inside; gives whether it is random.
+
+    ``"auto"`` takes bfloat16, where the device multiplies it in hardware, for a random model only:
+    there rounding drowns in noise that is averaged anyway. A model without noise stays in fp32,
+    since rounding would decide which of two near points is better.
+
+    Raises:
+        InputError: the precision is unknown.
+    """
+    resolve_precision(precision, images.device)
+    random = is_random(model, images)
+    exact = precision == "auto" and not random
+    with computing("fp32" if exact else precision, images.device):
+        yield random
 
 
 def _gradient(

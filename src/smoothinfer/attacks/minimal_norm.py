@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from smoothinfer.attacks.carlini_linf import carlini_linf
 from smoothinfer.attacks.checks import check_attack
 from smoothinfer.attacks.frozen import Frozen
-from smoothinfer.attacks.landscape import Landscape, Seeds, fresh_seeds, is_random
+from smoothinfer.attacks.landscape import Landscape, Seeds, fresh_seeds, searching
 from smoothinfer.attacks.objectives import margin
 from smoothinfer.errors import InputError
 from smoothinfer.models import parameters_frozen
@@ -35,6 +35,7 @@ def ddn(
     gamma: float = 0.05,
     samples: int | None = None,
     votes: int = 128,
+    precision: str = "auto",
     generator: torch.Generator | None = None,
 ) -> Images:
     """Decoupled direction and norm: the nearest image (L2) that the vote gets wrong.
@@ -51,6 +52,7 @@ def ddn(
         steps, gamma: of DDN.
         samples: draws held still; by default 64 where two forward passes differ, else 1.
         votes: fresh draws that decide where the vote turns.
+        precision: ``"bf16"``, ``"fp32"``, or ``"auto"``: see `searching`.
         generator: source of the draws.
 
     Raises:
@@ -65,7 +67,7 @@ def ddn(
     if not isinstance(ball, L2):
         raise InputError(f"ddn finds the nearest point in L2, not in {ball}")
     search = partial(_by_foolbox, "DDNAttack", init_epsilon=1.0, steps=steps, gamma=gamma)
-    return _nearest(search, model, images, labels, ball, samples, votes, generator)
+    return _nearest(search, model, images, labels, ball, samples, votes, precision, generator)
 
 
 def cw(
@@ -81,6 +83,7 @@ def cw(
     initial: float = 1e-3,
     samples: int | None = None,
     votes: int = 128,
+    precision: str = "auto",
     generator: torch.Generator | None = None,
 ) -> Images:
     """Carlini and Wagner's attack: the nearest image that the vote gets wrong, see `ddn`.
@@ -88,7 +91,7 @@ def cw(
     In L2 it is Foolbox's; in L-infinity, where Foolbox has none, see `carlini_linf`.
 
     Args:
-        model, images, labels, samples, votes, generator: as for `ddn`.
+        model, images, labels, samples, votes, precision, generator: as for `ddn`.
         ball: `L2` or `Linf`; points beyond its radius, in pixel units, count as failures.
         steps: Adam steps of each search; by default 1,000 in L2 and 100 in L-infinity.
         searches: for the constant c in L2 (by default 9), for the box in L-infinity (20).
@@ -123,7 +126,7 @@ def cw(
     else:
         goal |= {"binary_search_steps": searches, "stepsize": rate, "initial_const": initial}
         search = partial(_by_foolbox, "L2CarliniWagnerAttack", **goal)
-    return _nearest(search, model, images, labels, ball, samples, votes, generator)
+    return _nearest(search, model, images, labels, ball, samples, votes, precision, generator)
 
 
 def _nearest(
@@ -134,11 +137,15 @@ def _nearest(
     ball: Ball,
     samples: int | None,
     votes: int,
+    precision: str,
     generator: torch.Generator | None,
 ) -> Images:
     check_attack(model, images, labels, ball, samples=samples, votes=votes)
-    with parameters_frozen(model), isolated_rng(draw_seed(generator)):
-        random = is_random(model, images)
+    with (
+        parameters_frozen(model),
+        isolated_rng(draw_seed(generator)),
+        searching(model, images, precision) as random,
+    ):
         still = Frozen(model, fresh_seeds(1)[0], samples or 64) if random else model
         found = search(still, images, labels)
         if random:

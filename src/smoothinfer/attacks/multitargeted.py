@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from smoothinfer.attacks.checks import check_attack
-from smoothinfer.attacks.landscape import Landscape, fresh_seeds
+from smoothinfer.attacks.landscape import Landscape, fresh_seeds, searching
 from smoothinfer.attacks.objectives import margin
 from smoothinfer.attacks.pgd import pgd
 from smoothinfer.errors import check_labels
@@ -28,6 +28,7 @@ def multitargeted(
     draws: int = 1,
     targets: int | None = None,
     restarts: int = 1,
+    precision: str = "auto",
     generator: torch.Generator | None = None,
 ) -> Images:
     """For every class t but the label climb z_t - z_y by PGD; keep the largest mean margin.
@@ -43,6 +44,7 @@ def multitargeted(
             by default.
         targets: only the so many classes that come next to the label on the image itself; all
             by default.
+        precision: of the gradients as for `pgd`, of the judging as `searching` says.
         generator: source of the starts and, through a seed, of the model's noise.
 
     Raises:
@@ -58,7 +60,9 @@ def multitargeted(
     """
     check_attack(model, images, labels, ball, steps=steps, targets=targets)
     size = 2.5 * ball.radius / steps if step_size is None else step_size
-    with isolated_rng(draw_seed(generator)):
+    if len(images) == 0:
+        return images
+    with isolated_rng(draw_seed(generator)), searching(model, images, precision):
         order = _order(model, images, labels, draws)[:, :targets]
         seeds = fresh_seeds(max(draws, _JUDGING_DRAWS))
         land, best = Landscape(model, margin), images
@@ -74,6 +78,7 @@ def multitargeted(
                 draws=draws,
                 restarts=restarts,
                 objective=_Lead(target),
+                precision=precision,
             )
             value = land.see(moved, labels, seeds).value
             better = value > highest

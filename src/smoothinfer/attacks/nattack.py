@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smoothinfer.attacks.checks import check_attack
-from smoothinfer.attacks.landscape import Landscape, fresh_seeds
+from smoothinfer.attacks.landscape import Landscape, fresh_seeds, searching
 from smoothinfer.attacks.objectives import margin
 from smoothinfer.errors import InputError
 from smoothinfer.numerics.balls import Ball
@@ -29,6 +29,7 @@ def nattack(
     population: int = 300,
     spread: float = 0.1,
     rate: float = 0.008,
+    precision: str = "auto",
     generator: torch.Generator | None = None,
 ) -> Images:
     """Climb the mean m of x + clip(g(g^-1(x) + m + s e) - x, ball), e ~ N(0, I), by NES.
@@ -48,6 +49,7 @@ def nattack(
         steps, population: steps and queries of each.
         spread: s, in units of g^-1.
         rate: of m.
+        precision: ``"bf16"``, ``"fp32"``, or ``"auto"``: see `searching`.
         generator: source of e and, through a seed, of the model's noise.
 
     Raises:
@@ -67,7 +69,9 @@ def nattack(
         raise InputError(
             f"population {population} must be >= 2, spread {spread} and rate {rate} positive"
         )
-    with isolated_rng(draw_seed(generator)):
+    if len(images) == 0:
+        return images
+    with isolated_rng(draw_seed(generator)), searching(model, images, precision):
         search = _Search(model, images, labels, ball, spread)
         for step in range(1, steps + 1):
             search.step(population, rate)

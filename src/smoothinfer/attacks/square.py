@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from smoothinfer.attacks.checks import check_attack
-from smoothinfer.attacks.landscape import Landscape, fresh_seeds, is_random
+from smoothinfer.attacks.landscape import Landscape, fresh_seeds, searching
 from smoothinfer.attacks.objectives import margin
 from smoothinfer.attacks.pooling import log_mean_probability
 from smoothinfer.errors import InputError
@@ -31,6 +31,7 @@ def square(
     queries: int = 5000,
     share: float = 0.8,
     draws: int | None = None,
+    precision: str = "auto",
     generator: torch.Generator | None = None,
 ) -> Images:
     """Repaint a random square of the image by +-radius in each channel; keep it if it hurts.
@@ -47,6 +48,7 @@ def square(
         queries: squares tried, each a query for every draw (two on a random model).
         share: of the image's area, in (0, 1].
         draws: draws of a query; by default 20 where two forward passes differ, else 1.
+        precision: ``"bf16"``, ``"fp32"``, or ``"auto"``: see `searching`.
         generator: source of the squares and, through a seed, of the model's noise.
 
     Raises:
@@ -68,8 +70,7 @@ def square(
         raise InputError(f"share must lie in (0, 1], not {share}")
     if len(images) == 0:
         return images
-    with isolated_rng(draw_seed(generator)):
-        random = is_random(model, images)
+    with isolated_rng(draw_seed(generator)), searching(model, images, precision) as random:
         count = draws or (_DRAWS if random else 1)
         land = Landscape(model, margin, log_mean_probability)
         return _search(land, images, labels, ball, queries, share, count, random)
