@@ -102,9 +102,9 @@ class Engine:
     ) -> None:
         check_eval(model)
         self.model, self.seed, self.per_image = model, seed, per_image
-        self.tile = tile_for(images) if tile is None else tile
         self.device = images.device
         self.precision = resolve_precision(precision, images.device)
+        self.tile = tile_for(images, self.precision) if tile is None else tile
         self.why, plan = self._plan(images)
         self.plan = plan
         if plan is not None and isinstance(model, NoisyModel):
