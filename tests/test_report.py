@@ -14,6 +14,7 @@ from smoothinfer.evaluation.store import write_table
 from smoothinfer.reporting.collect import collect, records, share, varying
 from smoothinfer.reporting.latex import latex_table
 from smoothinfer.reporting.report import write_report
+from smoothinfer.reporting.said import budgets
 from smoothinfer.sweeps import run_sweep
 from tests.test_sweep import recipe
 
@@ -206,3 +207,31 @@ def test_report_on_the_command_line(results, tmp_path, capsys):
     assert main(["report", str(results / "attack"), "--out", str(tmp_path)]) == 0
     assert (tmp_path / "index.html").exists()
     assert "data:image/png" in (tmp_path / "index.html").read_text()  # the sheet of examples
+
+
+def entry(attack, right, **description):
+    share = {"value": right, "low": right, "high": right, "images": 10}
+    left = share | {"per_draw": 0.25, "every_draw": 0.125, "forwards": 7.0, "backwards": 1400.0}
+    return {
+        "description": {"attack": attack, "samples": 8, "rule": "soft", **description},
+        "clean": None,
+        "attacked": left | {"gain": {"value": 0.0, "low": 0.0, "high": 0.0}},
+    }
+
+
+def test_attacks_are_told_with_their_cost_the_strongest_last():
+    told = budgets([entry("apgd", 0.375), entry("pgd", 0.5)], {"pgd": 0.0034})
+    assert told.heads[0] == "attack"  # one rule and no sigma: nothing else to tell
+    assert [line[0] for line in told.lines] == ["pgd", "apgd"]
+    assert told.lines[0][1:5] == ["1,400", "7", "3.4", "25.0"]
+    assert told.lines[1][3] == ""  # its time is not known
+    assert "| 37.5 (37.5-37.5) | 12.5 |" in told.markdown()
+
+
+def test_one_attack_is_not_compared():
+    assert budgets([entry("pgd", 0.5)], {}).markdown() == ""
+
+
+def test_settings_that_differ_are_told():
+    entries = [entry("pgd", 0.5, sigma=0.06), entry("pgd", 0.75, sigma=0.0)]
+    assert [line[:2] for line in budgets(entries, {}).lines] == [["0", "pgd"], ["0.06", "pgd"]]

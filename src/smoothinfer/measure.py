@@ -33,12 +33,8 @@ from smoothinfer.numerics.processes import Processes
 from smoothinfer.provenance import made_by
 from smoothinfer.reporting.audit_page import print_audit, write_audit
 from smoothinfer.reporting.plots import certified_curve, sheet
-from smoothinfer.reporting.tables import (
-    markdown_gains,
-    markdown_table,
-    print_gains,
-    print_table,
-)
+from smoothinfer.reporting.said import budgets, gains
+from smoothinfer.reporting.tables import markdown_table, print_table
 from smoothinfer.reporting.votes import first_votes, vote_told
 from smoothinfer.smoothing.classifier import SmoothedClassifier
 from smoothinfer.types import ABSTAIN, Images
@@ -127,14 +123,17 @@ def measure(
         "settings": summarise(rows),
         **made_by(),
     }
+    seconds = Store(out / "rows").seconds()
+    said = [gains(summary["settings"]), budgets(summary["settings"], seconds)]
     if processes.main:
         told = {"table": write_table(rows, out / "table.parquet"), "asked": dict(settings or {})}
         write_json(out / "summary.json", summary | told)
-        tables = f"{markdown_table(rows)}\n{markdown_gains(summary['settings'])}"
+        tables = "\n".join([markdown_table(rows), *(part.markdown() for part in said)])
         write_whole(out / "table.md", lambda file: file.write(tables.encode()))
-        write_json(out / "costs.json", {"seconds an image": Store(out / "rows").seconds()})
+        write_json(out / "costs.json", {"seconds an image": seconds})
     print_table(console, rows)
-    print_gains(console, summary["settings"])
+    for part in said:
+        part.print(console)
     console.print(f"rows in {out / 'rows'}, summary in {out / 'summary.json'}", highlight=False)
     return rows
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 
 from smoothinfer.evaluation.table import CLEAN, Rows, accuracy, setting_columns
 from smoothinfer.numerics.statistics import Interval
@@ -51,53 +51,8 @@ def print_table(console: Console, rows: Rows, title: str = "accuracy, % (95 % in
         if before is not None and key[:-1] != before:
             table.add_section()  # a gap where all but the last column begins anew
         before = key[:-1]
-        table.add_row(*(_said(value) for value in key), *(str(found.get(a, "")) for a in attacks))
+        table.add_row(*(said(value) for value in key), *(str(found.get(a, "")) for a in attacks))
     console.print(table)
-
-
-def print_gains(console: Console, entries: Sequence[Mapping[str, Any]]) -> None:
-    """Print what the votes of the most passes add to one pass, of what `summarise` returns."""
-    title, heads, lines = _gains(entries)
-    if lines:
-        table = Table(*(Column(name, justify="right") for name in heads), title=title)
-        table.box = SIMPLE_HEAD
-        for line in lines:
-            table.add_row(*line)
-        console.print(table)
-
-
-def markdown_gains(entries: Sequence[Mapping[str, Any]]) -> str:
-    """Return in Markdown what `print_gains` prints; nothing if there is but one pass."""
-    title, heads, lines = _gains(entries)
-    if not lines:
-        return ""
-    return f"{title.capitalize()}:\n\n" + _markdown([heads, ["---:"] * len(heads), *lines])
-
-
-def _gains(entries: Sequence[Mapping[str, Any]]) -> tuple[str, list[str], list[list[str]]]:
-    most = max(entry["description"]["samples"] for entry in entries)
-    shown = [entry for entry in entries if entry["description"]["samples"] == most > 1]
-    names = ["sigma"] if any("sigma" in entry["description"] for entry in shown) else []
-    names += ["rule", "attack"]
-    lines = [
-        [_said(entry["description"].get(name, "")) for name in names]
-        + [gain_told(entry[measure]) for measure in ("clean", "attacked")]
-        for entry in shown
-    ]
-    title = f"what the vote of {most} adds to one pass, points (95 % interval)"
-    return title, [*names, "clean", "attacked"], lines
-
-
-def gain_told(measured: Mapping[str, Any] | None) -> str:
-    """Return a gain in points, with the ends of its interval.
-
-    >>> gain_told({"gain": {"value": 0.05, "low": -0.012, "high": 0.1}})
-    '+5.0 (-1.2 to +10.0)'
-    """
-    if measured is None:
-        return ""
-    value, low, high = (100 * measured["gain"][name] for name in ("value", "low", "high"))
-    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
 def markdown_table(rows: Rows) -> str:
@@ -106,11 +61,18 @@ def markdown_table(rows: Rows) -> str:
     lines = [[*varying, *(_heading(attack) for attack in attacks)]]
     lines.append(["---:"] * len(lines[0]))
     for key, found in cells.items():
-        lines.append([_said(value) for value in key] + [str(found.get(a, "")) for a in attacks])
-    return _markdown(lines)
+        lines.append([said(value) for value in key] + [str(found.get(a, "")) for a in attacks])
+    return markdown_of(lines)
 
 
-def _markdown(lines: Sequence[Sequence[str]]) -> str:
+def markdown_of(lines: Sequence[Sequence[str]]) -> str:
+    """Return lines of cells as a table in Markdown.
+
+    >>> print(markdown_of([["n"], ["---:"], ["8"]]).rstrip())
+    | n |
+    | ---: |
+    | 8 |
+    """
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
@@ -118,7 +80,12 @@ def _heading(attack: str) -> str:
     return "clean" if attack == CLEAN else attack
 
 
-def _said(value: Any) -> str:
+def said(value: Any) -> str:
+    """Return a setting as text: numbers without zeros that say nothing.
+
+    >>> said(0.060)
+    '0.06'
+    """
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
