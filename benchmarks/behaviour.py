@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -223,8 +223,38 @@ PARTS = {
 }
 
 
+def report(held: dict[str, dict[str, Any]]) -> str:
+    """Return everything as Markdown, a line for each number."""
+    lines = ["# Behaviour", ""]
+    for part, found in held.items():
+        lines += [f"## {(PARTS[part].__doc__ or part).strip().splitlines()[0]}", ""]
+        lines += [f"Machine: {found['machine']}. Options: {found['options']}.", ""]
+        lines += ["| | |", "| :--- | ---: |"]
+        told = {name: value for name, value in found.items() if name not in _ABOUT}
+        lines += [f"| {name} | {value} |" for name, value in _flat(told)] + [""]
+    return "\n".join(lines)
+
+
+_ABOUT = ("machine", "options")
+
+
+def _flat(told: dict[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the numbers of a nested table, each with its path.
+
+    >>> list(_flat({"clean": {"passes": 31.25}, "at": [1, 2]}))
+    [('clean, passes', '31.2'), ('at', '1, 2')]
+    """
+    for name, value in told.items():
+        path = f"{before}, {name}" if before else str(name)
+        if isinstance(value, dict):
+            yield from _flat(value, path)
+        else:
+            values = value if isinstance(value, list) else [value]
+            yield path, ", ".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in values)
+
+
 def main() -> None:
-    """Measure, print, and write ``behaviour.json``."""
+    """Measure, print, and write ``behaviour.json`` and ``behaviour.md``; parts add up."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="+", choices=PARTS)
     parser.add_argument("--model", default="cni-w-resnet20-cifar10", help="for stopping, agreement")
@@ -247,6 +277,7 @@ def main() -> None:
         held[part] = {"machine": machine("cpu"), "options": vars(options) | {"out": ""}, **found}
         print(json.dumps({part: found}, indent=1))
         path.write_text(json.dumps(held, indent=1, default=str) + "\n")
+        path.with_suffix(".md").write_text(report(held))
 
 
 if __name__ == "__main__":

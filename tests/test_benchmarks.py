@@ -44,7 +44,10 @@ def test_growth_stopping_and_agreement_are_measured(tmp_path, monkeypatch):
     assert 0 <= found["agreement"] <= 1
     assert behaviour.epoch(argparse.Namespace(batch=2, steps=3))["seconds a step"] > 0
     monkeypatch.setattr(behaviour, "_vote", lambda *_: lambda: None)
-    assert set(behaviour.linear(options)) == {"images", "passes"}
+    grown = behaviour.linear(options)
+    assert set(grown) == {"images", "passes"}
+    told = behaviour.report({"linear": {"machine": {}, "options": {}, **grown}})
+    assert "| images, exponent |" in told
 
 
 def test_attacks_are_compared_with_other_tools(monkeypatch):
