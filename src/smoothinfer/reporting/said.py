@@ -69,9 +69,12 @@ def budgets(entries: Entries, seconds: Mapping[str, float]) -> Said:
         left, attack = entry["attacked"], entry["description"]["attack"]
         spent = [f"{left[name]:,.0f}" for name in ("backwards", "forwards")]
         told = [f"{1000 * seconds[attack]:,.1f}" if attack in seconds else ""]
-        told += [f"{100 * left['per_draw']:.1f}", str(Interval(*(left[k] for k in _INTERVAL)))]
-        lines.append(_settings(entry, names) + spent + told + [f"{100 * left['every_draw']:.1f}"])
-    heads = ["backward", "forward", "ms", "one pass", f"vote of {most}", "every pass"]
+        vote = str(Interval(*(left[k] for k in _INTERVAL)))
+        shares = [f"{100 * left[k]:.1f}" for k in ("per_draw", "every_draw")]
+        told += [vote] if most == 1 else [shares[0], vote, shares[1]]
+        lines.append(_settings(entry, names) + spent + told)
+    heads = ["backward", "forward", "ms", "one pass"]
+    heads += [f"vote of {most}", "every pass"] if most > 1 else []
     title = "passes and time that each attack spends on an image, and what it leaves right, %"
     return Said(title, [*names, *heads], lines if len(lines) > 1 else [])
 
