@@ -102,7 +102,8 @@ def measured(value):
 
 
 def test_what_is_not_trained_is_said(runs, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("smoothinfer.experiments._SHIPPED", "-of-nobody")  # whatever comes with the package
+    # Whatever comes with the package:
+    monkeypatch.setattr("smoothinfer.experiments._SHIPPED", "-of-nobody")
     shutil.copytree(runs / "cni-w", tmp_path / "runs" / "cni-w")
     options = {"scale": "smoke", "runs": tmp_path / "runs", "changes": ["limit=6"]}
     path = reproduce("table4", tmp_path / "out", data="digits", **options)
