@@ -106,7 +106,6 @@ class Benchmarks:
         ours = si.NoisyModel(network(), weights=si.CNI(rank=5)).to(self.device)
         ours.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         placed = images.contiguous(memory_format=torch.channels_last)
-
         precision = self.options.precision
 
         def attack(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
