@@ -6,7 +6,7 @@ end, the weights of all layers need one call for e1 and e2 and one multiply-add.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -78,6 +78,8 @@ class Sampler:
                 self.factors.append((part, factor.t().contiguous().t()))
         if means:
             self.mean, self.scale = torch.cat(means), torch.cat(scales)
+            alike = all(self._is_short(name) for name in self.places)
+            self.row_dtype = self.dtype if alike else self.mean.dtype
 
     def _check_finite(self) -> None:
         """Refuse a broken layer: a rectifier fused into a convolution may turn NaN into 0."""
@@ -99,12 +101,14 @@ class Sampler:
         return scale.view(-1, *[1] * (self.clean[name].ndim - 1))
 
     def _shortened(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        if self.dtype == torch.float32 or self.plan is None:
-            return tensors
         return {
-            name: t.to(self.dtype) if name.rpartition(".")[0] in self.plan.stackable else t
-            for name, t in tensors.items()
+            name: t.to(self.dtype) if self._is_short(name) else t for name, t in tensors.items()
         }
+
+    def _is_short(self, name: str) -> bool:
+        """Say whether the step of this tensor takes it in ``dtype``."""
+        layers = self.plan.stackable if self.plan is not None else set()
+        return self.dtype != torch.float32 and name.rpartition(".")[0] in layers
 
     @property
     def names(self) -> list[str]:
@@ -130,8 +134,7 @@ class Sampler:
         """Return the noisy weights of several passes, (passes, *shape of the weight)."""
         found = {}
         if self.places:
-            drawn = [self._noisy(normal) for normal in self._normals(generators)]
-            flat = drawn[0][None] if len(drawn) == 1 else torch.stack(drawn)  # all weights: no copy
+            flat = self._rows(generators)
             found = {
                 name: flat[:, part].view(len(flat), *shape)
                 for name, (part, shape) in self.places.items()
@@ -141,22 +144,29 @@ class Sampler:
             found[name] = noisy if fold is None else noisy * fold
         return self._shortened(found)
 
-    def _normals(self, generators: Sequence[torch.Generator | None]) -> Iterator[Tensor]:
-        count = len(self.mean) + sum(factor.shape[1] for _, factor in self.factors)
-        device, dtype = self.mean.device, self.mean.dtype
+    def _rows(self, generators: Sequence[torch.Generator | None]) -> Tensor:
+        """Return all weights of each pass as one row."""
+        if len(generators) == 1:
+            return self._row(generators[0])[None]
+        rows = self.mean.new_empty(len(generators), len(self.mean), dtype=self.row_dtype)
 
-        def draw(generator: torch.Generator | None) -> Tensor:
-            return torch.randn(count, generator=generator, device=device, dtype=dtype)
+        def fill(each: tuple[Tensor, torch.Generator | None]) -> None:
+            each[0].copy_(self._row(each[1]))
 
-        if len(generators) == 1 or device.type != "cpu" or None in generators:
-            return map(draw, generators)
-        # A CPU draws on one thread, but passes have streams of their own.
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            return iter(list(pool.map(draw, generators)))
+        pairs = list(zip(rows, generators, strict=True))
+        if rows.device.type != "cpu" or None in generators:
+            for pair in pairs:
+                fill(pair)
+        else:  # a CPU draws on one thread, but passes have streams of their own
+            with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+                list(pool.map(fill, pairs))
+        return rows
 
-    def _noisy(self, normal: Tensor) -> Tensor:
-        at = len(self.mean)
-        flat = torch.addcmul(self.mean, self.scale, normal[:at])
+    def _row(self, generator: torch.Generator | None) -> Tensor:
+        like, at = self.mean, len(self.mean)
+        count = at + sum(factor.shape[1] for _, factor in self.factors)
+        normal = torch.randn(count, generator=generator, device=like.device, dtype=like.dtype)
+        flat = torch.addcmul(like, self.scale, normal[:at])
         for part, factor in self.factors:
             flat[part].addmv_(factor, normal[at : at + factor.shape[1]])
             at += factor.shape[1]
