@@ -54,10 +54,7 @@ def peak(samples: int, images: int) -> float:
 
 
 def linear(options: argparse.Namespace) -> dict[str, Any]:
-    """Seconds against images and against passes, and the exponent of a power law through them.
-
-    An exponent of 1 is linear; below it, a start that does not grow with the work.
-    """
+    """Seconds against images and against passes, and the line a + b x through them."""
     model, found = cni(), {}
     grids: dict[str, tuple[list[int], Callable[[int], Callable[[], object]]]] = {
         "images": (
@@ -72,7 +69,7 @@ def linear(options: argparse.Namespace) -> dict[str, Any]:
     for name, (grid, make) in grids.items():
         make(grid[0])()  # kernels are chosen once
         seconds = [_seconds(make(count)) for count in grid]
-        found[name] = {"at": grid, "seconds": seconds} | _power_law(grid, seconds)
+        found[name] = {"at": grid, "seconds": seconds} | _fits(grid, seconds)
     return found
 
 
@@ -88,20 +85,23 @@ def _seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - begun
 
 
-def _power_law(places: Sequence[float], seconds: Sequence[float]) -> dict[str, float]:
-    """Fit log seconds = a + b log places; return b and the share of variance that it explains.
+def _fits(places: Sequence[float], seconds: Sequence[float]) -> dict[str, float]:
+    """Fit a line a + b x, its errors relative to the seconds, and a power law c x^d.
 
-    >>> fit = _power_law([1, 10, 100], [2.0, 20.0, 200.0])
-    >>> round(fit["exponent"], 3), round(fit["r2"], 3)
-    (1.0, 1.0)
+    >>> fit = _fits([1, 10, 100], [2.5, 25.0, 250.0])
+    >>> {name: round(value, 3) + 0.0 for name, value in fit.items()}
+    {'a': 0.0, 'b': 2.5, 'farthest from the line': 0.0, 'exponent': 1.0}
     """
-    x = torch.tensor([math.log(p) for p in places], dtype=torch.float64)
-    y = torch.tensor([math.log(s) for s in seconds], dtype=torch.float64)
-    slope = ((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum()
-    rest = y - y.mean() - slope * (x - x.mean())
+    x, y = (torch.tensor(values, dtype=torch.float64) for values in (places, seconds))
+    parts = torch.stack([1 / y, x / y], 1)
+    a, b = torch.linalg.lstsq(parts, torch.ones_like(y)[:, None]).solution.flatten()
+    logs = torch.stack([torch.ones_like(x), x.log()], 1)
+    exponent = torch.linalg.lstsq(logs, y.log()[:, None]).solution[1]
     return {
-        "exponent": float(slope),
-        "r2": float(1 - rest.square().sum() / (y - y.mean()).square().sum()),
+        "a": float(a),
+        "b": float(b),
+        "farthest from the line": float(((a + b * x) / y - 1).abs().max()),
+        "exponent": float(exponent),
     }
 
 
@@ -113,13 +113,15 @@ def stopping(options: argparse.Namespace) -> dict[str, Any]:
     smooth, found = si.SmoothedClassifier(model, 512, seed=0), {}
     for name, seen in (("clean", images), ("attacked", moved)):
         smooth.predict(seen[:64], samples=8)  # plans are made once
-        fixed = _seconds(lambda seen=seen: smooth.predict(seen))  # type: ignore[misc]
         begun = time.perf_counter()
+        whole = smooth.predict(seen)
+        fixed, begun = time.perf_counter() - begun, time.perf_counter()
         answer = smooth.predict(seen, stop="ppr", delta=1e-3)
         spent = time.perf_counter() - begun
         share = float(answer.samples.double().mean()) / 512
         found[name] = {
             "mean passes": 512 * share,
+            "mean passes of a test that knew the shares": _known(whole.counts, 1e-3),
             "decided": float(answer.decided.double().mean()),
             "accuracy": float((answer.labels == labels).double().mean()),
             "times faster than fixed": fixed / spent,
@@ -130,6 +132,23 @@ def stopping(options: argparse.Namespace) -> dict[str, Any]:
                 512 * _naive_pass(images[:256], options) / (spent / len(seen))
             )
     return found
+
+
+def _known(counts: Tensor, delta: float) -> float:
+    """Return what Wald's test of the two largest shares against a tie would use, at most n each.
+
+    ln(1/delta) / ((p + q) KL(p / (p + q) || 1/2)): of all tests that err with probability delta
+    it needs the fewest passes on average, and it knows p and q, which ours does not.
+
+    >>> round(_known(torch.tensor([[90, 10]]), 1e-3), 1)
+    18.8
+    """
+    passes = int(counts[0].sum())
+    shares = counts.double().topk(2, 1).values / passes
+    both = shares.sum(1)
+    sides = (shares / both[:, None]).clamp(1e-12)
+    evidence = both * (sides * (2 * sides).log()).sum(1)
+    return float((-math.log(delta) / evidence.clamp(min=1e-12)).clamp(max=passes).mean())
 
 
 def _naive_pass(images: Tensor, options: argparse.Namespace) -> float:
