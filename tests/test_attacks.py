@@ -292,14 +292,16 @@ def test_minimal_norms_of_a_random_model_end_where_the_vote_turns(name, half_spa
     ratio = turning(half_space, images, sides, found).detach()
     assert float((ratio - 1).abs().median()) < 0.05
     assert float((ratio - 1).abs().mean()) < 0.05
+    assert (ratio > 0.99).all()  # nor is any short of the plane, where the vote still stands
     import foolbox
 
     naive = {"ddn": foolbox.attacks.DDNAttack(steps=50)}.get(
         name, foolbox.attacks.L2CarliniWagnerAttack(steps=100, binary_search_steps=5)
     )
     wrapped = foolbox.PyTorchModel(noisy, bounds=(0, 1))
+    torch.manual_seed(1)
     lucky = turning(half_space, images, sides, naive(wrapped, images, sides, epsilons=None)[1])
-    assert float(lucky.detach().median()) < 0.95  # it stops short of the plane
+    assert float((lucky < 0.95).float().mean()) > 0.3  # many of its points have not turned the vote
 
 
 @pytest.mark.parametrize("sigma", [0.0, 0.1])

@@ -44,8 +44,9 @@ def apgd(
     On a random model the published attack looks at its last draw alone: a lucky one halves the
     step, is kept as the best point and counts as success. Here whatever a step compares (its end,
     its beginning, the best point so far) is averaged over ``draws`` draws that are the same for
-    all three, and new in the next step. An image leaves the climb when every draw of a step errs.
-    A step costs 1 gradient and up to 2 forward passes for each draw.
+    all three, and new in the next step. An image leaves the climb when every draw
+    of a step errs and 32 fresh ones do. A step costs 1 gradient and up to 2 forward passes for each
+    draw.
 
     Args:
         model: any module from images to logits, random or not, in eval mode.
@@ -75,7 +76,7 @@ def apgd(
     """
     goal = choose("objective", OBJECTIVES, objective) if isinstance(objective, str) else objective
     check_attack(model, images, labels, ball, steps=steps, draws=draws, restarts=restarts)
-    land = Landscape(model, goal, choose("gradient", POOLS, gradient))
+    pool = choose("gradient", POOLS, gradient)
     if len(images) == 0:
         return images
     with (
@@ -83,6 +84,7 @@ def apgd(
         isolated_rng(draw_seed(generator)),
         searching(model, images, precision) as random,
     ):
+        land = Landscape(model, goal, pool, random)
         climb = _Climb(land, images, labels, ball, draws or (_DRAWS if random else 1))
         for _ in range(restarts):
             climb.start()
@@ -100,7 +102,7 @@ class _Climb:
         self.draws = draws
         self.found = images.detach().clone()
         first = land.see(images, labels, fresh_seeds(draws))
-        self.active = (first.wrong < 1).nonzero().flatten()
+        self.active = (~land.fooled(images, labels, first)).nonzero().flatten()
 
     def start(self) -> None:
         """Begin at random points; what an earlier start found stays until it is beaten."""
@@ -134,7 +136,7 @@ class _Climb:
         best = here.value if lead.all() else self.land.see(state.best, labels, seeds).value
         # Where the best point is this one, the very same number says so.
         state.accept(moved, there.value, here.value, torch.where(lead, here.value, best))
-        self._leave(there.wrong >= 1)
+        self._leave(self.land.fooled(moved, labels, there))
 
     def _leave(self, done: Tensor) -> None:
         if not done.any():

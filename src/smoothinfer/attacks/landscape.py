@@ -8,11 +8,13 @@ taken under them. The next step has draws of its own: an attack must not fit the
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smoothinfer.attacks.objectives import Objective
@@ -23,6 +25,7 @@ from smoothinfer.numerics.randomness import isolated_rng
 from smoothinfer.types import Images, Labels
 
 Seeds = Sequence[int]
+_SURE = 32  # fresh draws that confirm a success
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class Landscape:
         objective: (logits, labels) -> (N,).
         pool: how draws become one answer whose objective is taken; ``None`` takes the mean of
             each draw's objective (EoT).
+        random: whether two draws may differ.
 
     >>> from smoothinfer.attacks.objectives import cross_entropy
     >>> land = Landscape(nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(4, 2)), cross_entropy)
@@ -61,6 +65,7 @@ class Landscape:
     model: nn.Module
     objective: Objective
     pool: Pool | None = None
+    random: bool = True
 
     def see(self, points: Images, labels: Labels, seeds: Seeds) -> Seen:
         """Return the goal at ``points`` under ``seeds``."""
@@ -68,6 +73,24 @@ class Landscape:
             logits = torch.stack([seeded(self.model, points, seed) for seed in seeds])
             check_labels(labels, points, logits.shape[2])
             return Seen(self._goal(logits, labels), _wrong(logits, labels))
+
+    def fooled(self, points: Images, labels: Labels, seen: Seen) -> Tensor:
+        """Say which points every draw of ``seen`` gets wrong, and 32 fresh ones: not by luck."""
+        done = seen.wrong >= 1
+        if self.random and done.any():
+            fresh = self.see(points[done], labels[done], fresh_seeds(_SURE))
+            done = done.masked_scatter(done, fresh.wrong >= 1)
+        return done
+
+    @torch.no_grad()
+    def outvoted(self, points: Images, labels: Labels, seeds: Seeds, errors: float = 2.0) -> Tensor:
+        """Say where the label is behind another class by more than ``errors`` standard errors."""
+        logits = torch.stack([seeded(self.model, points, seed) for seed in seeds])
+        shares = F.one_hot(logits.argmax(2), logits.shape[2]).double().mean(0)
+        own = shares.gather(1, labels[:, None]).squeeze(1)
+        other = shares.scatter(1, labels[:, None], -1.0).amax(1)
+        lead = other - own
+        return lead > errors * ((other + own - lead.square()) / len(seeds)).clamp_min(0).sqrt()
 
     def climb(self, points: Images, labels: Labels, seeds: Seeds) -> Seen:
         """Return the goal at ``points`` and its gradient; memory does not grow with the draws."""
@@ -117,10 +140,17 @@ def seeded(model: nn.Module, images: Images, seed: int) -> Tensor:
 
 
 def is_random(model: nn.Module, images: Images) -> bool:
-    """Say whether two forward passes differ."""
+    """Say whether forward passes differ: of 16, since a random choice may fall the same way."""
     with torch.no_grad():
-        one, two = (seeded(model, images[:2], seed) for seed in (1, 2))
-    return not torch.equal(one, two)
+        first = seeded(model, images[:2], 1)
+        others = (seeded(model, images[:2], seed) for seed in range(2, 17))
+        return any(not torch.equal(first, other) for other in others)
+
+
+def repeats(model: nn.Module, images: Images) -> bool:
+    """Say whether a pass can be drawn again: not where a module keeps a generator of its own."""
+    with torch.no_grad():
+        return torch.equal(*(seeded(model, images[:2], 1) for _ in range(2)))
 
 
 @contextlib.contextmanager
@@ -135,7 +165,13 @@ def searching(model: nn.Module, images: Images, precision: str) -> Iterator[bool
         InputError: the precision is unknown.
     """
     resolve_precision(precision, images.device)
-    random = is_random(model, images)
+    random = len(images) > 0 and is_random(model, images)
+    if random and not repeats(model, images):
+        warnings.warn(
+            "the model draws random numbers that no seed reaches (a generator of its own?): points "
+            "are compared under different draws, and this attack cannot be repeated",
+            stacklevel=3,
+        )
     exact = precision == "auto" and not random
     with computing("fp32" if exact else precision, images.device):
         yield random

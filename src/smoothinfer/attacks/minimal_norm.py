@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from smoothinfer.attacks.carlini_linf import carlini_linf
 from smoothinfer.attacks.checks import check_attack
 from smoothinfer.attacks.frozen import Frozen
-from smoothinfer.attacks.landscape import Landscape, Seeds, fresh_seeds, searching
+from smoothinfer.attacks.landscape import Landscape, fresh_seeds, searching
 from smoothinfer.attacks.objectives import margin
 from smoothinfer.errors import InputError
 from smoothinfer.models import parameters_frozen
@@ -22,6 +22,7 @@ from smoothinfer.numerics.randomness import draw_seed, isolated_rng
 from smoothinfer.types import Images, Labels
 
 _HALVINGS = 12  # of the interval in which the vote turns
+_PUSHES = (0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.35, 0.6, 1.0)  # of the way, beyond it
 Search = Callable[[nn.Module, Images, Labels], Images]
 
 
@@ -34,7 +35,7 @@ def ddn(
     steps: int = 100,
     gamma: float = 0.05,
     samples: int | None = None,
-    votes: int = 128,
+    votes: int = 256,
     precision: str = "auto",
     generator: torch.Generator | None = None,
 ) -> Images:
@@ -42,7 +43,8 @@ def ddn(
 
     A random model is held still at ``samples`` draws, on whose mean probability Foolbox's attack
     runs: on fresh draws it would stop at a lucky one. Then fresh draws decide how far along the
-    direction found the vote turns; further than the ball, and the image stays as it was.
+    direction found the vote turns, and how far behind that the label has surely lost it (by 2
+    standard errors of 4 ``votes``); further than the ball, and the image stays as it was.
 
     Args:
         model: any module from images to logits, random or not, in eval mode.
@@ -82,7 +84,7 @@ def cw(
     confidence: float = 0.0,
     initial: float = 1e-3,
     samples: int | None = None,
-    votes: int = 128,
+    votes: int = 256,
     precision: str = "auto",
     generator: torch.Generator | None = None,
 ) -> Images:
@@ -141,6 +143,8 @@ def _nearest(
     generator: torch.Generator | None,
 ) -> Images:
     check_attack(model, images, labels, ball, samples=samples, votes=votes)
+    if len(images) == 0:
+        return images
     with (
         parameters_frozen(model),
         isolated_rng(draw_seed(generator)),
@@ -149,7 +153,7 @@ def _nearest(
         still = Frozen(model, fresh_seeds(1)[0], samples or 64) if random else model
         found = search(still, images, labels)
         if random:
-            found = _where_the_vote_turns(model, images, found, labels, votes)
+            found = _where_the_vote_turns(model, images, found, labels, ball, votes)
     far = ball.distance(found, images) > ball.radius
     return torch.where(far.view(-1, 1, 1, 1), images, found)
 
@@ -177,23 +181,27 @@ def _by_foolbox(
 
 @torch.no_grad()
 def _where_the_vote_turns(
-    model: nn.Module, images: Images, found: Images, labels: Labels, votes: int
+    model: nn.Module, images: Images, found: Images, labels: Labels, ball: Ball, votes: int
 ) -> Images:
-    """Return the nearest point towards ``found``, or twice as far, that most draws get wrong."""
-    land, seeds = Landscape(model, margin), fresh_seeds(votes)
-    way = found - images
+    """Return the nearest point towards ``found``, or farther, where the label has surely lost."""
+    land, seeds, way = Landscape(model, margin), fresh_seeds(votes), found - images
+
+    def at(share: Tensor) -> Images:
+        return (images + share.view(-1, 1, 1, 1) * way).clamp(0, 1)
+
     near, far = torch.zeros(2, len(images), device=images.device)
     far += 2.0
-
-    def fools(share: Tensor, seeds: Seeds) -> Tensor:
-        points = (images + share.view(-1, 1, 1, 1) * way).clamp(0, 1)
-        return land.see(points, labels, seeds).wrong > 0.5
-
-    fooled_at_all = fools(far, seeds)
-    already = fools(near, seeds)
     for _ in range(_HALVINGS):
         middle = (near + far) / 2
-        fooled = fools(middle, seeds)
-        near, far = torch.where(fooled, near, middle), torch.where(fooled, middle, far)
-    share = torch.where(already, 0.0, torch.where(fooled_at_all, far, 1.0))
-    return (images + share.view(-1, 1, 1, 1) * way).clamp(0, 1)
+        lost = land.outvoted(at(middle), labels, seeds, errors=0)
+        near, far = torch.where(lost, near, middle), torch.where(lost, middle, far)
+    within = ball.distance(at(far), images) <= ball.radius
+    share, rows = far.clone(), within.nonzero().flatten()
+    for push in _PUSHES:  # where the vote is even, whoever votes again decides
+        if len(rows) == 0:
+            break
+        share[rows] = far[rows] + push
+        sure = land.outvoted(at(share)[rows], labels[rows], fresh_seeds(4 * votes))
+        rows = rows[~sure]
+    moved = at(share)
+    return torch.where(within.view(-1, 1, 1, 1), ball.project(moved, images), moved)

@@ -38,7 +38,7 @@ def square(
 
     It hurts if the margin of the mean probability over ``draws`` draws falls, the same draws with
     and without the square. A square's area is ``share`` of the image at first, and is halved nine
-    times. Images leave when every draw errs.
+    times. Images leave when every draw errs, and 32 fresh ones do.
 
     Args:
         model: any module from images to logits, in eval mode; only its answers are used.
@@ -72,8 +72,8 @@ def square(
         return images
     with isolated_rng(draw_seed(generator)), searching(model, images, precision) as random:
         count = draws or (_DRAWS if random else 1)
-        land = Landscape(model, margin, log_mean_probability)
-        return _search(land, images, labels, ball, queries, share, count, random)
+        land = Landscape(model, margin, log_mean_probability, random)
+        return _search(land, images, labels, ball, queries, share, count)
 
 
 def _search(
@@ -84,20 +84,19 @@ def _search(
     queries: int,
     share: float,
     draws: int,
-    random: bool,
 ) -> Images:
     found = images.clone()
     stripes = _signs(images.shape[0], images.shape[1], 1, images.shape[3], like=images)
     at = ball.project(images + ball.radius * stripes, images)
     clean = land.see(images, labels, fresh_seeds(draws))
-    active = (clean.wrong < 1).nonzero().flatten()
+    active = (~land.fooled(images, labels, clean)).nonzero().flatten()
     at = at[active]
     value = None  # of a model that is not random, known from the step before
     for query in range(queries):
         if len(active) == 0:
             break
         rows, classes, seeds = images[active], labels[active], fresh_seeds(draws)
-        if random or value is None:
+        if land.random or value is None:
             value = land.see(at, classes, seeds).value
         area = share / 2 ** sum(query * 10_000 >= mark * queries for mark in _HALVINGS)
         tried = _painted(at, rows, ball, area)
@@ -106,7 +105,7 @@ def _search(
         at = torch.where(better.view(-1, 1, 1, 1), tried, at)
         value = torch.where(better, seen.value, value)
         found[active] = at
-        done = better & (seen.wrong >= 1)
+        done = better & land.fooled(tried, classes, seen)
         active, at, value = active[~done], at[~done], value[~done]
     return found
 

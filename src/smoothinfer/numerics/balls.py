@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -94,7 +95,7 @@ class L2(_Radius):
         """Return a uniform point of the Euclidean ball, clipped to [0, 1]."""
         step = torch.randn(images.shape, generator=generator, device=images.device)
         length = torch.rand(len(images), generator=generator, device=images.device)
-        length = length ** (1 / images[0].numel()) * self.radius
+        length = length ** (1 / math.prod(images.shape[1:])) * self.radius
         return self.project(images + self.ascend(step) * _per_image(length, images), images)
 
     def ascend(self, gradient: Tensor) -> Tensor:
