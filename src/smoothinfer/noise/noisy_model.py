@@ -199,6 +199,8 @@ class NoisyModel(nn.Module):
         trusted = plan if isinstance(plan, Plan) and plan.trusted else None
         device = next((p.device for p in self.parameters()), torch.device("cpu"))
         dtype = autocast_dtype(device.type)
+        if trusted is not None and trusted.not_short:
+            dtype = torch.float32
         state = (id(trusted), dtype, _versions(self))
         if self._sampler is None or self._sampler[0] != state or state[2] is None:
             self._sampler = (state, self.make_sampler(trusted, dtype))
@@ -249,6 +251,10 @@ class NoisyModel(nn.Module):
         twin.inputs = twin._fit_inputs(inputs)
         return twin
 
+    def __getstate__(self) -> dict[str, object]:
+        # What was traced is made again where it is needed: traces cannot be pickled.
+        return self.__dict__ | {"_plan": None, "_sampler": None}
+
     def extra_repr(self) -> str:
         """Say which weights and activations carry noise: their noises' names alone do not."""
         layers = ", ".join(self._activation_layers)
@@ -268,7 +274,7 @@ def _planned(plan: Plan, dtype: torch.dtype, tensors: dict[str, Tensor], images:
     if dtype == torch.bfloat16 and images.ndim == 4:
         images = images.contiguous(memory_format=torch.channels_last)  # what its kernels take
     with torch.autocast(images.device.type, enabled=False):
-        return plan.run(tensors, images)
+        return plan.run_in(dtype, tensors, images)
 
 
 def _own_weight(layer: nn.Module, name: str) -> Tensor:

@@ -6,6 +6,7 @@ weight takes the normalisation along, and the layer itself disappears.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -27,6 +28,10 @@ Network = Callable[[Images], Logits]
 
 _KNOWN = ("torch.nn.", "smoothinfer.models")
 _SETTINGS = ("training", "stride", "padding", "dilation", "groups", "padding_mode", "eps", "p")
+_SEEDS = 16  # that a plan is compared under, where a forward may choose at random
+_NO_KERNEL = (RuntimeError, NotImplementedError)  # what torch says of a format it does not take
+# Layers that take features in another format than their own weights.
+_MIXED = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 _OF_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
@@ -54,8 +59,9 @@ class Plan:
         self.trusted = all(type(p).__module__.startswith(_KNOWN) for p in module.modules())
         self.proved: str | None = None  # "" or what is wrong with it
         self.random = False
+        self.not_short = ""  # why it does not run in bfloat16, once that was tried
         graph = _traced(module)
-        self.folded = {} if _tied(module) else _foldable(graph, module)
+        self.folded = {} if twins_of(tensors_of(module)) else _foldable(graph, module)
         self.leaves: dict[str, nn.Module] = {}
         self.stackable: set[str] = set()  # layers with steps of their own, below
         self.run_with = self._program(graph, module)
@@ -94,17 +100,45 @@ class Plan:
         Also finds out whether the module is random by itself (left-on dropout), in ``random``.
         """
         if self.proved is None:
-            with isolated_rng(0):
-                wanted = module(images)
-            found = []
-            for seed in (0, 1):
-                with isolated_rng(seed):
-                    found.append(self.run(self.fold(tensors_of(module)), images))
-            self.random = not torch.equal(found[0], found[1])
-            near = 1e-3 * float(wanted.abs().amax()) + 1e-6
-            same = found[0].shape == wanted.shape and (found[0] - wanted).abs().amax() <= near
-            self.proved = "" if same else "its trace gives other logits than the module"
+            tensors = self.fold(tensors_of(module))
+            try:
+                self.proved = self._compared(module, tensors, images)
+            except Exception as error:  # somebody's forward may fail in any way without its module
+                self.proved = f"its trace does not run: {error}"
         return self.proved
+
+    def _compared(self, module: nn.Module, tensors: Tensors, images: Images) -> str:
+        # A trace keeps one branch of a random choice: many seeds show whether there are others.
+        found, wanted = [], []
+        for seed in range(2 if self.trusted else _SEEDS):
+            with isolated_rng(seed):
+                wanted.append(module(images))
+            with isolated_rng(seed):
+                found.append(self.run(tensors, images))
+        self.random = any(not torch.equal(found[0], each) for each in found)
+        near = 1e-3 * float(wanted[0].abs().amax()) + 1e-6
+        for one, other in zip(found, wanted, strict=True):
+            if one.shape != other.shape or not (one - other).abs().amax() <= near:
+                return "its trace gives other logits than the module"
+        return ""
+
+    @torch.no_grad()
+    def try_short(self, module: nn.Module, images: Images) -> str:
+        """Run the plan in bfloat16; return ``""`` or why that cannot be done."""
+        tensors = self.in_format(self.fold(tensors_of(module)), torch.bfloat16)
+        with contextlib.suppress(*_NO_KERNEL), isolated_rng(0):
+            self.run(tensors, images)
+            return self.not_short
+        self.not_short = "a layer does not take it"
+        return self.not_short
+
+    def in_format(self, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+        """Return ``tensors`` with weights and biases of the layers that take it in ``dtype``."""
+        return {name: t.to(dtype) if self.takes_short(name) else t for name, t in tensors.items()}
+
+    def takes_short(self, name: str) -> bool:
+        """Say whether the layer of the tensor ``name`` takes it in a shorter format."""
+        return name.rpartition(".")[0] in self.stackable
 
     def fold(self, tensors: Tensors) -> dict[str, Tensor]:
         """Return ``tensors`` of the module with every folded normalisation in its convolution."""
@@ -129,6 +163,16 @@ class Plan:
         scale = scale if inner["weight"] is None else scale * inner["weight"]
         shift = -mean * scale
         return scale, shift if inner["bias"] is None else shift + inner["bias"]
+
+    def run_in(self, dtype: torch.dtype, tensors: dict[str, Tensor], images: Images) -> Logits:
+        """Return the logits; where a layer does not take ``dtype``, those of fp32."""
+        try:
+            return self.run(tensors, images)
+        except _NO_KERNEL:
+            if dtype == torch.float32:
+                raise
+            self.not_short = "a layer does not take it"
+            return self.run({name: _long(t) for name, t in tensors.items()}, images)
 
     def _program(self, graph: fx.Graph, module: nn.Module) -> Callable[..., Logits]:
         """Rewrite the trace as one function of (tensors, leaves, images)."""
@@ -166,12 +210,44 @@ def tensors_of(module: nn.Module) -> dict[str, Tensor]:
     )
 
 
+def twins_of(tensors: Tensors) -> dict[str, list[str]]:
+    """Return the other names of each parameter that has several.
+
+    >>> one, two = torch.ones(1), torch.ones(1)
+    >>> twins_of({"a": one, "b": two, "c": one})
+    {'a': ['c'], 'c': ['a']}
+    """
+    names: dict[int, list[str]] = {}
+    for name, tensor in tensors.items():
+        names.setdefault(id(tensor), []).append(name)
+    return {
+        name: [other for other in names[id(tensor)] if other != name]
+        for name, tensor in tensors.items()
+        if len(names[id(tensor)]) > 1
+    }
+
+
 def settings_of(module: nn.Module) -> list[tuple[object, ...]]:
-    """Return which layers there are, and how they are set."""
-    return [
-        (id(part), *(part.__dict__[name] for name in _SETTINGS if name in part.__dict__))
-        for part in module.modules()
-    ]
+    """Return which layers there are, and how they are set: what a trace holds fast."""
+    return [(id(part), *_settings(part)) for part in module.modules()]
+
+
+def _settings(part: nn.Module) -> list[object]:
+    held = part.__dict__
+    if type(part).__module__.startswith("torch.nn."):
+        return [held[name] for name in _SETTINGS if name in held]
+    return [(name, value) for name, value in held.items() if _is_simple(value)]
+
+
+def _is_simple(value: object) -> bool:
+    """Say whether a trace may hold ``value`` fast: a number, a word, or several of them."""
+    if isinstance(value, list | tuple):
+        return all(_is_simple(each) for each in value)
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _long(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype == torch.bfloat16 else tensor
 
 
 class _Tracer(fx.Tracer):
@@ -190,6 +266,12 @@ def _traced(module: nn.Module) -> fx.Graph:
         raise PlanError(f"torch.fx cannot trace it: {error}") from error
     if sum(node.op == "placeholder" for node in graph.nodes) != 1:
         raise PlanError("its forward takes more than images")
+    owned = tensors_of(module)
+    for node in graph.nodes:
+        if node.op == "get_attr" and node.target not in owned:
+            raise PlanError(
+                f"{node.target!r} is a tensor that the module neither registers nor is given"
+            )
     return graph
 
 
@@ -210,11 +292,6 @@ def _foldable(graph: fx.Graph, module: nn.Module) -> dict[str, str]:
     return pairs
 
 
-def _tied(module: nn.Module) -> bool:
-    parameters = [id(p) for _, p in module.named_parameters(remove_duplicate=False)]
-    return len(set(parameters)) < len(parameters)
-
-
 def _hooked(module: nn.Module) -> bool:
     return any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
 
@@ -232,7 +309,17 @@ def _leaf(tensors: StackedTensors, leaves: Leaves, name: str, args: Any, kwargs:
     part = leaves[name]
     names = [key for key in tensors_of(part) if f"{name}.{key}" in tensors]
     own: Any = {key: tensors[f"{name}.{key}"] for key in names}
-    return functional_call(part, own, args, kwargs) if own else part(*args, **kwargs)
+    if not own:
+        return part(*args, **kwargs)
+    if not isinstance(part, _MIXED):  # features may come in a shorter format than it has weights
+        dtype = next((t.dtype for t in own.values() if t.is_floating_point()), None)
+        args, kwargs = fx.node.map_aggregate((args, kwargs), lambda value: _as(dtype, value))
+    return functional_call(part, own, args, kwargs)
+
+
+def _as(dtype: torch.dtype | None, value: Any) -> Any:
+    floating = isinstance(value, Tensor) and value.is_floating_point()
+    return value.to(dtype) if floating else value
 
 
 def _conv(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from smoothinfer.errors import InputError
 from smoothinfer.noise.base import Noise
-from smoothinfer.noise.plan import Plan, Tensors
+from smoothinfer.noise.plan import Plan, Tensors, twins_of
 
 
 class Sampler:
@@ -49,6 +49,8 @@ class Sampler:
         with torch.no_grad():
             self.fixed = self._shortened(plan.fold(self.clean) if plan else dict(self.clean))
             self._lay_out(noises)
+            twins = twins_of(tensors)
+            self.twins = {name: twins[name] for name in noises if name in twins}
         self._check_finite()
 
     def _lay_out(self, noises: Mapping[str, Noise]) -> None:
@@ -78,8 +80,8 @@ class Sampler:
                 self.factors.append((part, factor.t().contiguous().t()))
         if means:
             self.mean, self.scale = torch.cat(means), torch.cat(scales)
-            alike = all(self._is_short(name) for name in self.places)
-            self.row_dtype = self.dtype if alike else self.mean.dtype
+            short = self.plan is not None and all(map(self.plan.takes_short, self.places))
+            self.row_dtype = self.dtype if short else self.mean.dtype
 
     def _check_finite(self) -> None:
         """Refuse a broken layer: a rectifier fused into a convolution may turn NaN into 0."""
@@ -101,19 +103,12 @@ class Sampler:
         return scale.view(-1, *[1] * (self.clean[name].ndim - 1))
 
     def _shortened(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {
-            name: t.to(self.dtype) if self._is_short(name) else t for name, t in tensors.items()
-        }
-
-    def _is_short(self, name: str) -> bool:
-        """Say whether the step of this tensor takes it in ``dtype``."""
-        layers = self.plan.stackable if self.plan is not None else set()
-        return self.dtype != torch.float32 and name.rpartition(".")[0] in layers
+        return tensors if self.plan is None else self.plan.in_format(tensors, self.dtype)
 
     @property
     def names(self) -> list[str]:
-        """The noisy weights."""
-        return [*self.places, *self.slow]
+        """The noisy weights, by all their names."""
+        return [*self.places, *self.slow, *(n for names in self.twins.values() for n in names)]
 
     @property
     def size(self) -> int:
@@ -123,15 +118,24 @@ class Sampler:
 
     def draw(self, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Return every tensor of one pass: noisy weights, and the rest as it is."""
-        return self.fixed | self.draw_weights(generator)
+        weights = self.draw_weights(generator)
+        return self.fixed | weights | self._again(weights)
 
     def draw_weights(self, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """Return the noisy weights of one pass alone."""
-        return {name: weights[0] for name, weights in self.draw_block([generator]).items()}
+        """Return the noisy weights of one pass alone, a weight of two layers by one name."""
+        return {name: weights[0] for name, weights in self._draw([generator]).items()}
 
-    @torch.no_grad()
     def draw_block(self, generators: Sequence[torch.Generator | None]) -> dict[str, Tensor]:
         """Return the noisy weights of several passes, (passes, *shape of the weight)."""
+        weights = self._draw(generators)
+        return weights | self._again(weights)
+
+    def _again(self, weights: Tensors) -> dict[str, Tensor]:
+        """Return the weights of several layers by their other names."""
+        return {other: weights[name] for name, others in self.twins.items() for other in others}
+
+    @torch.no_grad()
+    def _draw(self, generators: Sequence[torch.Generator | None]) -> dict[str, Tensor]:
         found = {}
         if self.places:
             flat = self._rows(generators)
@@ -150,8 +154,11 @@ class Sampler:
             return self._row(generators[0])[None]
         rows = self.mean.new_empty(len(generators), len(self.mean), dtype=self.row_dtype)
 
+        inferring = torch.is_inference_mode_enabled()  # known to this thread alone
+
         def fill(each: tuple[Tensor, torch.Generator | None]) -> None:
-            each[0].copy_(self._row(each[1]))
+            with torch.inference_mode(inferring):
+                each[0].copy_(self._row(each[1]))
 
         pairs = list(zip(rows, generators, strict=True))
         if rows.device.type != "cpu" or None in generators:

@@ -22,7 +22,7 @@ def derive_seed(seed: int, *names: object) -> int:
     >>> derive_seed(0, "attack", 3) == derive_seed(0, "attack", 4)
     False
     """
-    digest = hashlib.sha256(repr((seed, *names)).encode()).digest()
+    digest = hashlib.sha256(repr((int(seed), *names)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from smoothinfer.errors import InputError, check_images
 from smoothinfer.models import check_eval
 from smoothinfer.noise.member import member_of
-from smoothinfer.numerics.randomness import fresh_seed
+from smoothinfer.numerics.randomness import fresh_seed, isolated_rng
 from smoothinfer.smoothing.passes import Engine
 from smoothinfer.smoothing.stopping import Question, Stopping, stopping
 from smoothinfer.smoothing.voting import RULES, Rule, rule_of
@@ -79,8 +79,8 @@ class SmoothedClassifier(nn.Module):
     ) -> None:
         super().__init__()
         for name, count in (("samples", samples), ("tile", tile)):
-            if count is not None and count < 1:
-                raise InputError(f"{name} must be at least 1, not {count}")
+            if count is not None and (count != int(count) or count < 1):
+                raise InputError(f"{name} must be at least 1 and whole, not {count}")
         self.model, self.samples, self.seed = model, samples, seed
         self.rule, self.rule_name = rule_of(rule), rule if isinstance(rule, str) else "custom"
         self.tile, self.per_image, self.precision = tile, per_image, precision
@@ -153,12 +153,22 @@ class SmoothedClassifier(nn.Module):
     ) -> Question:
         check_eval(self.model)
         if self.classes is None:
-            with torch.no_grad():
-                self.classes = self.model(images[:1]).shape[1]
+            with torch.no_grad(), isolated_rng(0):  # must not move on the global generator
+                try:
+                    self.classes = self.model(images[:1]).shape[1]
+                except RuntimeError as error:
+                    told = f"{images.dtype} images of shape {tuple(images.shape[1:])}"
+                    raise InputError(f"the model does not take {told}: {error}") from error
+            if self.classes < 2:
+                raise InputError(f"a vote needs at least 2 classes, the model has {self.classes}")
         return Question(self.rule, samples or self.samples, delta, self.classes)
 
     def _vote(self, images: Images, seed: int, ask: Stopping) -> Prediction:
-        """Run passes from look to look; decided images leave, the others fill the tiles."""
+        """Run passes from look to look; decided images leave, the others fill the tiles.
+
+        Where a pass depends on an image's place in its batch (left-on dropout), and the answer must
+        be that of all passes, they stay, and their votes no longer count.
+        """
         engine = Engine(
             self.model,
             images,
@@ -171,7 +181,10 @@ class SmoothedClassifier(nn.Module):
         counts = torch.zeros(ask.sums.shape, dtype=torch.int64)
         used, decided = torch.zeros(2, len(images), dtype=torch.int64)
         for look in ask.looks():
-            for block in engine.blocks(images[active], first, look - first):
+            stay = ask.exactly and engine.by_place
+            seen = images if stay else images[active]
+            for every in engine.blocks(seen, first, look - first):
+                block = every[:, active] if stay else every
                 firsts = _per_pass(RULES["prediction"], block)
                 counts[active] += firsts.sum(0).long().cpu()
                 hard = self.rule is RULES["prediction"]

@@ -7,6 +7,7 @@ tiles of constant shape; few images share a tile between several passes.
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable, Iterator
 
@@ -107,6 +108,7 @@ class Engine:
         self.tile = tile_for(images, self.precision) if tile is None else tile
         self.why, plan = self._plan(images)
         self.plan = plan
+        self._choose_precision(images)
         if plan is not None and isinstance(model, NoisyModel):
             dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
             self.sampler = model.make_sampler(plan, dtype)
@@ -116,6 +118,16 @@ class Engine:
         if compiled and plan is not None:
             self._running = torch.compile(plan.run_with, dynamic=False)
 
+    def _choose_precision(self, images: Images) -> None:
+        """Fall back to fp32 where the model does not run in bfloat16."""
+        self.not_short = ""
+        if self.precision == "fp32" or len(images) == 0:
+            return
+        if self.plan is None:
+            self.precision = "fp32"
+        elif self.plan.try_short(self.model.module, _pair(images)):  # type: ignore[arg-type]
+            self.precision, self.not_short = "fp32", self.plan.not_short
+
     def _plan(self, images: Images) -> tuple[str, Plan | None]:
         """Return the plan of the model, or why there is none."""
         if not isinstance(self.model, NoisyModel):
@@ -123,26 +135,28 @@ class Engine:
         plan = self.model.plan()
         if isinstance(plan, str):
             return plan, None
-        wrong = plan.prove(self.model.module, images[:1].expand(2, *images.shape[1:]))
+        wrong = plan.prove(self.model.module, _pair(images)) if len(images) else ""
         return (wrong, None) if wrong else ("", plan)
 
     def run(self, images: Images, first: int, samples: int) -> Iterator[Logits]:
         """Yield the logits (N, K) of passes ``first`` to ``first + samples - 1``.
 
         Raises:
-            InputError: the model returns NaN or infinite logits, or the memory does not suffice
-                for the smallest tile.
+            InputError: the images hold NaN, the model returns NaN or infinite logits, or the
+                memory does not suffice for the smallest tile.
         """
         for block in self.blocks(images, first, samples):
             yield from block
 
     def blocks(self, images: Images, first: int, samples: int) -> Iterator[Tensor]:
         """Yield what `run` yields, as many passes at a time as were run together (S, N, K)."""
+        if not images.isfinite().all():  # a rectifier fused into a convolution takes NaN for 0
+            raise InputError("the images hold NaN or infinite pixels")
         block, at, end = self.block(len(images)), first, first + samples
         while at < end:
             indices = range(at, min(at + block, end))
             try:
-                with torch.no_grad():
+                with torch.no_grad(), self._precisely():
                     logits = self._passes(images, indices).float()
             except _OUT_OF_MEMORY as error:
                 if block == 1 or not _is_out_of_memory(error):
@@ -156,6 +170,17 @@ class Engine:
                 )
             yield logits
             at = indices.stop
+
+    @property
+    def by_place(self) -> bool:
+        """Say whether a pass may be another for an image in another place of its batch."""
+        return self.plan is None or self.plan.random
+
+    def _precisely(self) -> contextlib.AbstractContextManager[object]:
+        """Somebody's autocast around a call must not change what ``precision`` says."""
+        if self.plan is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, enabled=False)
 
     def block(self, count: int) -> int:
         """Return how many passes to run at once on ``count`` images."""
@@ -222,6 +247,8 @@ class Engine:
 
     def __repr__(self) -> str:
         parts = [f"{self.precision} on {self.device}", f"tiles of {self.tile}"]
+        if self.not_short:
+            parts[0] += f" (not bf16: {self.not_short})"
         if self.plan is None:
             parts.append(f"pass by pass, unfolded: {self.why}")
         else:
@@ -230,6 +257,10 @@ class Engine:
             parts.append(f"up to {max(self.block(1), self.block(2))} passes at once")
             parts += ["compiled"] * (self._running is not None)
         return f"Engine({', '.join(parts)})"
+
+
+def _pair(images: Images) -> Images:
+    return images[:1].expand(2, *images.shape[1:])
 
 
 _OUT_OF_MEMORY = (torch.OutOfMemoryError, RuntimeError, MemoryError)

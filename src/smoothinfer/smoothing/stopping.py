@@ -40,7 +40,13 @@ class Question:
 
 
 class Stopping:
-    """Which of N images are decided; `add` sees their votes, `decided` answers at a look."""
+    """Which of N images are decided; `add` sees their votes, `decided` answers at a look.
+
+    Attributes:
+        exactly: whether the answer must be that of all passes.
+    """
+
+    exactly = False
 
     def __init__(self, question: Question, images: int) -> None:
         self.question = question
@@ -68,6 +74,8 @@ class Exact(Stopping):
 
     A pass moves one class against another by at most the rule's ``span``.
     """
+
+    exactly = True
 
     def looks(self) -> list[int]:
         half, whole = self.question.samples // 2 + 1, self.question.samples
