@@ -118,6 +118,13 @@ def test_attack_keeps_the_examples_and_a_sheet(run, tmp_path):
     assert set(costs) == {"pgd(steps=2)", source}
     assert all(seconds > 0 for seconds in costs.values())
     assert all(len(si.load_examples(path)["images"]) == 150 for path in found)
+    # Rows of another radius between: the files hold the examples of the last command.
+    for radius in ("0.2", "0.1"):
+        changed = [radius if word == "0.1" else word for word in arguments]
+        assert main(changed) == 0
+        far = [si.load_examples(path) for path in found]
+        assert all((f["moved"] - f["images"]).abs().max() <= float(radius) + 1e-6 for f in far)
+        assert all((f["moved"] - f["images"]).abs().max() > float(radius) / 2.1 for f in far)
     entry = json.loads((tmp_path / "summary.json").read_text())["settings"][0]["attacked"]
     assert (entry["forwards"], entry["backwards"]) == (2.0, 2.0)
     assert entry["every_draw"] <= entry["per_draw"] <= 1

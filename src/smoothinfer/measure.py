@@ -14,15 +14,15 @@ from smoothinfer.attacks import ATTACKS, Attack
 from smoothinfer.checkpoints import load
 from smoothinfer.components import Component
 from smoothinfer.data import ImageData
-from smoothinfer.errors import InputError, choose
+from smoothinfer.errors import InputError
 from smoothinfer.evaluation import (
     average_radius,
     certified_accuracy,
     certify_rows,
-    evaluate,
     summarise,
 )
 from smoothinfer.evaluation.audit import audit
+from smoothinfer.evaluation.evaluate import prepare
 from smoothinfer.evaluation.examples import Examples, load_examples
 from smoothinfer.evaluation.store import Store, write_table
 from smoothinfer.evaluation.table import Rows
@@ -93,7 +93,7 @@ def measure(
     for sigma, noisy in noises:
         under = "" if sigma is None else f"sigma={sigma:g}"
         shards = Examples(out / "examples" / under) if examples else None
-        rows = evaluate(
+        work = prepare(
             SmoothedClassifier(noisy, max(samples)),
             data,
             attack=attacks,
@@ -101,13 +101,12 @@ def measure(
             rules=rules,
             samples=samples,
             seed=seed,
-            out=out / "rows",
             describe={"model": name, "data": data.name, **noise_columns(sigma, units)},
-            progress=True,
-            keep=shards.keep if shards else None,
+            crafted=shards.parts if shards else None,
         )
+        rows = work.run(Store(out / "rows"), progress=True)
         if shards and processes.main:
-            shards.merge()
+            shards.write(work)
             _draw(shards, rows, data.classes)
         parts.append(rows)
     rows = pa.concat_tables(parts)
@@ -255,7 +254,7 @@ def attack_of(component: Component) -> Attack:
         source = load(options["source"]).to(Processes().device)
         options["source"] = source if sigma is None else under_noise(source, float(sigma))
         if isinstance(options.get("attack"), str):
-            options["attack"] = choose("attack", ATTACKS, options["attack"])
+            options["attack"] = Component.of(options["attack"]).bind("attack", ATTACKS)
     return Component(component.name, options).bind("attack", ATTACKS)
 
 

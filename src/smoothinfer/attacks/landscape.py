@@ -21,7 +21,7 @@ from smoothinfer.attacks.objectives import Objective
 from smoothinfer.attacks.pooling import Pool
 from smoothinfer.errors import check_labels
 from smoothinfer.numerics.precision import computing, resolve_precision
-from smoothinfer.numerics.randomness import isolated_rng
+from smoothinfer.numerics.randomness import all_isolated
 from smoothinfer.types import Images, Labels
 
 Seeds = Sequence[int]
@@ -135,7 +135,7 @@ def fresh_seeds(count: int) -> list[int]:
 
 def seeded(model: nn.Module, images: Images, seed: int) -> Tensor:
     """Return the logits of one draw, that of ``seed``."""
-    with isolated_rng(seed):
+    with all_isolated(seed):
         return model(images)
 
 

@@ -14,7 +14,7 @@ from smoothinfer.errors import InputError, choose
 from smoothinfer.evaluation.crafted import Crafted
 from smoothinfer.evaluation.store import Store
 from smoothinfer.evaluation.table import CLEAN, Rows
-from smoothinfer.evaluation.units import Evaluation, Keep
+from smoothinfer.evaluation.units import Evaluation
 from smoothinfer.numerics.balls import Ball, Linf, check_ball
 from smoothinfer.smoothing.classifier import SmoothedClassifier
 from smoothinfer.smoothing.voting import Rule, rule_of
@@ -36,7 +36,6 @@ def evaluate(
     out: str | Path | None = None,
     describe: Mapping[str, Any] | None = None,
     progress: bool = False,
-    keep: Keep | None = None,
 ) -> Rows:
     """Return one row per image, attack, rule and number of samples.
 
@@ -59,8 +58,6 @@ def evaluate(
         out: folder of Parquet shards; work that is there already is not done again.
         describe: further columns that describe the setting, such as the model's name.
         progress: show a progress bar.
-        keep: called with (attack, index of the first image, images, moved images, labels) for
-            every batch that is crafted.
 
     Raises:
         InputError: data, names or numbers are malformed; nothing has been computed then.
@@ -83,7 +80,6 @@ def evaluate(
         samples=samples,
         seed=seed,
         describe=describe,
-        keep=keep,
     )
     return work.run(Store(out), progress)
 
@@ -99,7 +95,6 @@ def prepare(
     samples: int | Sequence[int] | None = None,
     seed: int = 0,
     describe: Mapping[str, Any] | None = None,
-    keep: Keep | None = None,
     crafted: str | Path | None = None,
     clean: bool = True,
 ) -> Evaluation:
@@ -128,7 +123,6 @@ def prepare(
         samples=sorted(set(samples or [classifier.samples])),
         seed=seed,
         describe=dict(describe or {}) | ({} if target is None else {"target": _view(target)}),
-        keep=keep,
         crafted=None if crafted is None else Crafted(crafted),
     )
     work.check()

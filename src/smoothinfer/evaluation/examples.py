@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from smoothinfer.errors import InputError
 from smoothinfer.evaluation.table import CLEAN
+from smoothinfer.evaluation.units import CRAFTED, Evaluation
 from smoothinfer.files import write_whole
-from smoothinfer.types import Images, Labels
 
 
 class Examples:
-    """A folder of adversarial examples, first batch by batch, in the end a file for each attack.
+    """A folder of adversarial examples: first batch by batch, in the end a file for each attack.
 
     ``ATTACK.safetensors`` holds ``images``, ``moved`` (N, C, H, W) in [0, 1], and ``labels`` (N,).
 
@@ -27,32 +29,26 @@ class Examples:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-
-    def keep(self, attack: str, at: int, images: Images, moved: Images, labels: Labels) -> None:
-        """Write one batch, whole or not at all."""
-        if attack == CLEAN:
-            return
-        batch = {"images": images, "moved": moved, "labels": labels}
-        path = self.folder / "parts" / f"{_plain(attack)}-{at:06d}.safetensors"
-        _write(path, batch)
+        self.parts = self.folder / "parts"  # where an evaluation keeps what it crafts
 
     def path(self, attack: str) -> Path:
         """Return where the examples of ``attack`` are in the end."""
         return self.folder / f"{_plain(attack)}.safetensors"
 
-    def merge(self) -> list[Path]:
-        """Join the batches of each attack; return the files."""
-        parts: dict[str, list[Path]] = {}
-        for path in sorted((self.folder / "parts").glob("*.safetensors")):
-            parts.setdefault(path.stem.rpartition("-")[0], []).append(path)
-        files = []
-        for attack, paths in parts.items():
-            loaded = [load_file(path) for path in paths]
-            joined = {name: torch.cat([part[name] for part in loaded]) for name in loaded[0]}
-            files.append(self.path(attack))
-            _write(files[-1], joined)
-        shutil.rmtree(self.folder / "parts", ignore_errors=True)
-        return files
+    def write(self, work: Evaluation) -> None:
+        """Join the batches of each attack of ``work``; craft those that are not there any more."""
+        starts = range(0, len(work.images), CRAFTED)
+        for attack in work.attacks:
+            if attack == CLEAN:
+                continue
+            keys = [work.crafted_key(attack, at) for at in starts]
+            made_of = hashlib.sha256("".join(keys).encode()).hexdigest()
+            if _made_of(self.path(attack)) == made_of:
+                continue
+            moved = torch.cat([work.examples(attack, at)[0].cpu() for at in starts])
+            joined = {"images": work.images, "moved": moved, "labels": work.labels}
+            _write(self.path(attack), joined, made_of)
+        shutil.rmtree(self.parts, ignore_errors=True)
 
 
 def load_examples(path: str | Path) -> dict[str, Tensor]:
@@ -70,6 +66,15 @@ def _plain(attack: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.=-]+", "_", attack).strip("_")
 
 
-def _write(path: Path, tensors: dict[str, Tensor]) -> None:
-    content = save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
+def _made_of(path: Path) -> str | None:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("made of")
+    except (OSError, SafetensorError):
+        return None
+
+
+def _write(path: Path, tensors: dict[str, Tensor], made_of: str) -> None:
+    whole = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+    content = save(whole, metadata={"made of": made_of})
     write_whole(path, lambda file: file.write(content))

@@ -32,8 +32,6 @@ from smoothinfer.types import Images, Labels
 
 CRAFTED = 128  # images of one crafted batch, a part of the protocol: it names the streams
 
-Keep = Callable[[str, int, Images, Images, Labels], object]
-
 
 @dataclass
 class Evaluation:
@@ -49,7 +47,6 @@ class Evaluation:
     samples: list[int]
     seed: int
     describe: dict[str, Any] = field(default_factory=dict)
-    keep: Keep | None = None
     crafted: Crafted | None = None
     classes: int = 0
 
@@ -98,12 +95,8 @@ class Evaluation:
         return self._rows(*self.units[unit], advance)
 
     def _rows(self, name: str, at: int, advance: Callable[[], object]) -> Rows:
-        batch = slice(at, at + CRAFTED)
-        device = device_of(self.target, self.images)
-        images, labels = self.images[batch].to(device), self.labels[batch].to(device)
-        moved, cost = self._crafted(name, at, images, labels)
-        if self.keep is not None:
-            self.keep(name, at, images, moved, labels)
+        images, labels = self._batch(at)
+        moved, cost = self.examples(name, at)
         radius = 0.0 if name == CLEAN else self.ball.radius
         about_image = {
             "image": list(range(at, at + len(images))),
@@ -136,8 +129,14 @@ class Evaluation:
         world = (seen, self.ball, self.seed, self.images[batch], self.labels[batch])
         return self.crafted.key(name, at, attack, *world)
 
-    def _crafted(self, name: str, at: int, images: Images, labels: Labels) -> tuple[Images, Cost]:
-        """Return what the attack makes of the images, or has made of them before."""
+    def _batch(self, at: int) -> tuple[Images, Labels]:
+        device = device_of(self.target, self.images)
+        batch = slice(at, at + CRAFTED)
+        return self.images[batch].to(device), self.labels[batch].to(device)
+
+    def examples(self, name: str, at: int) -> tuple[Images, Cost]:
+        """Return what the attack makes of a batch, or has made of it before, and at what cost."""
+        images, labels = self._batch(at)
         if self.attacks[name] is None:
             return images, Cost()
         key = None if self.crafted is None else self.crafted_key(name, at)

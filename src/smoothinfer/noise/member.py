@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from smoothinfer.numerics.randomness import derive_seed, isolated_rng, stream
+from smoothinfer.numerics.randomness import all_isolated, derive_seed, isolated_rng, stream
 from smoothinfer.types import Images, Logits
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def disturbed(
 
 
 class SeededModule(nn.Module):
-    """Pass ``s`` of somebody else's random module, seeded through the global generator.
+    """Pass ``s`` of somebody else's random module, seeded through the global generators.
 
     What such a module draws per image still depends on the image's place in its batch.
     """
@@ -83,7 +83,7 @@ class SeededModule(nn.Module):
         self.training = module.training
 
     def forward(self, images: Images) -> Logits:
-        with isolated_rng(self.key):
+        with all_isolated(self.key):
             return self.module(images)
 
 

@@ -63,6 +63,16 @@ class Check:
         return Finding(*told, measured=measured, state=state, verdict=verdict)
 
 
+def more_than(found: Tensor, share: float) -> bool:
+    """Say whether more than ``share`` of the images are ``found`` (N,), beyond chance.
+
+    >>> import torch
+    >>> more_than(torch.arange(64) < 4, 0.05), more_than(torch.arange(1000) < 80, 0.05)
+    (False, True)
+    """
+    return float(binom.sf(int(found.sum()) - 1, len(found), share)) < _CERTAIN
+
+
 def worse(before: Tensor, after: Tensor, points: float = 1.0) -> tuple[bool, float]:
     """Say whether ``after`` (N,) is right on fewer images than ``before``, beyond chance.
 

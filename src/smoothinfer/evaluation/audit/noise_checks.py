@@ -89,7 +89,8 @@ def persistence(subject: Subject) -> Finding:
         if turn in (1, 10, 100):
             after[turn] = 100 * float(kept.float().mean())
     fresh = 100 * float(subject.attacked().float().mean())
-    own = 100 * float(_last_draw(subject, moved).float().mean())
+    single = _last_draw(subject, moved)
+    own = 100 * float(single.float().mean())
     told = f"a single draw {own:.1f} %, a fresh vote {fresh:.1f} %; right in "
     told += ", ".join(f"all of {k} votes {share:.1f} %" for k, share in after.items())
     before = 100 * float(first.float().mean())
@@ -101,6 +102,13 @@ def persistence(subject: Subject) -> Finding:
             told,
             "Votes near a tie change from vote to vote: who may submit an image again and again "
             "gets through. Quote the accuracy over repeated votes, or use more samples.",
+        )
+    if worse(single, subject.attacked())[0] or worse(subject.attacked(), single)[0]:
+        return PERSISTENCE.finding(
+            NOTE,
+            told,
+            "Fresh votes agree with each other, not with a single draw: an attack that is judged, "
+            "stopped or chosen on its own last draw misreports this model. Judge by votes.",
         )
     return PERSISTENCE.finding(CLEAR, told, "Fresh votes agree.")
 
@@ -161,7 +169,7 @@ PERSISTENCE = Check(
     11,
     "persistent attacker",
     "the same adversarial images, voted on again and again",
-    "10 votes lose more than 1 point, or 100 votes more than 2",
+    "10 votes lose more than 1 point, or 100 votes more than 2 (a note: a single draw differs)",
     persistence,
 )
 SELECTION = Check(
