@@ -21,7 +21,6 @@ from benchmarks.peers import installed, silent, versions
 from smoothinfer.numerics.precision import keep_heap_warm
 from smoothinfer.numerics.statistics import Interval, proportion
 
-RADIUS, STEP = 8 / 255, 2 / 255
 ANY = si.L2(1e9)  # no bound: the nearest example is asked for
 Run = Callable[[Tensor, Tensor], Tensor]
 
@@ -30,7 +29,7 @@ class Attacks:
     """Each attack's tools: ``{attack: {tool: (images, labels) -> moved}}``."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self.options = options
+        self.options, self.radius, self.step = options, options.radius, options.radius / 4
         model = si.load(options.model)
         assert isinstance(model, si.NoisyModel)
         if model.inputs is not None or model.weight_noises:
@@ -50,17 +49,19 @@ class Attacks:
         return run
 
     def pgd(self) -> dict[str, Run]:
-        """PGD-20, steps of 2/255, one random start."""
-        found = {"smoothinfer": self.ours("pgd", si.Linf(RADIUS), steps=20, step_size=STEP)}
+        """PGD-20, steps of a quarter of the radius, one random start."""
+        found = {
+            "smoothinfer": self.ours("pgd", si.Linf(self.radius), steps=20, step_size=self.step)
+        }
         if installed("art"):
             found["ART"] = self._art_pgd()
         if installed("foolbox"):
-            settings = {"abs_stepsize": STEP, "steps": 20}
-            found["Foolbox"] = self._foolbox("LinfPGD", RADIUS, **settings)
+            settings = {"abs_stepsize": self.step, "steps": 20}
+            found["Foolbox"] = self._foolbox("LinfPGD", self.radius, **settings)
         if installed("torchattacks"):
             import torchattacks
 
-            attack = torchattacks.PGD(self.plain, eps=RADIUS, alpha=STEP, steps=20)
+            attack = torchattacks.PGD(self.plain, eps=self.radius, alpha=self.step, steps=20)
             found["torchattacks"] = lambda images, labels: attack(images, labels)
         return found
 
@@ -72,7 +73,7 @@ class Attacks:
         wrapped = PyTorchClassifier(
             self.plain, loss, self.options.shape, self.options.classes, clip_values=(0.0, 1.0)
         )
-        settings = {"eps": RADIUS, "eps_step": STEP, "max_iter": 20, "num_random_init": 1}
+        settings = {"eps": self.radius, "eps_step": self.step, "max_iter": 20, "num_random_init": 1}
         attack = ProjectedGradientDescentPyTorch(wrapped, **settings, batch_size=512, verbose=False)
         return lambda images, labels: torch.from_numpy(
             attack.generate(images.numpy(), labels.numpy())
@@ -94,22 +95,22 @@ class Attacks:
         return self._apgd("apgd_dlr", "dlr")
 
     def _apgd(self, name: str, loss: str) -> dict[str, Run]:
-        found = {"smoothinfer": self.ours(name, si.Linf(RADIUS), steps=100)}
+        found = {"smoothinfer": self.ours(name, si.Linf(self.radius), steps=100)}
         if installed("pyautoattack"):
             from pyautoattack.autopgd_base import APGDAttack
 
-            theirs = APGDAttack(self.plain, eps=RADIUS, loss=loss, device="cpu")
+            theirs = APGDAttack(self.plain, eps=self.radius, loss=loss, device="cpu")
             found["AutoAttack"] = theirs.perturb
         return found
 
     def square(self) -> dict[str, Run]:
         """Square, at the number of queries that the options give."""
         queries = self.options.queries
-        found = {"smoothinfer": self.ours("square", si.Linf(RADIUS), queries=queries)}
+        found = {"smoothinfer": self.ours("square", si.Linf(self.radius), queries=queries)}
         if installed("pyautoattack"):
             from pyautoattack.square import SquareAttack
 
-            theirs = SquareAttack(self.plain, n_queries=queries, eps=RADIUS, device="cpu")
+            theirs = SquareAttack(self.plain, n_queries=queries, eps=self.radius, device="cpu")
             found["AutoAttack"] = theirs.perturb
         return found
 
@@ -130,10 +131,10 @@ class Attacks:
 
     def nattack(self) -> dict[str, Run]:
         """NAttack, 400 steps of 300 queries, beside PGD-20 and APGD on the same images."""
-        ball = si.Linf(RADIUS)
+        ball = si.Linf(self.radius)
         return {
             "NAttack": self.ours("nattack", ball, steps=400),
-            "PGD-20": self.ours("pgd", ball, steps=20, step_size=STEP),
+            "PGD-20": self.ours("pgd", ball, steps=20, step_size=self.step),
             "APGD": self.ours("apgd", ball, steps=100),
         }
 
@@ -190,6 +191,7 @@ def main() -> None:
     parser.add_argument("--sections", nargs="*", choices=SECTIONS, default=SECTIONS)
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--radius", type=float, default=8 / 255, help="of the L-infinity ball")
     parser.add_argument("--queries", type=int, default=1000, help="for square")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     options = parser.parse_args()

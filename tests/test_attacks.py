@@ -287,7 +287,7 @@ def test_minimal_norms_of_a_random_model_end_where_the_vote_turns(name, half_spa
     """Within 5 % of the true distance; attacked naively, they stop on a lucky draw."""
     images, sides = well_inside(half_space)
     noisy = si.NoisyModel(half_space, inputs=si.Gaussian(0.1)).eval()
-    options = {"ddn": {"steps": 50}, "cw": {"steps": 60, "searches": 4}}[name]
+    options = {"ddn": {"steps": 50}, "cw": {"steps": 60, "searches": 4}}[name] | {"votes": 1024}
     found = si.ATTACKS[name](noisy, images, sides, si.L2(2.0), **options)
     ratio = turning(half_space, images, sides, found).detach()
     assert float((ratio - 1).abs().median()) < 0.05

@@ -52,7 +52,14 @@ def test_growth_stopping_and_agreement_are_measured(tmp_path, monkeypatch):
 
 def test_attacks_are_compared_with_other_tools(monkeypatch):
     monkeypatch.setattr(attacks.si, "load", lambda _: si.NoisyModel(network()).eval())
-    told = {"model": "m", "shape": (3, 32, 32), "classes": 10, "queries": 2, "batch": 2}
+    told = {
+        "model": "m",
+        "shape": (3, 32, 32),
+        "classes": 10,
+        "queries": 2,
+        "batch": 2,
+        "radius": 0.1,
+    }
     subject = attacks.Attacks(argparse.Namespace(**told))
     images, labels = torch.rand(2, 3, 32, 32), torch.tensor([0, 1])
     sections = {}
@@ -69,7 +76,7 @@ def test_a_random_model_is_not_compared_with_tools_for_still_ones(monkeypatch):
     loud = si.NoisyModel(network(), weights=si.PNI()).eval()
     monkeypatch.setattr(attacks.si, "load", lambda _: loud)
     with pytest.raises(SystemExit, match="is random"):
-        attacks.Attacks(argparse.Namespace(model="loud"))
+        attacks.Attacks(argparse.Namespace(model="loud", radius=0.1))
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from smoothinfer.errors import InputError
 from smoothinfer.types import Labels, Logits
 
 Objective = Callable[[Logits, Labels], Tensor]
@@ -41,13 +42,13 @@ def dlr(logits: Logits, labels: Labels) -> Tensor:
     Source: Croce, Hein, *Reliable Evaluation of Adversarial Robustness*, 2020, arXiv 2003.01690.
 
     Raises:
-        ValueError: there are fewer than three classes.
+        InputError: there are fewer than three classes.
 
     >>> dlr(torch.tensor([[4.0, 2.0, 0.0]]), torch.tensor([0])).item()
     -0.5
     """
     if logits.shape[1] < 3:
-        raise ValueError("the DLR objective needs at least 3 classes; use 'margin'")
+        raise InputError("the DLR objective needs at least 3 classes; use 'margin'")
     first, _, third = logits.float().topk(3, dim=1).values.unbind(1)
     return margin(logits, labels) / (first - third).clamp_min(1e-12)
 

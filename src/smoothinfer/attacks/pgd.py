@@ -35,7 +35,7 @@ def pgd(
     objective: str | Objective = "cross_entropy",
     random_start: bool | float = True,
     accumulate: bool = False,
-    targets: Labels | None = None,
+    targets: Labels | int | None = None,
     precision: str = "auto",
     generator: torch.Generator | None = None,
 ) -> Images:
@@ -65,8 +65,8 @@ def pgd(
         random_start: begin at a random point of the ball; for a number s, at the image + N(0, s^2),
             as TRADES does; for ``False``, at the image itself.
         accumulate: never zero the gradient (momentum 1), as the reference code does.
-        targets: (N,) classes to climb towards, the negative cross-entropy of each being the
-            objective; by default away from ``labels``.
+        targets: (N,) classes to climb towards, or one for all images, the negative cross-entropy of
+            each being the objective; by default away from ``labels``.
         precision: of the gradients: ``"auto"`` (bfloat16 where the device multiplies it in
             hardware), ``"bf16"`` or ``"fp32"``. Starts are compared in fp32 all the same.
         generator: source of the start and, through a seed, of the model's noise.
@@ -87,6 +87,9 @@ def pgd(
     goal = choose("objective", OBJECTIVES, objective) if isinstance(objective, str) else objective
     slope = choose("gradient", GRADIENTS, gradient) if isinstance(gradient, str) else gradient
     if targets is not None:
+        if objective != "cross_entropy":
+            raise InputError(f"targets have an objective of their own: leave out {objective!r}")
+        targets = torch.full_like(labels, targets) if isinstance(targets, int) else targets
         check_labels(targets, images)
         goal, labels = _towards, targets
     check_attack(model, images, labels, ball, steps=steps, draws=draws, restarts=restarts)

@@ -48,17 +48,22 @@ def summarise(rows: Rows) -> list[dict[str, Any]]:
     Each has ``value``, ``low``, ``high`` (accuracy of the vote, 95 % interval over ``images``),
     ``per_draw`` (share of right passes), ``gain`` (what the vote adds to that, with the interval of
     the paired difference over images), ``every_draw`` (images that all passes get right: the
-    worst of them all) and, if attacked, ``forwards`` and ``backwards`` (passes of the network that
-    the attack spent on an image). Clean rows (attack ``"none"``) are joined to every attack with
+    worst of them all), ``per_draw_interval`` and ``every_draw_interval`` (95 %, over images), and,
+    if attacked, ``forwards`` and ``backwards`` (passes of the network that the attack spent on an
+    image). Clean rows (attack ``"none"``) are joined to every attack with
     the same other columns.
     """
     columns = setting_columns(rows)
     rows = rows.append_column("always", pc.equal(rows["hits"], rows["samples"]))
     share = pc.divide(rows["hits"].cast(pa.float64()), rows["samples"])
     rows = rows.append_column("gain", pc.subtract(rows["correct"].cast(pa.float64()), share))
-    means = [(name, "mean") for name in ("hits", "always", "gain", "forwards", "backwards")]
+    means = [(name, "mean") for name in ("hits", "gain", "forwards", "backwards")]
+    sums, spreads = (
+        [("correct", "sum"), ("always", "sum")],
+        [("gain", "stddev"), ("hits", "stddev")],
+    )
     found = rows.group_by(columns, use_threads=False).aggregate(
-        [("correct", "sum"), ("correct", "count"), *means, ("gain", "stddev")]
+        [*sums, ("correct", "count"), *means, *spreads]
     )
     clean: dict[tuple[Any, ...], Measured] = {}
     attacked: list[tuple[dict[str, Any], Measured]] = []
@@ -89,10 +94,15 @@ def _measured(entry: dict[str, Any]) -> Measured:
     """Take what was measured out of an aggregated ``entry``; its description stays."""
     share = proportion(entry.pop("correct_sum"), entry.pop("correct_count"))
     gain = mean_of(entry.pop("gain_mean"), entry.pop("gain_stddev"), share.images)
+    hits, spread = (entry.pop(f"hits_{name}") / entry["samples"] for name in ("mean", "stddev"))
+    draws = mean_of(hits, spread, share.images)
+    every = proportion(entry.pop("always_sum"), share.images)
     found = share.as_dict() | {
-        "per_draw": entry.pop("hits_mean") / entry["samples"],
+        "per_draw": draws.value,
+        "per_draw_interval": [draws.low, draws.high],
         "gain": {name: value for name, value in gain.as_dict().items() if name != "images"},
-        "every_draw": entry.pop("always_mean"),
+        "every_draw": every.value,
+        "every_draw_interval": [every.low, every.high],
     }
     costs = {name: entry.pop(f"{name}_mean") for name in ("forwards", "backwards")}
     return found if entry["attack"] == CLEAN else found | costs
