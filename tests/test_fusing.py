@@ -9,7 +9,8 @@ import smoothinfer as si
 from smoothinfer.attacks.gradients import mean_gradient
 from smoothinfer.attacks.objectives import margin
 from smoothinfer.noise import fusing
-from smoothinfer.noise.plan import Plan, tensors_of
+from smoothinfer.noise.plan import Plan
+from smoothinfer.noise.tracing import tensors_of
 from smoothinfer.numerics.precision import computing
 from tests.conftest import bf16_only
 

@@ -4,7 +4,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import smoothinfer as si
-from smoothinfer.noise.plan import Plan, PlanError, tensors_of
+from smoothinfer.noise.plan import Plan
+from smoothinfer.noise.tracing import PlanError, tensors_of
 from smoothinfer.smoothing.passes import Engine
 
 

@@ -18,8 +18,9 @@ from smoothinfer.models import Normalize
 from smoothinfer.noise.additive import Additive
 from smoothinfer.noise.base import Noise
 from smoothinfer.noise.member import Member
-from smoothinfer.noise.plan import Network, Plan, PlanError, tensors_of
+from smoothinfer.noise.plan import Network, Plan
 from smoothinfer.noise.sampler import Sampler, noisy_weights
+from smoothinfer.noise.tracing import PlanError, tensors_of
 from smoothinfer.numerics.precision import autocast_dtype
 from smoothinfer.types import Images, Logits
 

@@ -7,7 +7,6 @@ weight takes the normalisation along, and the layer itself disappears.
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -16,9 +15,16 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.func import functional_call
 
-from smoothinfer.models import Normalize
 from smoothinfer.noise import fusing, side_by_side
 from smoothinfer.noise.side_by_side import Stacked
+from smoothinfer.noise.tracing import (
+    foldable,
+    hooked,
+    settings_of,
+    tensors_of,
+    traced,
+    twins_of,
+)
 from smoothinfer.numerics.randomness import isolated_rng
 from smoothinfer.types import Images, Logits
 
@@ -27,7 +33,6 @@ StackedTensors = Mapping[str, Tensor | Stacked]
 Network = Callable[[Images], Logits]
 
 _KNOWN = ("torch.nn.", "smoothinfer.models")
-_SETTINGS = ("training", "stride", "padding", "dilation", "groups", "padding_mode", "eps", "p")
 _SEEDS = 16  # that a plan is compared under, where a forward may choose at random
 _NO_KERNEL = (RuntimeError, NotImplementedError)  # what torch says of a format it does not take
 # Layers that take features in another format than their own weights.
@@ -60,15 +65,15 @@ class Plan:
         self.proved: str | None = None  # "" or what is wrong with it
         self.random = False
         self.not_short = ""  # why it does not run in bfloat16, once that was tried
-        graph = _traced(module)
-        self.folded = {} if twins_of(tensors_of(module)) else _foldable(graph, module)
+        graph = traced(module)
+        self.folded = {} if twins_of(tensors_of(module)) else foldable(graph, module)
         self.leaves: dict[str, nn.Module] = {}
         self.stackable: set[str] = set()  # layers with steps of their own, below
         self.run_with = self._program(graph, module)
 
     def fits(self, module: nn.Module) -> bool:
         """Say whether ``module`` still has the layers, modes and settings planned for."""
-        return self.parts == settings_of(module) and not _hooked(module)
+        return self.parts == settings_of(module) and not hooked(module)
 
     def run(self, tensors: StackedTensors, images: Images) -> Logits:
         """Return the logits of ``images`` with the folded ``tensors``."""
@@ -199,101 +204,8 @@ class Plan:
         return fx.GraphModule(nn.Module(), program).forward
 
 
-class PlanError(Exception):
-    """A module that cannot be planned; it runs as it is."""
-
-
-def tensors_of(module: nn.Module) -> dict[str, Tensor]:
-    """Return all parameters and buffers of ``module`` by name."""
-    return dict(module.named_parameters(remove_duplicate=False)) | dict(
-        module.named_buffers(remove_duplicate=False)
-    )
-
-
-def twins_of(tensors: Tensors) -> dict[str, list[str]]:
-    """Return the other names of each parameter that has several.
-
-    >>> one, two = torch.ones(1), torch.ones(1)
-    >>> twins_of({"a": one, "b": two, "c": one})
-    {'a': ['c'], 'c': ['a']}
-    """
-    names: dict[int, list[str]] = {}
-    for name, tensor in tensors.items():
-        names.setdefault(id(tensor), []).append(name)
-    return {
-        name: [other for other in names[id(tensor)] if other != name]
-        for name, tensor in tensors.items()
-        if len(names[id(tensor)]) > 1
-    }
-
-
-def settings_of(module: nn.Module) -> list[tuple[object, ...]]:
-    """Return which layers there are, and how they are set: what a trace holds fast."""
-    return [(id(part), *_settings(part)) for part in module.modules()]
-
-
-def _settings(part: nn.Module) -> list[object]:
-    held = part.__dict__
-    if type(part).__module__.startswith("torch.nn."):
-        return [held[name] for name in _SETTINGS if name in held]
-    return [(name, value) for name, value in held.items() if _is_simple(value)]
-
-
-def _is_simple(value: object) -> bool:
-    """Say whether a trace may hold ``value`` fast: a number, a word, or several of them."""
-    if isinstance(value, list | tuple):
-        return all(_is_simple(each) for each in value)
-    return value is None or isinstance(value, bool | int | float | str)
-
-
 def _long(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype == torch.bfloat16 else tensor
-
-
-class _Tracer(fx.Tracer):
-    """Follow a module down to its layers; `Normalize` looks at shapes, so it is one."""
-
-    def is_leaf_module(self, part: nn.Module, name: str) -> bool:
-        return isinstance(part, Normalize) or super().is_leaf_module(part, name)
-
-
-def _traced(module: nn.Module) -> fx.Graph:
-    if _hooked(module):
-        raise PlanError("it has forward hooks")
-    try:  # a copy, since a forward may keep what it sees
-        graph = _Tracer().trace(copy.deepcopy(module))
-    except Exception as error:  # a tracer may fail in any way on somebody's forward
-        raise PlanError(f"torch.fx cannot trace it: {error}") from error
-    if sum(node.op == "placeholder" for node in graph.nodes) != 1:
-        raise PlanError("its forward takes more than images")
-    owned = tensors_of(module)
-    for node in graph.nodes:
-        if node.op == "get_attr" and node.target not in owned:
-            raise PlanError(
-                f"{node.target!r} is a tensor that the module neither registers nor is given"
-            )
-    return graph
-
-
-def _foldable(graph: fx.Graph, module: nn.Module) -> dict[str, str]:
-    """Return ``{convolution: batch normalisation}`` where the one feeds the other alone."""
-    calls = [node for node in graph.nodes if node.op == "call_module"]
-    targets = [node.target for node in calls]
-    pairs = {}
-    for node in calls:
-        source = node.args[0] if node.args else None
-        if not isinstance(source, fx.Node) or source.op != "call_module":
-            continue
-        norm, conv = module.get_submodule(node.target), module.get_submodule(str(source.target))
-        once = targets.count(node.target) == targets.count(source.target) == 1
-        fits = type(conv) is nn.Conv2d and type(norm) is nn.BatchNorm2d and not norm.training
-        if once and fits and len(source.users) == 1 and norm.running_mean is not None:
-            pairs[str(source.target)] = node.target
-    return pairs
-
-
-def _hooked(module: nn.Module) -> bool:
-    return any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
 
 
 # The steps of a program: (tensors, leaves, name, args, kwargs) -> value. Weights may be in a

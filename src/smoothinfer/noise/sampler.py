@@ -14,7 +14,8 @@ from torch import Tensor
 
 from smoothinfer.errors import InputError
 from smoothinfer.noise.base import Noise
-from smoothinfer.noise.plan import Plan, Tensors, twins_of
+from smoothinfer.noise.plan import Plan, Tensors
+from smoothinfer.noise.tracing import twins_of
 
 
 class Sampler:
