@@ -1,4 +1,7 @@
-"""Measure everything side by side and write a table: ``python -m benchmarks --out FOLDER``."""
+"""Measure everything side by side and write tables: ``python -m benchmarks --data DATA``.
+
+Without data, speeds alone; with it, how cost grows, what stopping saves and what bfloat16 changes.
+"""
 
 from __future__ import annotations
 
@@ -211,6 +214,7 @@ def main() -> None:
     """Measure, print, and write ``speed.md`` and ``speed.json``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--data", help="also measure behaviour, see benchmarks.behaviour")
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--samples", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=5)
@@ -225,6 +229,10 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "speed.json").write_text(json.dumps(found, indent=1, default=str) + "\n")
     (options.out / "speed.md").write_text(report(found))
+    if options.data:
+        from benchmarks import behaviour  # whose networks are those above
+
+        behaviour.main([*behaviour.PARTS, "--data", options.data, "--out", str(options.out)])
 
 
 if __name__ == "__main__":

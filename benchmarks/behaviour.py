@@ -107,7 +107,7 @@ def _fits(places: Sequence[float], seconds: Sequence[float]) -> dict[str, float]
 
 def stopping(options: argparse.Namespace) -> dict[str, Any]:
     """What ppr (delta 0.001, at most 512 passes) saves, clean and under PGD-7."""
-    model, images, labels = _subject(options)
+    model, images, labels = _subject(options, options.images)
     generator = torch.Generator().manual_seed(0)
     moved = si.pgd(model, images, labels, si.Linf(RADIUS), step_size=2 / 255, generator=generator)
     smooth, found = si.SmoothedClassifier(model, 512, seed=0), {}
@@ -164,7 +164,7 @@ def _naive_pass(images: Tensor, options: argparse.Namespace) -> float:
 
 def agreement(options: argparse.Namespace) -> dict[str, Any]:
     """Verdicts of 512 passes in bfloat16 against fp32, the same members."""
-    model, images, labels = _subject(options)
+    model, images, labels = _subject(options, options.verdicts)
     one, two = (
         si.SmoothedClassifier(model, options.samples, seed=0, precision=precision)
         for precision in ("fp32", "bf16")
@@ -226,8 +226,8 @@ def epoch(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _subject(options: argparse.Namespace) -> tuple[si.NoisyModel, Tensor, Tensor]:
-    data = si.load_data(options.data, "test", options.images)
+def _subject(options: argparse.Namespace, count: int) -> tuple[si.NoisyModel, Tensor, Tensor]:
+    data = si.load_data(options.data, "test", count)
     model = si.load(options.model)
     assert isinstance(model, si.NoisyModel)
     model = model.with_inputs(si.Gaussian(options.sigma)).eval()
@@ -273,13 +273,14 @@ def _flat(told: dict[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
             yield path, ", ".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in values)
 
 
-def main() -> None:
+def main(given: Sequence[str] | None = None) -> None:
     """Measure, print, and write ``behaviour.json`` and ``behaviour.md``; parts add up."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="+", choices=PARTS)
     parser.add_argument("--model", default="cni-w-resnet20-cifar10", help="for stopping, agreement")
     parser.add_argument("--data", default="uoft-cs/cifar10", help="for stopping, agreement")
-    parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--images", type=int, default=1000, help="for memory, stopping")
+    parser.add_argument("--verdicts", type=int, default=10_000, help="images for agreement")
     parser.add_argument("--naive-passes", type=int, default=8, help="timed for the naive loop")
     parser.add_argument("--sigma", type=float, default=0.06, help="for stopping, agreement")
     parser.add_argument("--samples", type=int, default=512, help="for agreement")
@@ -287,7 +288,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128, help="for epoch")
     parser.add_argument("--steps", type=int, default=10, help="for epoch")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
-    options = parser.parse_args()
+    options = parser.parse_args(given)
     keep_heap_warm()
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "behaviour.json"

@@ -34,8 +34,10 @@ def test_growth_stopping_and_agreement_are_measured(tmp_path, monkeypatch):
         labels,
         tuple("abcdefghij"),
     )
-    monkeypatch.setattr(behaviour, "_subject", lambda _: (model, data.images, labels))
-    options = argparse.Namespace(images=4, samples=2, points=2, naive_passes=1, sigma=0.0)
+    monkeypatch.setattr(behaviour, "_subject", lambda _, __: (model, data.images, labels))
+    options = argparse.Namespace(
+        images=4, samples=2, points=2, naive_passes=1, sigma=0.0, verdicts=4
+    )
     monkeypatch.setattr(
         behaviour.si, "SmoothedClassifier", lambda m, n, **o: SmoothedClassifier(m, min(n, 20), **o)
     )

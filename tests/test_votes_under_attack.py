@@ -142,3 +142,10 @@ def test_two_classes_have_no_third_logit():
 def test_no_images_are_no_work(name, net):
     empty = torch.zeros(0, 1, 8, 8), torch.zeros(0, dtype=torch.int64)
     assert len(si.ATTACKS[name](net, *empty, si.L2(1.0))) == 0
+
+
+def test_an_attack_that_cannot_run_is_refused_before_any_work(net, images, labels, tmp_path):
+    attacks = {"pgd": si.ATTACKS["pgd"], "square": si.ATTACKS["square"]}
+    with pytest.raises(si.InputError, match="square moves within Linf only"):
+        si.evaluate(net, (images, labels), attack=attacks, ball=si.L2(0.5), out=tmp_path / "rows")
+    assert not (tmp_path / "rows").exists()

@@ -98,6 +98,9 @@ def pgd(
     if size < 0:
         raise InputError(f"step_size must not be negative, not {size}")
 
+    if len(images) == 0:
+        return images
+
     def climb() -> Images:
         moved = _start(images, ball, random_start)
         total = torch.zeros_like(moved)
@@ -193,6 +196,8 @@ def kl_pgd(
     torch.Size([3, 1, 2, 2])
     """
     check_attack(model, images, labels, ball, draws=draws)
+    if len(images) == 0:
+        return pgd(model, images, labels, ball, draws=draws, random_start=random_start, **options)
     with isolated_rng(draw_seed(generator)):
         with torch.no_grad():
             answers = [model(images).float().softmax(1) for _ in range(draws)]

@@ -6,13 +6,13 @@ import hashlib
 import json
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from smoothinfer.attacks import transfer
+from smoothinfer.attacks import Attack, transfer
 from smoothinfer.errors import InputError
 from smoothinfer.evaluation.fingerprint import spelt, spelt_out
 from smoothinfer.evaluation.meter import Cost
@@ -64,6 +64,17 @@ class Crafted:
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.safetensors"
+
+
+def is_ours(attack: Any) -> TypeGuard[Attack]:
+    """Say whether ``attack`` is one of this library, with or without options.
+
+    >>> is_ours(partial(transfer, source=None)), is_ours(print), is_ours(None)
+    (True, False, False)
+    """
+    while isinstance(attack, partial):
+        attack = attack.func
+    return str(getattr(attack, "__module__", "")).startswith("smoothinfer.attacks.")
 
 
 def asked_by(attack: Any, target: nn.Module) -> nn.Module:

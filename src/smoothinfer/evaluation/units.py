@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from smoothinfer.attacks import Attack
 from smoothinfer.errors import InputError, check_images, check_labels
-from smoothinfer.evaluation.crafted import Crafted, asked_by
+from smoothinfer.evaluation.crafted import Crafted, asked_by, is_ours
 from smoothinfer.evaluation.fingerprint import spelt, spelt_out
 from smoothinfer.evaluation.meter import Cost, Meter
 from smoothinfer.evaluation.store import Store
@@ -62,6 +62,9 @@ class Evaluation:
             check_eval(model)
             self.classes = _classes(model, self.images[:1])
             check_labels(self.labels, self.images, self.classes)
+        for attack in self.attacks.values():
+            if is_ours(attack):  # refuses its options and its ball before it looks for images
+                attack(self.target, self.images[:0], self.labels[:0], self.ball)
 
     @functools.cached_property
     def units(self) -> dict[str, tuple[str, int]]:

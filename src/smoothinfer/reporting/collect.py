@@ -111,7 +111,8 @@ def _over_seeds(about: Record, entries: list[dict[str, Any]], names: list[str]) 
             found[measure] = None
             continue
         flat = [each | {"gain": each["gain"]["value"]} for each in held]
-        means = {name: statistics.fmean(each[name] for each in flat) for name in flat[0]}
+        numbers = [name for name, value in flat[0].items() if not isinstance(value, list)]
+        means = {name: statistics.fmean(each[name] for each in flat) for name in numbers}
         told: dict[str, Any] = {
             name: round(100 * means[name], 3) for name in ("value", "low", "high")
         }
