@@ -78,7 +78,8 @@ def pgd_peers(
 def versions() -> dict[str, str]:
     """Return the versions of the installed peers."""
     names = {"art": "adversarial-robustness-toolbox"}
-    found = [name for name in ("art", "foolbox", "torchattacks") if installed(name)]
+    known = ("art", "foolbox", "torchattacks", "pyautoattack")
+    found = [name for name in known if installed(name)]
     return {name: version(names.get(name, name)) for name in found}
 
 
