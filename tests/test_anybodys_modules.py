@@ -136,8 +136,7 @@ def test_layers_with_one_weight_get_one_noise(images):
     assert not torch.equal(drawn["1.weight"], net[1].weight)
     with torch.no_grad():
         member = noisy.member(0, 0)(images)
-    assert torch.allclose(next(passes(noisy, images, 1, seed=0, precision="fp32")), member)
-    for count in (1, 6):
+    for count in (1, 6, len(images)):
         alone = next(passes(noisy, images[:count], 1, seed=0, precision="fp32"))
         assert torch.allclose(alone, member[:count], atol=1e-5)
 
@@ -200,3 +199,11 @@ def test_images_of_another_shape_are_named():
     smooth = si.SmoothedClassifier(si.NoisyModel(net, inputs=si.Gaussian(0.1)).eval(), 4)
     with pytest.raises(si.InputError, match=r"does not take .* images of shape \(3, 8, 8\)"):
         smooth.predict(torch.rand(2, 3, 8, 8))
+
+
+def test_noise_by_the_batch_gets_no_vote_in_training_mode(images):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    noisy = si.NoisyModel(net, activations=si.PNI(), shape=(1, 8, 8)).train()
+    with pytest.raises(si.InputError, match="scales its noise by the whole batch"):
+        si.SmoothedClassifier(noisy, 4).predict(images)
+    assert len(si.SmoothedClassifier(noisy.eval(), 4).predict(images).labels) == len(images)

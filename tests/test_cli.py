@@ -4,7 +4,10 @@ import pytest
 import torch
 
 import smoothinfer as si
+from smoothinfer.attacks.landscape import is_random
 from smoothinfer.cli import main
+from smoothinfer.components import Component
+from smoothinfer.measure import attack_of
 from tests.test_training import TINY
 
 
@@ -132,12 +135,25 @@ def test_attack_keeps_the_examples_and_a_sheet(run, tmp_path):
 
 @pytest.mark.parametrize(
     ("attack", "said"),
-    [("transfer", "transfer needs a source"), ("transfer(source='nobody')", "no model 'nobody'")],
+    [
+        ("transfer", "transfer needs a source"),
+        ("transfer(source='nobody')", "no model 'nobody'"),
+        ("transfer(source='nobody', noise=2)", "noise of a source is True or False"),
+        ("transfer(source='nobody', noise=False, sigma=0.1)", "leaves no sigma to give"),
+    ],
 )
 def test_a_transfer_names_its_source(attack, said, run, tmp_path, capsys):
     arguments = ["evaluate", str(run), "--data", "digits", "--attack", attack]
     assert main([*arguments, "--out", str(tmp_path)]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_the_source_of_a_transfer_can_be_rid_of_its_noise(run):
+    images = si.load_data("digits", "test", 8).images
+    for options, random in (("", True), (", noise=False", False), (", sigma=0.1", True)):
+        attack = attack_of(Component.of(f"transfer(source='{run}', steps=2{options})"))
+        source = attack.keywords["source"].eval()
+        assert is_random(source, images) == random
 
 
 def test_audit_writes_one_page_and_exits_by_what_it_found(run, tmp_path, capsys):

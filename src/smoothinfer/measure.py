@@ -245,17 +245,26 @@ def _draw(shards: Examples, rows: Rows, classes: Sequence[str]) -> None:
 
 
 def attack_of(component: Component) -> Attack:
-    """Return the attack; the source of a transfer is a model by name, with a sigma of its own."""
+    """Return the attack; a transfer's source is a model by name, with noise of its own or none."""
     options = dict(component.options)
     if component.name == "transfer":
-        if not isinstance(options.get("source"), str):
-            raise InputError("transfer needs a source: 'transfer(source=\"runs/other\", steps=7)'")
-        sigma = options.pop("sigma", None)
-        source = load(options["source"]).to(Processes().device)
-        options["source"] = source if sigma is None else under_noise(source, float(sigma))
+        options["source"] = _source(options)
         if isinstance(options.get("attack"), str):
             options["attack"] = Component.of(options["attack"]).bind("attack", ATTACKS)
     return Component(component.name, options).bind("attack", ATTACKS)
+
+
+def _source(options: dict[str, Any]) -> nn.Module:
+    """Return the source that ``options`` name; take what concerns it alone out of them."""
+    if not isinstance(options.get("source"), str):
+        raise InputError("transfer needs a source: 'transfer(source=\"runs/other\", steps=7)'")
+    sigma, noise = options.pop("sigma", None), options.pop("noise", True)
+    if not isinstance(noise, bool) or not (noise or sigma is None):
+        raise InputError("noise of a source is True or False, and False leaves no sigma to give")
+    source = load(options["source"]).to(Processes().device)
+    if not noise and isinstance(source, NoisyModel):
+        source = source.module
+    return source if sigma is None else under_noise(source, float(sigma))
 
 
 def under_noise(model: nn.Module, sigma: float, units: str = "pixel") -> nn.Module:

@@ -281,8 +281,13 @@ def parameters_frozen(model: nn.Module) -> Iterator[None]:
 
 
 def check_eval(model: nn.Module) -> None:
-    """Raise `InputError` if batch normalisation would mix the images of a batch."""
+    """Raise `InputError` if normalisation or noise by the batch would mix its images."""
     for name, part in model.named_modules():
+        if part.training and getattr(part, "by_batch", False):
+            raise InputError(
+                f"{name!r} scales its noise by the whole batch in training mode, so a verdict "
+                "would depend on the other images: call model.eval() (the noise stays on)"
+            )
         if not isinstance(part, _BatchNorm):
             continue
         if part.training or part.running_mean is None:

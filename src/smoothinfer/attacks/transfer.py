@@ -29,7 +29,10 @@ def transfer(
     """Run ``attack`` against ``source`` instead of ``model``, which is not asked at all.
 
     In the paper the source is another training of the same network, without input noise ("PGD"),
-    or with it ("PGD-s"): give the module that is meant.
+    or with it ("PGD-s"): give the module that is meant. Where attacks are named by strings the
+    source is a model by name, ``sigma=0.06`` puts noise on its inputs, ``noise=False`` takes all
+    its noise away, and an ``attack`` of many draws climbs its smoothed answer:
+    ``transfer(source="runs/other", attack="epgd", draws=8)``.
 
     Args:
         model: the target; what others do with the result.

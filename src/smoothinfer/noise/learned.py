@@ -17,7 +17,23 @@ _GRANULARITY: dict[str, Callable[[torch.Size], tuple[int, ...]]] = {
 }
 
 
-class PNI(Noise):
+class _Scaled(Noise):
+    """Noise as strong as what it disturbs is spread."""
+
+    @property
+    def by_batch(self) -> bool:
+        """Whether in training mode the batch decides how strong this noise is."""
+        return self.place != "weights"
+
+    def spread(self, clean: Tensor) -> Tensor:
+        """Return std over the whole tensor; in eval mode at activations over each image alone."""
+        if self.training or not self.by_batch:
+            return clean.std()
+        each = clean.flatten(1).std(1)
+        return each.view(-1, *[1] * (clean.ndim - 1))
+
+
+class PNI(_Scaled):
     """Parametric noise injection: v + alpha * eta with eta ~ N(0, std(v)^2), alpha learned.
 
     std is over the whole tensor and carries no gradient. At activations and inputs it is that
@@ -58,7 +74,7 @@ class PNI(Noise):
         return clean + self.affine(clean)[0] * standard_normal(clean, generator, shared)
 
     def affine(self, clean: Tensor) -> tuple[Tensor, Tensor | None]:
-        return self.alpha * _spread(self, clean.detach()), None
+        return self.alpha * self.spread(clean.detach()), None
 
     def strength(self, clean: Tensor) -> float:
         """Return the mean noise standard deviation in multiples of std(clean)."""
@@ -69,7 +85,7 @@ class PNI(Noise):
         return f"granularity={self.granularity}, alpha={self.initial:g}"
 
 
-class CNI(Noise):
+class CNI(_Scaled):
     """Coloured noise injection: v + sqrt(|s d|) * e1 + V e2, everything but s learned.
 
     The covariance is diag(|s d|) + V V^T with s = std(v), through which gradients flow,
@@ -134,7 +150,7 @@ class CNI(Noise):
 
     def affine(self, clean: Tensor) -> tuple[Tensor, Tensor]:
         # The 1e-8 keeps the root's gradient finite where d passes through zero.
-        return (_spread(self, clean) * self.diagonal).abs().add(1e-8).sqrt(), self.factor
+        return (self.spread(clean) * self.diagonal).abs().add(1e-8).sqrt(), self.factor
 
     def strength(self, clean: Tensor) -> float:
         """Return the root-mean-square noise standard deviation in multiples of std(clean)."""
@@ -145,11 +161,3 @@ class CNI(Noise):
 
     def extra_repr(self) -> str:
         return f"rank={self.rank}, diagonal={self.initial[0]:g}, factor={self.initial[1]:g}"
-
-
-def _spread(noise: Noise, clean: Tensor) -> Tensor:
-    """std over the whole tensor; in eval mode at activations over each image alone."""
-    if noise.place == "weights" or noise.training:
-        return clean.std()
-    each = clean.flatten(1).std(1)
-    return each.view(-1, *[1] * (clean.ndim - 1))
