@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,19 @@ os.environ[VARIABLE] = "fp32"
 bf16_only = pytest.mark.skipif(not has_bf16_units("cpu"), reason="bfloat16 is emulated here")
 
 CIFAR10 = Path(__file__).parents[2] / "shared" / "data" / "cifar10"
+
+
+# accelerate finds its fellows whoever started them; "accelerate launch --cpu" starts only one.
+TORCHRUN = ["torch.distributed.run", "--nproc_per_node", "2"]
+
+
+def launched(launcher: list[str], arguments: list[str]) -> str:
+    """Run ``smoothinfer`` in two processes; return what they print."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", *launcher, "-m", "smoothinfer", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 class HalfSpace(nn.Module):

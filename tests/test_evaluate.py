@@ -1,8 +1,5 @@
 import json
 import math
-import os
-import subprocess
-import sys
 from functools import partial
 
 import pyarrow as pa
@@ -12,13 +9,14 @@ import torch
 from torch import nn
 
 import smoothinfer as si
+from smoothinfer.cli import main
 from smoothinfer.evaluation.store import Store
 from smoothinfer.evaluation.table import CLEAN, summarise
 from smoothinfer.evaluation.units import CRAFTED
 from smoothinfer.measure import measure
 from smoothinfer.reporting.plots import accuracy_against_samples
 from smoothinfer.reporting.tables import markdown_table, pivot
-from tests.conftest import HalfSpace
+from tests.conftest import TORCHRUN, HalfSpace, launched
 
 RADIUS, SIGMA = 0.05, 0.1
 
@@ -204,15 +202,12 @@ def test_two_processes_give_the_rows_of_one(tmp_path):
     factory = "tests.test_evaluate:fresh_net"
     options = [factory, "--data", "digits", "--attack", "pgd(steps=1)", "--sigma", "0.1"]
     options += ["--samples", "1", "4", "--limit", "300", "--radius", "0.1"]
-    alone = [sys.executable, "-m", "smoothinfer"]
-    launched = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes"]
-    launched += ["2", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    for command, out in ((alone, "one"), ([*launched, "-m", "smoothinfer"], "two")):
-        run = [*command, "evaluate", *options, "--out", str(tmp_path / out)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        done = subprocess.run(run, capture_output=True, text=True, env=environment, check=False)
-        assert done.returncode == 0, done.stderr
-    one, two = ((tmp_path / name / "summary.json").read_text() for name in ("one", "two"))
+    assert main(["evaluate", *options, "--out", str(tmp_path / "one")]) == 0
+    launched(TORCHRUN, ["evaluate", *options, "--out", str(tmp_path / "two")])
+    one, two = (
+        json.loads((tmp_path / name / "summary.json").read_text())["settings"]
+        for name in ("one", "two")
+    )
     assert one == two
     shards = [sorted(p.name for p in (tmp_path / n / "rows").iterdir()) for n in ("one", "two")]
     assert shards[0] == shards[1]

@@ -90,6 +90,25 @@ def test_a_published_model_tells_its_figures(run, results, tmp_path, capsys):
     assert f"{100 * figures[1]['clean']['value']:.1f}" in told
 
 
+def test_publishing_again_keeps_figures_and_table(run, results, tmp_path):
+    si.publish(run, "one", tmp_path, [results])
+    si.publish(run, "one", tmp_path)
+    si.publish(tmp_path / "one.safetensors", "two", tmp_path / "other")
+    for path in (tmp_path / "one.json", tmp_path / "other" / "two.json"):
+        figures = json.loads(path.read_text())["figures"]
+        assert [figure["description"]["model"] for figure in figures] == [path.stem] * 2
+        assert path.with_suffix(".csv").read_text().startswith("epoch,loss")
+    told = si.HubModel.from_checkpoint(tmp_path / "one.safetensors").generate_model_card().text
+    assert "| fgsm |" in told
+
+
+def test_what_is_no_model_for_the_hub_is_refused(tmp_path):
+    with pytest.raises(si.InputError, match="no folder and no user/name"):
+        si.HubModel.from_pretrained("runs/no/such")
+    with pytest.raises(si.InputError, match="from_checkpoint"):
+        si.HubModel(si.smallnet(), inputs=si.Gaussian(0.1)).save_pretrained(tmp_path)
+
+
 def test_results_of_other_weights_are_refused(run, results, tmp_path):
     shutil.copytree(results, tmp_path / "results")
     settings = tmp_path / "results" / "settings.json"
@@ -97,5 +116,9 @@ def test_results_of_other_weights_are_refused(run, results, tmp_path):
     with pytest.raises(si.InputError, match="other weights"):
         si.publish(run, "tiny", tmp_path / "out", [tmp_path / "results"])
     assert not (tmp_path / "out").exists()
+    sha = json.loads((run / "best.json").read_text())["sha256"]
+    settings.write_text(json.dumps({"split": "validation", "sha256": sha}))
+    with pytest.raises(si.InputError, match="measured on the validation images"):
+        si.publish(run, "tiny", tmp_path / "out", [tmp_path / "results"])
     with pytest.raises(si.InputError, match="no run folder"):
         si.publish("some.module:factory", "tiny", tmp_path)

@@ -54,7 +54,30 @@ def test_every_recipe_of_the_paper_has_the_papers_length():
             assert at_scale.noise.inputs == short.noise.inputs
         assert set(paper.written()["noise"]) == set(short.written()["noise"])
         with_noise = [place for place in ("weights", "activations") if getattr(short.noise, place)]
-        assert all(getattr(paper.noise, place) for place in with_noise)
+        with_paper = [place for place in ("weights", "activations") if getattr(paper.noise, place)]
+        assert with_paper == with_noise
+
+
+def test_every_start_is_made_by_a_recipe_of_the_same_network_and_data():
+    for path in Path("recipes").glob("cifar*/*.yaml"):
+        recipe = load_recipe(path)
+        if recipe.start is None:
+            continue
+        data, name = path.parent.name, Path(recipe.start).name
+        maker = load_recipe(f"recipes/{data}/{name.removeprefix('cifar100-')}.yaml")
+        assert ("cifar100-" in name) == (data == "cifar100")
+        assert (maker.model, maker.normalise) == (recipe.model, recipe.normalise)
+        assert maker.noise.weights is None or maker.noise.weights == recipe.noise.weights
+
+
+def test_the_models_of_the_paper_have_recipes_for_both_networks_and_data_sets():
+    models = ["natural", "adversarial", "trades-1", "trades", "mart", "pni-w", "cni-w", "cni-a"]
+    models += ["cni-w-trades", "pni-w-trades", "cni-i-w", "epgd", "smoothadv", "high-k"]
+    for data in ("cifar10", "cifar100"):
+        for network in ("", "wrn34-10-"):
+            for model in models:
+                recipe = load_recipe(f"recipes/{data}/{network}{model}.yaml")
+                assert recipe.model.name == ("wrn34_10" if network else "resnet20")
 
 
 def test_cni_w_at_the_papers_scale_is_the_papers_recipe():
@@ -174,5 +197,7 @@ def test_the_judge_is_the_attack_unless_it_is_named():
     assert same.build_judge().keywords["steps"] == 3
     other = recipe_from({"attack": "fgsm", "judge": "pgd(steps=9)"})
     assert other.build_judge().keywords["steps"] == 9
+    for single in ("fgsm", "pgd(steps=1)"):  # which a network may learn to hide its gradient from
+        assert recipe_from({"attack": single}).build_judge().keywords["steps"] == 10
     with pytest.raises(si.InputError, match=r"judge\.ball"):
         recipe_from({"judge": "pgd(ball=1)"}).build_judge()

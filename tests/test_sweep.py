@@ -24,6 +24,7 @@ from smoothinfer.evaluation import Store, prepare
 from smoothinfer.evaluation.fingerprint import spelt_out
 from smoothinfer.smoothing import SmoothedClassifier
 from smoothinfer.sweeps import SweepRecipe, load_sweep, run_sweep, works_of
+from tests.conftest import TORCHRUN, launched
 
 CONTENT = {
     "models": {"line": "tests.test_sweep:line"},
@@ -227,12 +228,9 @@ def kill_at_random(whole, folder, kills):
 
 @pytest.mark.slow
 def test_two_processes_give_the_rows_of_one(whole, tmp_path):
-    """Under accelerate launch; about half a minute."""
+    """About half a minute."""
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(CONTENT))
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    command += ["-m", "smoothinfer", "sweep", str(tmp_path / "sweep.yaml")]
-    subprocess.run([*command, "--out", str(tmp_path / "out")], check=True, capture_output=True)
+    launched(TORCHRUN, ["sweep", str(tmp_path / "sweep.yaml"), "--out", str(tmp_path / "out")])
     assert table_of(tmp_path / "out") == table_of(whole)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.compute as pc
 from rich.console import Console
 from torch import nn
 
@@ -13,10 +15,12 @@ from smoothinfer.attacks import Attack
 from smoothinfer.data import ImageData
 from smoothinfer.errors import InputError
 from smoothinfer.evaluation import summarise
+from smoothinfer.evaluation.table import Rows
 from smoothinfer.files import write_json
 from smoothinfer.measure import measure
 from smoothinfer.numerics.balls import Ball
 from smoothinfer.numerics.processes import Processes
+from smoothinfer.numerics.statistics import mean_of
 
 
 def calibrate(
@@ -37,8 +41,9 @@ def calibrate(
     """Measure every sigma and rule, and choose the pair with the best accuracy under attack.
 
     Under several attacks the worst of them counts. What ``calibration.json`` holds is returned: the
-    choice, its measured accuracies with intervals, and warnings, as when the best sigma lies at
-    the edge of the grid.
+    choice, its measured accuracies with intervals, out of how many pairs, and warnings, as when
+    the best sigma lies at the edge of the grid, or when other pairs are not told apart from the
+    best: their differences, image by image, have intervals that contain zero.
 
     Args:
         model, name, attacks, ball, units, rules, seed, settings: see `measure`.
@@ -67,9 +72,14 @@ def calibrate(
         seed=seed,
         settings=settings,
     )
-    chosen = _choose(summarise(rows), grid)
+    chosen = _choose(rows, grid)
+    if (settings or {}).get("split") == "test":
+        chosen["warnings"].append(
+            "chosen on test images: figures on these images are no longer those of a test"
+        )
     if Processes().main:
-        write_json(out / "calibration.json", {"images": len(data), "units": units, **chosen})
+        how = {"images": len(data), "units": units, "samples": samples, "radius": ball.radius}
+        write_json(out / "calibration.json", how | chosen)
     console = Console(quiet=not Processes().main)
     for warning in chosen["warnings"]:
         console.print(f"warning: {warning}", style="yellow", highlight=False)
@@ -77,15 +87,15 @@ def calibrate(
     console.print(
         f"sigma {chosen['sigma']:g} ({units}), rule {chosen['rule']}: {100 * worst['value']:.1f} % "
         f"({100 * worst['low']:.1f}-{100 * worst['high']:.1f}) under {chosen['attack']}, "
-        f"on {len(data)} images",
+        f"on {len(data)} images, the best of {chosen['pairs']} pairs and so a little optimistic",
         highlight=False,
     )
     return chosen
 
 
-def _choose(entries: list[dict[str, Any]], grid: Sequence[float]) -> dict[str, Any]:
+def _choose(rows: Rows, grid: Sequence[float]) -> dict[str, Any]:
     worst: dict[tuple[float, str], dict[str, Any]] = {}
-    for entry in entries:
+    for entry in summarise(rows):
         key = (entry["description"]["sigma"], entry["description"]["rule"])
         before = worst.get(key)
         if before is None or entry["attacked"]["value"] < before["attacked"]["value"]:
@@ -96,11 +106,8 @@ def _choose(entries: list[dict[str, Any]], grid: Sequence[float]) -> dict[str, A
     if best[0] == grid[-1] or (best[0] == grid[0] and grid[0] > 0):
         side = "largest" if best[0] == grid[-1] else "smallest"
         warnings.append(f"the best sigma {best[0]:g} is the {side} of the grid: widen it")
-    close = [
-        key
-        for key, entry in worst.items()
-        if key != best and entry["attacked"]["value"] >= found["attacked"]["low"]
-    ]
+    right = {key: _right(rows, entry["description"]) for key, entry in worst.items()}
+    close = [key for key in worst if key != best and not _told_apart(right[best], right[key])]
     if close:
         named = ", ".join(f"{sigma:g} {rule}" for sigma, rule in sorted(close))
         warnings.append(f"not told apart from it on these images: {named}")
@@ -110,5 +117,18 @@ def _choose(entries: list[dict[str, Any]], grid: Sequence[float]) -> dict[str, A
         "attack": found["description"]["attack"],
         "clean": found["clean"],
         "attacked": found["attacked"],
+        "pairs": len(worst),
         "warnings": warnings,
     }
+
+
+def _right(rows: Rows, setting: Mapping[str, Any]) -> np.ndarray:
+    """Return which images the verdicts of ``setting`` are right on, in their order."""
+    for name in ("attack", "sigma", "rule"):
+        rows = rows.filter(pc.equal(rows[name], setting[name]))
+    return rows.sort_by("image")["correct"].to_numpy().astype(float)
+
+
+def _told_apart(best: np.ndarray, other: np.ndarray) -> bool:
+    apart = best - other
+    return mean_of(float(apart.mean()), float(apart.std()), len(apart)).low > 0

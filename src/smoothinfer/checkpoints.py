@@ -113,9 +113,7 @@ def start_from(model: nn.Module, start: str | Path) -> None:
     Raises:
         InputError: there is no such model, or its weights do not fit.
     """
-    path = find_checkpoint(start)
-    if path is None or not path.is_file():
-        raise InputError(f"no model to start from: {str(start)!r}")
+    path = _start(start)
     try:
         missing, surplus = model.load_state_dict(load_file(path), strict=False)
     except RuntimeError as error:
@@ -123,6 +121,22 @@ def start_from(model: nn.Module, start: str | Path) -> None:
     lacking = [name for name in missing if not name.startswith(NOISE_PARTS)]
     if lacking or surplus:
         raise InputError(f"{path} does not fit this recipe: {[*lacking, *surplus][:5]} differ")
+
+
+def start_card(start: str | Path) -> dict[str, Any]:
+    """Return the card of a model to start from.
+
+    Raises:
+        InputError: there is no such model.
+    """
+    return read_card(_start(start))
+
+
+def _start(start: str | Path) -> Path:
+    path = find_checkpoint(start)
+    if path is None or not path.is_file():
+        raise InputError(f"no model to start from: {str(start)!r}")
+    return path
 
 
 def read_card(path: str | Path) -> dict[str, Any]:

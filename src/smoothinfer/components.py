@@ -6,6 +6,8 @@ import ast
 import importlib
 import inspect
 import re
+import types
+import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -58,11 +60,37 @@ class Component:
         for option in self.options:
             if option not in known and not free:
                 raise unknown(f"option of {kind} {self.name!r}", option, known)
+        self._check_types(kind, function)
         return partial(function, **self.options) if self.options else function
+
+    def _check_types(self, kind: str, function: Callable[..., Any]) -> None:
+        """Refuse options that are not of the plain types that ``function`` declares."""
+        try:
+            known = inspect.signature(function, eval_str=True).parameters
+        except (NameError, SyntaxError, AttributeError, TypeError):  # somebody's annotations
+            return
+        for option, value in self.options.items():
+            hint = known[option].annotation if option in known else Any
+            union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+            wanted = typing.get_args(hint) if union else (hint,)
+            if all(each in _PLAIN for each in wanted) and not _fits(value, wanted):
+                names = " or ".join(getattr(each, "__name__", str(each)) for each in wanted)
+                raise InputError(
+                    f"option {option} of {kind} {self.name!r} must be {names}, not {value!r}"
+                )
 
     def __str__(self) -> str:
         options = ", ".join(f"{key}={value}" for key, value in self.options.items())
         return f"{self.name}({options})" if options else self.name
+
+
+_PLAIN = (int, float, bool, str, type(None))
+
+
+def _fits(value: Any, wanted: tuple[Any, ...]) -> bool:
+    if isinstance(value, bool):
+        return bool in wanted
+    return isinstance(value, wanted) or (isinstance(value, int) and float in wanted)
 
 
 def number(value: Any) -> Any:

@@ -139,7 +139,10 @@ def _read(hint: Any, value: Any, where: str) -> Any:
     if Component in options:
         if dict[str, Component] in options and isinstance(value, Mapping) and "name" not in value:
             return {key: Component.of(each) for key, each in value.items()}
-        return Component.of(value)
+        try:
+            return Component.of(value)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from error
     if dataclasses.is_dataclass(options[0]):
         return filled(typing.cast(type, options[0]), value, where)
     bases = [typing.get_origin(option) or option for option in options]

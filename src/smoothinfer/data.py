@@ -115,10 +115,13 @@ def load_data(source: str, split: str = "test", limit: int | None = None) -> Ima
     return data if limit is None else data[:limit]
 
 
-def hold_out(data: ImageData, count: int, seed: int) -> tuple[ImageData, ImageData]:
+def hold_out(data: ImageData, count: int, seed: int = 0) -> tuple[ImageData, ImageData]:
     """Split off ``count`` random images for validation: ``(the rest, the held out)``.
 
-    >>> rest, held = hold_out(load_data("digits", "train"), 100, seed=0)
+    Of one ``seed`` fewer held out are among more held out: a model can be trained on from another
+    and still never see the images that are to judge it.
+
+    >>> rest, held = hold_out(load_data("digits", "train"), 100)
     >>> len(held)
     100
     """

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from huggingface_hub import ModelHubMixin
+from huggingface_hub import ModelCard, ModelHubMixin
 
 from smoothinfer.checkpoints import (
     find_checkpoint,
@@ -19,8 +20,10 @@ from smoothinfer.checkpoints import (
 from smoothinfer.errors import InputError
 from smoothinfer.files import read_json, write_json, write_whole
 from smoothinfer.noise.noisy_model import NoisyModel
+from smoothinfer.reporting.models import figures_told
 
 _WEIGHTS = "model.safetensors"
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 class HubModel(
@@ -42,7 +45,32 @@ class HubModel(
 
     card: dict[str, Any]
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **how: Any) -> Self:
+        """Load a model from a folder or from ``user/name`` on the hub; see `ModelHubMixin`.
+
+        Raises:
+            InputError: it is neither.
+        """
+        name = str(pretrained_model_name_or_path)
+        if not Path(name).is_dir() and not _HUB_NAME.fullmatch(name):
+            raise InputError(f"{name!r} is no folder and no user/name on the Hugging Face hub")
+        found: Self = super().from_pretrained(name, **how)
+        return found
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        """Return the page of the hub, with the measured figures of the card."""
+        page = super().generate_model_card(*args, **kwargs)
+        told = figures_told(getattr(self, "card", {}))
+        page.text = page.text.rstrip() + "\n\n" + told + "\n"
+        return page
+
     def _save_pretrained(self, save_directory: Path) -> None:
+        if not hasattr(self, "card"):
+            raise InputError(
+                "only a model with a card can be rebuilt by others: train it by a recipe, then "
+                "HubModel.from_checkpoint(path)"
+            )
         save_with_card(save_directory / _WEIGHTS, self, self.card)
 
     @classmethod
@@ -83,33 +111,54 @@ def publish(model: str | Path, name: str, out: Path, results: Sequence[Path] = (
         model: a run folder or a checkpoint.
         name: what it is called from now on.
         out: folder; also gets the table of epochs as ``name.csv`` where there is one.
-        results: folders that ``smoothinfer evaluate`` wrote; every setting becomes a figure.
+        results: folders that ``smoothinfer evaluate`` wrote; every setting becomes a figure,
+            beside those that the model has already.
 
     Returns:
         The path of the checkpoint.
 
     Raises:
-        InputError: there is no such model, or the results are of another one.
+        InputError: there is no such model, or the results are of another one, or of images on
+            which settings are chosen.
     """
     path = find_checkpoint(model)
     if path is None:
         raise InputError(f"{str(model)!r} is no run folder and no checkpoint")
-    card, figures = read_card(path), []
+    card = read_card(path)
+    figures = {_setting(figure): figure for figure in _known_figures(card, name, out)}
     for folder in results:
-        weights = read_json(folder / "settings.json").get("sha256")
+        settings = read_json(folder / "settings.json")
+        weights, split = settings.get("sha256"), settings.get("split", "test")
         if weights is None:
             raise InputError(f"{folder} does not say of which weights: give what evaluate wrote")
         if weights != card["sha256"]:
             raise InputError(f"{folder} holds results of other weights than {path}")
-        figures += [
-            figure | {"description": figure["description"] | {"model": name}}
-            for figure in read_json(folder / "summary.json")["settings"]
-        ]
+        if split != "test":
+            raise InputError(
+                f"{folder} was measured on the {split} images, on which settings are chosen: "
+                "publish what evaluate measured on the test images"
+            )
+        for figure in read_json(folder / "summary.json")["settings"]:
+            named = figure | {"description": figure["description"] | {"model": name}}
+            figures[_setting(named)] = named
     content, target = path.read_bytes(), out / f"{name}.safetensors"
     out.mkdir(parents=True, exist_ok=True)
     write_whole(target, lambda file: file.write(content))
-    write_json(target.with_suffix(".json"), card | {"figures": figures})
-    table = path.parent / "epochs.csv"
-    if table.exists():
-        shutil.copyfile(table, target.with_suffix(".csv"))
+    write_json(target.with_suffix(".json"), card | {"figures": list(figures.values())})
+    for table in (path.parent / "epochs.csv", path.with_suffix(".csv")):
+        if table.exists() and table != target.with_suffix(".csv"):
+            shutil.copyfile(table, target.with_suffix(".csv"))
+            break
     return target
+
+
+def _known_figures(card: dict[str, Any], name: str, out: Path) -> list[dict[str, Any]]:
+    """Return the figures that the model has already, in its card or where it was published."""
+    known, published = card.get("figures", []), out / f"{name}.json"
+    if published.exists() and (there := read_json(published)).get("sha256") == card["sha256"]:
+        known = [*known, *there.get("figures", [])]
+    return [f | {"description": f["description"] | {"model": name}} for f in known]
+
+
+def _setting(figure: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((key, str(value)) for key, value in figure["description"].items()))

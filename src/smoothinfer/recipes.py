@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -113,8 +114,15 @@ class Recipe:
         return self._bound(self.attack, "attack")
 
     def build_judge(self) -> Callable[..., Any]:
-        """Return the attack of the validation: that of the training, unless ``judge`` names one."""
-        return self.build_attack() if self.judge is None else self._bound(self.judge, "judge")
+        """Return the attack of the validation: ``judge``, or that of the training.
+
+        An attack of a single step judges nothing, for a network can learn to hide its gradient
+        from it: there `pgd` of 10 steps judges.
+        """
+        if self.judge is not None:
+            return self._bound(self.judge, "judge")
+        single = self.attack.name == "fgsm" or self.attack.options.get("steps") == 1
+        return self._bound(Component("pgd", {"steps": 10}) if single else self.attack, "attack")
 
     def _bound(self, component: Component, key: str) -> Callable[..., Any]:
         _refuse(component, key, "ball", "the recipe's own key 'ball'")
@@ -141,8 +149,9 @@ class Recipe:
             raise InputError("normalise.mean and normalise.std must be given, one per channel")
         make = self.model.bind("model", MODELS)
         with isolated_rng(derive_seed(self.seed, "init")):
-            foreign = ":" in self.model.name  # takes its own options, and no others
-            network = make() if foreign else make(classes=classes, channels=shape[0])
+            network = make(**self._sizes(make, shape[0], classes))
+            if not isinstance(network, nn.Module):
+                raise InputError(f"model {self.model} made no torch.nn.Module but {network!r:.80}")
             module = nn.Sequential(Normalize(mean, std), network)
             return kind(
                 module,
@@ -152,6 +161,15 @@ class Recipe:
                 side=self.noise.side,
                 shape=shape,
             )
+
+    def _sizes(self, make: Callable[..., Any], channels: int, classes: int) -> dict[str, int]:
+        """Return the sizes of the data that the network's maker takes and that are left open."""
+        sizes = {"classes": classes, "channels": channels}
+        if ":" not in self.model.name:
+            return sizes
+        takes = inspect.signature(make).parameters
+        sizes |= {"num_classes": classes, "in_channels": channels}
+        return {k: v for k, v in sizes.items() if k in takes and k not in self.model.options}
 
     def written(self) -> dict[str, Any]:
         """Return the recipe as plain YAML values, ready for `recipe_from`."""

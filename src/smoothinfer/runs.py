@@ -11,23 +11,27 @@ import torch
 import yaml
 from torch import nn
 
-from smoothinfer.checkpoints import save_checkpoint, start_from
+from smoothinfer.checkpoints import save_checkpoint, start_card, start_from
 from smoothinfer.data import ImageData, hold_out
 from smoothinfer.errors import InputError
 from smoothinfer.files import read_json, write_json, write_whole
 from smoothinfer.models import evaluating
 from smoothinfer.noise import NoisyModel
+from smoothinfer.numerics.processes import Processes
+from smoothinfer.numerics.randomness import isolated_rng
 from smoothinfer.provenance import made_by
 from smoothinfer.recipes import Normalisation, Recipe, recipe_from
 from smoothinfer.reporting.plots import noise_course
-from smoothinfer.training.loop import Progressed, train
+from smoothinfer.training.course import Course
+from smoothinfer.training.loop import train
 from smoothinfer.training.losses import Craft, craft
 
+_FREE = ("about", "save_seconds", "trackers")  # may change from one part of a run to the next
 _JUDGING_DRAWS = 8
 _BATCH = 128
 
 
-def train_run(recipe: Recipe, data: ImageData, out: str | Path) -> Progressed:
+def train_run(recipe: Recipe, data: ImageData, out: str | Path) -> Course:
     """Train ``recipe`` on ``data``; the same call resumes a run that was cut off.
 
     ``out`` receives ``recipe.yaml`` (resolved), ``best.safetensors`` and ``last.safetensors``
@@ -42,12 +46,15 @@ def train_run(recipe: Recipe, data: ImageData, out: str | Path) -> Progressed:
         InputError: the folder holds a run of another recipe, or the recipe does not fit.
     """
     out = Path(out)
-    recipe = _measured(recipe, data)
+    start = None if recipe.start is None else start_card(recipe.start)
+    recipe = _normalised(recipe, data, start)
     model: NoisyModel = recipe.build_model(data.shape, len(data.classes))
     if recipe.start is not None and not (out / "state.pt").exists():
         start_from(model, recipe.start)
+    _check_classes(model, data)
     loss, settings = recipe.build_loss(), recipe.training()
-    rest, held = hold_out(data, recipe.validation.held_out, recipe.seed)
+    rest, held = hold_out(data, recipe.validation.held_out)
+    _check_unseen(recipe, data, start)
     _claim(out, recipe, data)
     about = {"name": data.name, "hash": data.hash, "images": len(rest), "held_out": len(held)}
 
@@ -55,17 +62,21 @@ def train_run(recipe: Recipe, data: ImageData, out: str | Path) -> Progressed:
         path = out / f"{name}.safetensors"
         more = {"data": about, "results": {"validation": row}}
         save_checkpoint(path, trained, recipe, data.shape, data.classes, **more)
-        if name == "last" and isinstance(trained, NoisyModel) and trained.strengths():
-            _keep_strengths(out, int(row["epoch"]), trained.strengths())
+        if name == "last" and isinstance(trained, NoisyModel):
+            _keep_strengths(out, int(row["epoch"]), strengths_on(trained, judged))
 
-    judge = partial(validate, data=held[: recipe.validation.images], attack=recipe.build_judge())
+    judged = held[: recipe.validation.images]
+    judge = partial(validate, data=judged, attack=recipe.build_judge())
     course = train(model, loss, rest, settings, out, judge, save, recipe.validation.score)
-    write_json(out / "log.json", {"epochs": course.epochs, **made_by(), "data": about})
+    if Processes().main:
+        write_json(out / "log.json", {"epochs": course.epochs, **made_by(), "data": about})
     return course
 
 
 def _keep_strengths(out: Path, epoch: int, strengths: dict[str, float]) -> None:
     """Add an epoch to ``strengths.json``, and draw the course of every layer's noise."""
+    if not strengths:
+        return
     path = out / "strengths.json"
     course = read_json(path) if path.exists() else {}
     course[str(epoch)] = strengths
@@ -91,13 +102,29 @@ def validate(model: nn.Module, data: ImageData, attack: Craft) -> dict[str, floa
                 answers = torch.stack([model(seen).argmax(1) for _ in range(draws)])
                 right[name] += int((answers == labels).sum())
     measured = {name: count / (draws * len(data)) for name, count in right.items()}
-    if isinstance(model, NoisyModel) and (strengths := model.strengths()):
+    if isinstance(model, NoisyModel) and (strengths := strengths_on(model, data)):
         measured["noise"] = sum(strengths.values()) / len(strengths)
     return measured
 
 
-def _measured(recipe: Recipe, data: ImageData) -> Recipe:
-    """Fill in the normalisation from the data where the recipe leaves it open."""
+def strengths_on(model: NoisyModel, data: ImageData) -> dict[str, float]:
+    """Return the learned noise of every place, that of activations as on images of ``data``."""
+    device = next(model.parameters()).device
+    with evaluating(model):
+        return model.strengths(data[:_BATCH].images.to(device))
+
+
+def _normalised(recipe: Recipe, data: ImageData, start: dict[str, Any] | None) -> Recipe:
+    """Fill in the normalisation, from the model to start from or the data, where it is open."""
+    if start is not None:
+        theirs = recipe_from(start["recipe"], "the recipe of the start").normalise
+        if recipe.normalise.mean is None and recipe.normalise.std is None:
+            return replace(recipe, normalise=theirs)
+        if recipe.normalise != theirs:
+            raise InputError(
+                f"{recipe.start} was trained with {theirs}, so it cannot start this recipe with "
+                f"{recipe.normalise}: leave normalise out"
+            )
     if recipe.normalise.mean is not None and recipe.normalise.std is not None:
         return recipe
     pixels = data.pixels.transpose(0, 1).flatten(1).double() / 255
@@ -106,17 +133,42 @@ def _measured(recipe: Recipe, data: ImageData) -> Recipe:
     return replace(recipe, normalise=Normalisation(mean, std))
 
 
+def _check_classes(model: NoisyModel, data: ImageData) -> None:
+    """Refuse a network that does not answer with one logit for each class."""
+    with isolated_rng(0), evaluating(model), torch.no_grad():
+        answers = model(data[:1].images.to(next(model.parameters()).device))
+    if answers.shape != (1, len(data.classes)):
+        raise InputError(
+            f"the model answers an image with {tuple(answers.shape[1:])} logits, {data.name} has "
+            f"{len(data.classes)} classes: set the number of classes among the model's options"
+        )
+
+
+def _check_unseen(recipe: Recipe, data: ImageData, start: dict[str, Any] | None) -> None:
+    """Refuse to judge by images that the model to start from was trained on."""
+    told = (start or {}).get("data", {})
+    if told.get("hash") == data.hash and told["held_out"] < recipe.validation.held_out:
+        raise InputError(
+            f"{recipe.start} was trained on images that this run would hold out: set "
+            f"validation.held_out to {told['held_out']} or less"
+        )
+
+
 def _claim(out: Path, recipe: Recipe, data: ImageData) -> None:
     """Write the resolved recipe, or make sure that the folder holds this very run."""
     path = out / "recipe.yaml"
-    if path.exists():
+    if path.exists() and (out / "state.pt").exists():  # else nothing was trained yet
         held = yaml.safe_load(path.read_text())
+        other = ["data"] if held.pop("data", None) != data.hash else []
         # Compared as recipes, so that an option added since does not shut out an older run.
-        if held.pop("data", None) != data.hash or recipe_from(held, str(path)) != recipe:
+        before, now = recipe_from(held, str(path)).written(), recipe.written()
+        other += [key for key in now if before[key] != now[key] and key not in _FREE]
+        if other:
             raise InputError(
-                f"{out} holds a run of another recipe or other data (see {path}): "
-                "choose another --out"
+                f"{out} holds a run of another recipe or other data (see {path}), they differ in "
+                f"{', '.join(other)}: choose another --out"
             )
+    if not Processes().main:
         return
     content = yaml.safe_dump(recipe.written() | {"data": data.hash}, sort_keys=False)
     write_whole(path, lambda file: file.write(content.encode()))

@@ -12,6 +12,7 @@ from smoothinfer.attacks.landscape import Landscape, fresh_seeds, seeded
 from smoothinfer.attacks.objectives import Objective
 from smoothinfer.attacks.pooling import POOLS, Pool, log_mean_probability
 from smoothinfer.errors import InputError, check_labels
+from smoothinfer.numerics.randomness import normal
 from smoothinfer.types import Images, Labels
 
 
@@ -111,7 +112,7 @@ def query_gradient(
     total = torch.zeros_like(images)
     with torch.no_grad():
         for seed in fresh_seeds(draws * queries):
-            direction = torch.randn_like(images)
+            direction = normal(images.shape, images)
             up, down = (
                 objective(seeded(model, images + side * spread * direction, seed), labels)
                 for side in (1, -1)

@@ -15,7 +15,7 @@ from smoothinfer.errors import InputError, check_labels, choose
 from smoothinfer.models import parameters_frozen
 from smoothinfer.numerics.balls import Ball
 from smoothinfer.numerics.precision import computing, resolve_precision
-from smoothinfer.numerics.randomness import draw_seed, isolated_rng
+from smoothinfer.numerics.randomness import draw_seed, isolated_rng, normal
 from smoothinfer.types import Images, Labels, Logits
 
 _CHOOSING_DRAWS = 8
@@ -211,7 +211,7 @@ def _start(images: Images, ball: Ball, random_start: bool | float) -> Images:
         return ball.random(images)
     if not random_start:
         return images.detach()
-    return ball.project(images + random_start * torch.randn_like(images), images)
+    return ball.project(images + random_start * normal(images.shape, images), images)
 
 
 def _towards(logits: Logits, targets: Labels) -> Tensor:

@@ -20,6 +20,7 @@ from smoothinfer.configuration import SCALES
 from smoothinfer.data import load_data
 from smoothinfer.demo import demo
 from smoothinfer.hub import HubModel, publish
+from smoothinfer.numerics.processes import Processes
 from smoothinfer.recipes import load_recipe
 from smoothinfer.reporting.models import print_models
 from smoothinfer.runs import train_run
@@ -63,7 +64,7 @@ def _train(given: Namespace) -> int:
     recipe.training(), recipe.build_loss()
     limit = given.limit or (_SMOKE_IMAGES if given.scale == "smoke" else None)
     data = load_data(given.data, "train", limit)
-    console = Console()
+    console = Console(quiet=not Processes().main)
     console.print(yaml.safe_dump(recipe.written(), sort_keys=False), markup=False, highlight=False)
     course = train_run(recipe, data, given.out)
     last = course.epochs[-1]

@@ -9,11 +9,10 @@ from jsonargparse import ArgumentParser, Namespace
 
 from smoothinfer.checkpoints import find_checkpoint, load, read_card, shipped
 from smoothinfer.components import Component, number
-from smoothinfer.data import DATASETS, ImageData, hold_out, load_data
-from smoothinfer.errors import InputError
+from smoothinfer.data import DATASETS, SPLITS, ImageData, hold_out, load_data
+from smoothinfer.errors import InputError, unknown
 from smoothinfer.measure import attack_of
 from smoothinfer.numerics.balls import BALLS, Ball
-from smoothinfer.recipes import recipe_from
 from smoothinfer.types import Images
 
 DATA_HELP = (
@@ -99,26 +98,30 @@ def seen_images(given: Namespace) -> Images | None:
     path = find_checkpoint(given.model)
     if path is None:
         return None
-    trained = load_data(given.data, "train")
-    known = trained.hash == read_card(path).get("data", {}).get("hash")
+    told, trained = read_card(path).get("data", {}), load_data(given.data, "train")
+    trained = trained[: told.get("images", 0) + told.get("held_out", 0)]
+    known = trained.hash == told.get("hash")
     return trained.images if known else None
 
 
 def images_of(given: Namespace) -> ImageData:
     """Return the images of --split, also those that the model's training held out."""
+    if given.split not in (splits := (*SPLITS, "validation")):
+        raise unknown("split", given.split, splits)
     if given.split != "validation":
         return load_data(given.data, given.split, given.limit)
     path = find_checkpoint(given.model)
     if path is None:
         raise InputError(f"{given.model} has no card that says which images were held out")
-    card = read_card(path)
-    recipe, data = recipe_from(card["recipe"]), load_data(given.data, "train")
-    if data.hash != card.get("data", {}).get("hash"):
+    told = read_card(path).get("data", {})
+    data, held_out = load_data(given.data, "train"), told.get("held_out", 0)
+    data = data[: told.get("images", 0) + held_out]  # training may have been on the first only
+    if data.hash != told.get("hash"):
         raise InputError(
-            f"{given.model} was not trained on the whole training split of {given.data}, so it is "
-            "not known which of these images it never saw"
+            f"{given.model} was not trained on the training split of {given.data}, so it is not "
+            "known which of these images it never saw"
         )
-    held = hold_out(data, recipe.validation.held_out, recipe.seed)[1]
+    held = hold_out(data, held_out)[1]
     if given.limit is not None and not given.limit >= 1:
         raise InputError(f"limit must be at least 1, not {given.limit}")
     return held[: given.limit]

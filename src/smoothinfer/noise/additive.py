@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from smoothinfer.errors import InputError, unknown
-from smoothinfer.noise.base import Noise, drawn_shape, standard_normal
+from smoothinfer.noise.base import Noise
+from smoothinfer.numerics.randomness import normal, uniform
 
 UNITS = ("pixel", "normalised")
 
@@ -70,7 +71,7 @@ class Gaussian(Additive):
     """
 
     def draw(self, clean: Tensor, generator: torch.Generator | None, shared: bool) -> Tensor:
-        return standard_normal(clean, generator, shared)
+        return self.drawn(normal, clean, generator, shared)
 
     def affine(self, clean: Tensor) -> tuple[Tensor, Tensor | None]:
         return (self.sigma * self.unit.to(clean.dtype)).expand(clean.shape), None
@@ -85,7 +86,7 @@ class Uniform(Additive):
     """
 
     def draw(self, clean: Tensor, generator: torch.Generator | None, shared: bool) -> Tensor:
-        return math.sqrt(12) * (_uniform(clean, generator, shared) - 0.5)
+        return math.sqrt(12) * (self.drawn(uniform, clean, generator, shared) - 0.5)
 
 
 class Laplace(Additive):
@@ -96,13 +97,7 @@ class Laplace(Additive):
     """
 
     def draw(self, clean: Tensor, generator: torch.Generator | None, shared: bool) -> Tensor:
-        centred = _uniform(clean, generator, shared) - 0.5
+        centred = self.drawn(uniform, clean, generator, shared) - 0.5
         # 1 - 2|u| is 0 only for u = -1/2, which rand can return: keep the logarithm finite.
         tail = torch.log1p(-2 * centred.abs().clamp_max(0.5 - 1e-7))
         return -centred.sign() * tail / math.sqrt(2)
-
-
-def _uniform(clean: Tensor, generator: torch.Generator | None, shared: bool) -> Tensor:
-    return torch.rand(
-        drawn_shape(clean, shared), generator=generator, device=clean.device, dtype=clean.dtype
-    )

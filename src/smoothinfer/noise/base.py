@@ -8,6 +8,8 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
+from smoothinfer.numerics.randomness import Draw
+
 Place = Literal["inputs", "weights", "activations"]
 
 
@@ -44,6 +46,17 @@ class Noise(nn.Module):
         shown = (item for item in self.__dict__.items() if not item[0].startswith("_"))
         return ", ".join(f"{name}={value}" for name, value in shown if name != "training")
 
+    def drawn(
+        self,
+        draw: Draw,
+        clean: Tensor,
+        generator: torch.Generator | None,
+        shared: bool = False,
+    ) -> Tensor:
+        """Draw by ``draw`` in the shape of ``clean``, or of one image for all of them."""
+        shape = (1, *clean.shape[1:]) if shared else clean.shape
+        return draw(shape, clean, generator, images=not shared and self.place != "weights")
+
     def _copy(self, place: Place) -> Self:
         twin = copy.deepcopy(self)
         twin.place = place
@@ -60,17 +73,3 @@ class Noise(nn.Module):
             shared: draw one realisation for all images of the batch.
         """
         raise NotImplementedError
-
-
-def drawn_shape(clean: Tensor, shared: bool) -> torch.Size:
-    """Return the shape to draw: that of ``clean``, or of one image for all of them."""
-    return torch.Size((1, *clean.shape[1:])) if shared else clean.shape
-
-
-def standard_normal(
-    clean: Tensor, generator: torch.Generator | None, shared: bool = False
-) -> Tensor:
-    """Draw N(0, 1) in the shape, type and on the device of ``clean``."""
-    return torch.randn(
-        drawn_shape(clean, shared), generator=generator, device=clean.device, dtype=clean.dtype
-    )

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from smoothinfer.errors import InputError, choose
-from smoothinfer.noise.base import Noise, Place, standard_normal
+from smoothinfer.noise.base import Noise, Place
+from smoothinfer.numerics.randomness import normal
 
 _GRANULARITY: dict[str, Callable[[torch.Size], tuple[int, ...]]] = {
     "layer": lambda shape: (1,),
@@ -71,7 +72,7 @@ class PNI(_Scaled):
     def forward(
         self, clean: Tensor, generator: torch.Generator | None = None, shared: bool = False
     ) -> Tensor:
-        return clean + self.affine(clean)[0] * standard_normal(clean, generator, shared)
+        return clean + self.affine(clean)[0] * self.drawn(normal, clean, generator, shared)
 
     def affine(self, clean: Tensor) -> tuple[Tensor, Tensor | None]:
         return self.alpha * self.spread(clean.detach()), None
@@ -142,7 +143,7 @@ class CNI(_Scaled):
     ) -> Tensor:
         batched = self.place != "weights"
         scale, factor = self.affine(clean)
-        noise = scale * standard_normal(clean, generator, shared=batched)
+        noise = scale * self.drawn(normal, clean, generator, shared=batched)
         if self.rank:
             e2 = torch.randn(self.rank, generator=generator, device=clean.device)
             noise = noise + (factor @ e2.to(factor.dtype)).view(self.diagonal.shape)

@@ -261,13 +261,46 @@ class NoisyModel(nn.Module):
         layers = ", ".join(self._activation_layers)
         return f"activations at the {self.side} of: {layers}" if layers else ""
 
-    def strengths(self) -> dict[str, float]:
-        """Return the noise of each weight, relative to the weight's own standard deviation."""
-        return {
-            name: self.weight_noises[key].strength(self.module.get_parameter(name))  # type: ignore[operator]
+    def strengths(self, images: Images | None = None) -> dict[str, float]:
+        """Return each learned noise, relative to the standard deviation of what it disturbs.
+
+        Args:
+            images: (N, C, H, W), to also tell the noise of ``"inputs"`` and of the activations of
+                each layer, as strong as it is on them.
+        """
+        found: dict[str, tuple[nn.Module, Tensor]] = {
+            name: (self.weight_noises[key], self.module.get_parameter(name))
             for name, key in self._weight_keys.items()
-            if hasattr(self.weight_noises[key], "strength")
         }
+        if images is not None:
+            found |= self._disturbed(images)
+        return {
+            name: noise.strength(clean)  # type: ignore[operator]
+            for name, (noise, clean) in found.items()
+            if hasattr(noise, "strength")
+        }
+
+    def _disturbed(self, images: Images) -> dict[str, tuple[nn.Module, Tensor]]:
+        """Return the noise of the inputs and of each layer's activations, with what it disturbs."""
+        found: dict[str, tuple[nn.Module, Tensor]] = {}
+        if self.inputs is not None:
+            found["inputs"] = (self.inputs, images)
+
+        def keeper(name: str, noise: nn.Module) -> Callable[[Tensor], Tensor]:
+            def keep(clean: Tensor) -> Tensor:
+                found[name] = (noise, clean)
+                return clean
+
+            return keep
+
+        changes = {
+            name: keeper(name, self.activation_noises[key])
+            for name, key in self._activation_layers.items()
+        }
+        if changes:
+            with torch.no_grad(), _on_activations(self.module, changes, self.side):
+                self.module(images)
+        return found
 
 
 def _planned(plan: Plan, dtype: torch.dtype, tensors: dict[str, Tensor], images: Images) -> Logits:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from smoothinfer.errors import InputError
+from smoothinfer.numerics.randomness import normal, uniform
 from smoothinfer.types import Images
 
 
@@ -61,8 +62,8 @@ class Linf(_Radius):
 
     def random(self, images: Images, generator: torch.Generator | None = None) -> Images:
         """Return a uniform point of the cube, clipped to [0, 1]."""
-        noise = torch.rand(images.shape, generator=generator, device=images.device)
-        return self.project(images + (2 * noise - 1).to(images.dtype) * self.radius, images)
+        noise = uniform(images.shape, images, generator)
+        return self.project(images + (2 * noise - 1) * self.radius, images)
 
     def ascend(self, gradient: Tensor) -> Tensor:
         """Return sign(gradient), the steepest direction of unit max-norm."""
@@ -93,8 +94,8 @@ class L2(_Radius):
 
     def random(self, images: Images, generator: torch.Generator | None = None) -> Images:
         """Return a uniform point of the Euclidean ball, clipped to [0, 1]."""
-        step = torch.randn(images.shape, generator=generator, device=images.device)
-        length = torch.rand(len(images), generator=generator, device=images.device)
+        step = normal(images.shape, images, generator)
+        length = uniform(images.shape[:1], images, generator)
         length = length ** (1 / math.prod(images.shape[1:])) * self.radius
         return self.project(images + self.ascend(step) * _per_image(length, images), images)
 

@@ -10,10 +10,15 @@ import contextlib
 import hashlib
 import random
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
+
+
+class _Part:  # of the batch that this process holds, see `part_of_batch`
+    index, count = 0, 1
 
 
 def derive_seed(seed: int, *names: object) -> int:
@@ -66,6 +71,77 @@ def isolated_rng(seed: int | None) -> Iterator[None]:
         torch.set_rng_state(kept)
         for device, state in zip(devices, kept_there, strict=True):
             torch.cuda.set_rng_state(state, device)
+
+
+@contextlib.contextmanager
+def part_of_batch(index: int, count: int) -> Iterator[None]:
+    """Inside, a batch is every ``count``-th image from ``index`` of one shared by ``count``.
+
+    `normal` and `uniform` draw for all of it and keep this part's, so that several processes
+    together use the numbers that one alone would.
+
+    >>> with isolated_rng(0):
+    ...     whole = normal((4, 1), torch.zeros(1))
+    >>> with isolated_rng(0), part_of_batch(1, 2):
+    ...     part = normal((2, 1), torch.zeros(1))
+    >>> bool((part == whole[1::2]).all())
+    True
+    """
+    kept = _Part.index, _Part.count
+    _Part.index, _Part.count = index, count
+    try:
+        yield
+    finally:
+        _Part.index, _Part.count = kept
+
+
+def parts_of_batch() -> int:
+    """Return into how many parts the batch is shared out, see `part_of_batch`."""
+    return _Part.count
+
+
+Draw = Callable[..., Tensor]
+
+
+def normal(
+    shape: Sequence[int],
+    like: Tensor,
+    generator: torch.Generator | None = None,
+    images: bool = True,
+) -> Tensor:
+    """Draw N(0, 1) in the type and place of ``like``, for ``images`` as `part_of_batch` says.
+
+    >>> normal((2, 3), torch.zeros(1, dtype=torch.float64)).dtype
+    torch.float64
+    """
+    return _drawn(torch.randn, shape, like, generator, images)
+
+
+def uniform(
+    shape: Sequence[int],
+    like: Tensor,
+    generator: torch.Generator | None = None,
+    images: bool = True,
+) -> Tensor:
+    """Draw U[0, 1) as `normal` draws N(0, 1).
+
+    >>> bool((uniform((2, 3), torch.zeros(1)) < 1).all())
+    True
+    """
+    return _drawn(torch.rand, shape, like, generator, images)
+
+
+def _drawn(
+    draw: Draw,
+    shape: Sequence[int],
+    like: Tensor,
+    generator: torch.Generator | None,
+    images: bool,
+) -> Tensor:
+    count = _Part.count if images else 1
+    whole = (shape[0] * count, *shape[1:]) if count > 1 else tuple(shape)
+    drawn = draw(whole, generator=generator, device=like.device, dtype=like.dtype)
+    return drawn if count == 1 else drawn[_Part.index :: count]
 
 
 @contextlib.contextmanager

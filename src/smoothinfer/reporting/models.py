@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from smoothinfer.reporting.collect import interval
+from smoothinfer.reporting.tables import markdown_of
 
 _COLUMNS = ("attack", "radius", "rule", "samples", "sigma", "images", "clean", "attacked")
 
@@ -23,6 +24,15 @@ def print_models(console: Console, cards: Mapping[str, Mapping[str, Any]]) -> No
         console.print(f"[bold]{name}[/]: {_what(card)}", highlight=False)
         if figures := card.get("figures"):
             console.print(_table(figures))
+
+
+def figures_told(card: Mapping[str, Any]) -> str:
+    """Return the figures on ``card`` in Markdown, or that there are none."""
+    figures = card.get("figures")
+    if not figures:
+        return "Nothing was measured of this model."
+    heading = "## Accuracy, in % with 95 % intervals over images"
+    return f"{heading}\n\n{markdown_of([_COLUMNS, *map(_cells, figures)])}"
 
 
 def _table(figures: Sequence[Mapping[str, Any]]) -> Table:

@@ -10,12 +10,15 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -25,27 +28,14 @@ from smoothinfer.errors import InputError
 from smoothinfer.files import write_whole
 from smoothinfer.interrupts import TERMINATED, asked_to_stop, patient
 from smoothinfer.numerics.precision import pinned
-from smoothinfer.numerics.randomness import derive_seed, isolated_rng, stream
+from smoothinfer.numerics.randomness import derive_seed, isolated_rng, part_of_batch, stream
+from smoothinfer.numerics.together import normalised_together
+from smoothinfer.training.course import ALARM, Course
 from smoothinfer.training.settings import Training, make_accelerator, make_optimizer
 
 StepLoss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 Validate = Callable[[nn.Module], dict[str, float]]
 Save = Callable[[str, nn.Module, dict[str, Any]], None]
-
-
-@dataclass
-class Progressed:
-    """What a run remembers: the next step, the table of epochs, the extreme validation scores.
-
-    ``loss_sum`` is over the steps of the epoch that runs.
-    """
-
-    step: int = 0
-    seconds: float = 0.0
-    best: float = -math.inf
-    worst: float = math.inf
-    loss_sum: float = 0.0
-    epochs: list[dict[str, float]] = field(default_factory=list)
 
 
 def train(
@@ -57,7 +47,7 @@ def train(
     validate: Validate,
     save: Save,
     score: str = "attacked",
-) -> Progressed:
+) -> Course:
     """Train ``model`` in place; resume from ``out/state.pt`` where there is one.
 
     Args:
@@ -74,23 +64,27 @@ def train(
         The course of the run, one entry in ``epochs`` for each epoch.
 
     Raises:
-        InputError: the batch is larger than the data or the saved state does not fit.
+        InputError: the batch is larger than the data or not to be shared out evenly among the
+            processes, or the saved state does not fit.
     """
     run = _Run(model, loss, data, settings, out)
-    with patient(), pinned(settings.precision), _bar(run.main) as bar:
+    told, patience = Console(quiet=not run.main, highlight=False), settings.patience
+    with patient(), pinned(settings.precision), run.together(), _bar(told) as bar:
         task = bar.add_task("training", total=run.total, completed=run.course.step)
-        while run.course.step < run.total and not run.exhausted(score):
+        while run.course.step < run.total and not run.course.exhausted(score, patience):
             value = run.step()
             at = f"epoch {run.epoch}/{settings.epochs} loss {value:.3f}"
             bar.update(task, completed=run.course.step, description=at)
             if run.at_epoch_end:
                 row = run.finish_epoch(validate, save, score)
-                bar.console.print("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
-                if run.collapsed(score):
-                    bar.console.print(_ALARM, style="red")
+                told.print("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
+                if run.course.collapsed:
+                    told.print(ALARM, style="red")
             run.keep(now=asked_to_stop())
             if asked_to_stop():
                 raise SystemExit(TERMINATED)
+        if run.course.step < run.total:
+            told.print(f"stopped early: {score} has not risen for {patience} epochs")
     run.accelerator.end_training()
     return run.course
 
@@ -111,16 +105,19 @@ class _Run:
         self.model, self.loss, self.data, self.settings = model, loss, data, settings
         self.accelerator = make_accelerator(settings, out)
         self.main = self.accelerator.is_main_process
+        if settings.batch_size % self.accelerator.num_processes:
+            raise InputError(
+                f"batch_size {settings.batch_size} cannot be shared out evenly among "
+                f"{self.accelerator.num_processes} processes"
+            )
         optimizer = make_optimizer(model, settings)
         self.state = out / "state.pt"
-        average = get_ema_multi_avg_fn(settings.ema)
+        average = partial(_moved, settings.ema)
         self.ema = (
             AveragedModel(model, multi_avg_fn=average, use_buffers=True) if settings.ema else None
         )
         self.course = (
-            _restore(self.state, model, optimizer, self.ema)
-            if self.state.exists()
-            else Progressed()
+            _restore(self.state, model, optimizer, self.ema) if self.state.exists() else Course()
         )
         if settings.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -148,19 +145,16 @@ class _Run:
         """What is validated and saved: the model, or the average of its weights."""
         return self.model if self.ema is None else self.ema.module
 
-    def exhausted(self, score: str) -> bool:
-        """Say whether the score has not risen for as long as patience lasts."""
-        scores = [row[score] for row in self.course.epochs]
-        patience = self.settings.patience
-        return bool(patience and scores) and len(scores) - 1 - scores.index(max(scores)) >= patience
-
-    def collapsed(self, score: str) -> bool:
-        """Say whether the score has lost half of its best: single-step training may do that."""
-        return self.course.epochs[-1][score] < 0.5 * self.course.best
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Inside, several processes compute what one alone would, from the same numbers."""
+        part = self.accelerator.process_index, self.accelerator.num_processes
+        with normalised_together(self.model), part_of_batch(*part):
+            yield
 
     def step(self) -> float:
         """Take one step and return its loss."""
-        course, settings = self.course, self.settings
+        course, settings, begun = self.course, self.settings, time.monotonic()
         rate = settings.lr * settings.schedule(course.step / self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["relative"]
@@ -168,7 +162,7 @@ class _Run:
         images, labels = self._batch(key)
         self.running.train()
         self.optimizer.zero_grad()
-        with isolated_rng(derive_seed(key, "process", self.accelerator.process_index)):
+        with isolated_rng(derive_seed(key, "process", 0)):
             value = self._backward(images, labels)
         if settings.clip:
             self.accelerator.clip_grad_norm_(self.running.parameters(), settings.clip)
@@ -180,8 +174,13 @@ class _Run:
             raise InputError(f"the loss is {told} at step {course.step}: lower lr, or set clip")
         course.loss_sum += told
         course.step += 1
-        course.seconds, self.tick = course.seconds + time.monotonic() - self.tick, time.monotonic()
+        course.inside += time.monotonic() - begun
+        self._look_at_the_clock()
         return told
+
+    def _look_at_the_clock(self) -> None:
+        now = time.monotonic()
+        self.course.seconds, self.tick = self.course.seconds + now - self.tick, now
 
     def _backward(self, images: Tensor, labels: Tensor) -> Tensor:
         """Add up the gradients of the batch's parts; return the mean loss."""
@@ -215,23 +214,28 @@ class _Run:
 
     def finish_epoch(self, validate: Validate, save: Save, score: str) -> dict[str, float]:
         """Validate, write the checkpoints, and return the epoch's row of the table."""
-        with isolated_rng(derive_seed(self.settings.seed, "validate", self.epoch - 1)):
-            measured = validate(self.trained)
-        row = {"epoch": self.epoch, "loss": self.course.loss_sum / self.steps_per_epoch, **measured}
+        course = self.course
+        measured = [self._measure(validate)] if self.main else [{}]
+        broadcast_object_list(measured)
+        self._look_at_the_clock()
+        row = {"epoch": self.epoch, "loss": course.loss_sum / self.steps_per_epoch, **measured[0]}
         row["lr"] = self.optimizer.param_groups[0]["lr"]
-        row["seconds"] = round(self.course.seconds, 1)
-        self.course.epochs.append(row)
-        self.course.loss_sum = 0.0
-        kept = {"last": True, "best": row[score] > self.course.best}
-        kept["worst"] = self.settings.keep_worst and row[score] < self.course.worst
-        self.course.best = max(self.course.best, row[score])
-        self.course.worst = min(self.course.worst, row[score])
+        deserved = course.finish_epoch(row, score, 1 / len(self.data.classes))
+        row["seconds"] = round(course.seconds, 1)
+        row["outside"] = round(1 - course.inside / course.seconds, 4)
+        if not self.settings.keep_worst:
+            deserved.discard("worst")
         if self.main:
-            for name in [name for name, wanted in kept.items() if wanted]:
+            for name in sorted(deserved | {"last"}):
                 save(name, self.trained, row)
-            _write_table(self.state.with_name("epochs.csv"), self.course.epochs)
+            course.write_table(self.state.with_name("epochs.csv"))
         self.accelerator.log(row, step=self.epoch)
         return row
+
+    def _measure(self, validate: Validate) -> dict[str, float]:
+        key = derive_seed(self.settings.seed, "validate", self.epoch - 1)
+        with isolated_rng(key), part_of_batch(0, 1):
+            return validate(self.trained)
 
     def keep(self, now: bool = False) -> None:
         """Save the state, at the end of an epoch, when the last time is long ago, or ``now``."""
@@ -240,7 +244,7 @@ class _Run:
             state = {
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
-                "course": asdict(self.course),
+                "course": self.course.written(),
             }
             if self.ema is not None:
                 state["ema"] = self.ema.state_dict()
@@ -248,21 +252,17 @@ class _Run:
             self.saved = time.monotonic()
 
 
-_ALARM = (
-    "the score has lost half of its best: this looks like catastrophic overfitting, to which "
-    "single-step attacks in training are prone; use more steps, or a smaller step_size or lr"
-)
+def _moved(decay: float, averages: Any, current: Any, count: Any) -> None:
+    """Move averages towards current values; slowly only once there have been many of them."""
+    rate = min(decay, (1 + float(count)) / (10 + float(count)))
+    get_ema_multi_avg_fn(rate)(averages, current, count)
 
 
-def _write_table(path: Path, epochs: list[dict[str, float]]) -> None:
-    names = list(dict.fromkeys(name for row in epochs for name in row))
-    lines = [names, *([f"{row.get(name, '')}" for name in names] for row in epochs)]
-    content = "".join(",".join(line) + "\n" for line in lines)
-    write_whole(path, lambda file: file.write(content.encode()))
-
-
-def _restore(path: Path, model: nn.Module, optimizer: Any, ema: AveragedModel | None) -> Progressed:
-    state = torch.load(path, weights_only=True, map_location="cpu")
+def _restore(path: Path, model: nn.Module, optimizer: Any, ema: AveragedModel | None) -> Course:
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+    except (RuntimeError, EOFError, UnpicklingError) as error:
+        raise InputError(f"{path} cannot be read; without it the run starts again") from error
     try:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
@@ -270,9 +270,9 @@ def _restore(path: Path, model: nn.Module, optimizer: Any, ema: AveragedModel | 
             ema.load_state_dict(state["ema"])
     except (RuntimeError, ValueError, KeyError) as error:
         raise InputError(f"{path} does not fit this recipe: {error}") from error
-    return Progressed(**state["course"])
+    return Course(**state["course"])
 
 
-def _bar(shown: bool) -> Progress:
+def _bar(console: Console) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.1f} %"))
-    return Progress(*columns, TimeRemainingColumn(), disable=not shown)
+    return Progress(*columns, TimeRemainingColumn(), console=console, disable=console.quiet)

@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from smoothinfer.errors import InputError
 from smoothinfer.models import evaluating, parameters_frozen
 from smoothinfer.numerics.precision import tile_for
+from smoothinfer.numerics.randomness import parts_of_batch
 from smoothinfer.types import Images, Labels, Logits
 
 Craft = Callable[[nn.Module, Images, Labels], Images]
@@ -69,7 +70,7 @@ def craft(attack: Craft, model: nn.Module, images: Images, labels: Labels) -> Im
     # Distributed training waits for parameter gradients after each forward: go around it.
     bare = model.module if isinstance(model, DistributedDataParallel) else model
     with evaluating(bare), parameters_frozen(bare):
-        size = tile_for(images)
+        size = max(1, tile_for(images) // parts_of_batch())  # the tiles of one process alone
         parts = zip(images.split(size), labels.split(size), strict=True)
         return torch.cat([attack(bare, *part).detach() for part in parts])
 

@@ -107,13 +107,16 @@ def make_accelerator(settings: Training, out: Path) -> Accelerator:
     mixed = "bf16" if precision == "bf16" else "no"
     # accelerate keeps one precision a process: let a second training choose its own.
     AcceleratorState._reset_state()
-    made = Accelerator(
-        mixed_precision=mixed,
-        cpu=cpu_only,
-        kwargs_handlers=[once],
-        log_with=list(settings.trackers) or None,
-        project_dir=out,
-    )
+    try:
+        made = Accelerator(
+            mixed_precision=mixed,
+            cpu=cpu_only,
+            kwargs_handlers=[once],
+            log_with=list(settings.trackers) or None,
+            project_dir=out,
+        )
+    except ValueError as error:  # of a name that accelerate does not know
+        raise InputError(f"trackers {list(settings.trackers)}: {error}") from error
     if settings.trackers:
         made.init_trackers(out.name)
     missing = set(settings.trackers) - {tracker.name for tracker in made.trackers}

@@ -1,0 +1,207 @@
+"""Runs as a user meets them: several processes, mistakes and second tries, starts, judges."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import smoothinfer as si
+from smoothinfer.cli import main
+from smoothinfer.numerics.randomness import isolated_rng, normal, part_of_batch, uniform
+from smoothinfer.recipes import recipe_from
+from smoothinfer.training.course import Course
+from smoothinfer.training.loop import _moved
+from tests.conftest import TORCHRUN, launched
+from tests.test_training import TINY
+
+SHORT = TINY | {"epochs": 1, "attack": "pgd(steps=1)", "judge": "pgd(steps=1)"}
+
+
+@pytest.fixture
+def digits():
+    return si.load_data("digits", "train", 300)
+
+
+def csv_of(folder):
+    lines = [line.split(",") for line in (folder / "epochs.csv").read_text().splitlines()]
+    return [dict(zip(lines[0], map(float, line), strict=True)) for line in lines[1:]]
+
+
+WEIGHTS = {"0.weight", "3.weight", "7.weight", "12.weight"}
+
+
+def train_tiny(out, *changes):
+    given = ["train", "digits/cni-w.yaml", "--data", "digits", "--limit", "300", "--out", str(out)]
+    fewer = ["validation.held_out=50", "validation.images=50", "attack.steps=2", "epochs=2"]
+    return [*given, "--set", *fewer, "noise.inputs=uniform(sigma=0.05)", *changes]
+
+
+def test_two_processes_train_to_the_curve_of_one(tmp_path):
+    """Batch statistics, weight and input noise and random starts are those of the whole batch."""
+    assert main(train_tiny(tmp_path / "one")) == 0
+    told = launched(TORCHRUN, train_tiny(tmp_path / "two"))
+    one, two = csv_of(tmp_path / "one"), csv_of(tmp_path / "two")
+    for alone, together in zip(one, two, strict=True):
+        assert together["loss"] == pytest.approx(alone["loss"], abs=1e-4)
+        assert together["noise"] == pytest.approx(alone["noise"], abs=1e-4)
+        assert together["clean"] == pytest.approx(alone["clean"], abs=0.02)
+    weights = [si.load(tmp_path / name, "last").state_dict() for name in ("one", "two")]
+    for name, weight in weights[0].items():
+        assert torch.allclose(weight.float(), weights[1][name].float(), atol=1e-3), name
+    assert told.count("epoch 1 ") == 1  # one process speaks for both
+
+
+@pytest.mark.slow
+def test_two_processes_resume_and_stop_early_together(tmp_path):
+    """Under accelerate launch too; about a minute."""
+    changes = ["noise.weights=null", "save_seconds=0", "epochs=4"]
+    launched(TORCHRUN, train_tiny(tmp_path / "whole", *changes))
+    command = [sys.executable, "-m", *TORCHRUN, "-m", "smoothinfer"]
+    run = subprocess.Popen([*command, *train_tiny(tmp_path / "cut", *changes)])
+    while not (tmp_path / "cut" / "epochs.csv").exists():
+        assert run.poll() is None
+    run.terminate()
+    run.wait(timeout=60)
+    launched(TORCHRUN, train_tiny(tmp_path / "cut", *changes))
+    one, two = ((tmp_path / name / "last.safetensors").read_bytes() for name in ("whole", "cut"))
+    assert one == two
+    accelerate = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    stopping = ["lr=0.0", "patience=1", "epochs=9"]
+    assert "stopped early" in launched(accelerate, train_tiny(tmp_path / "early", *stopping))
+    assert len(csv_of(tmp_path / "early")) < 9
+
+
+def test_parts_of_a_batch_use_the_numbers_of_the_whole():
+    like = torch.zeros(1)
+    for draw in (normal, uniform):
+        with isolated_rng(0):
+            whole, weights = draw((6, 2), like), draw((3,), like, images=False)
+        for index in range(3):
+            with isolated_rng(0), part_of_batch(index, 3):
+                assert torch.equal(draw((2, 2), like), whole[index::3])
+                assert torch.equal(draw((3,), like, images=False), weights)
+
+
+def test_a_batch_must_be_shared_out_evenly(tmp_path):
+    with pytest.raises(AssertionError, match="cannot be shared out evenly among 2 processes"):
+        launched(TORCHRUN, train_tiny(tmp_path, "batch_size=33"))
+
+
+def test_a_start_that_failed_claims_no_folder(tmp_path, digits):
+    for bad, said in (({"loss": "adversarial(w=2)"}, "w must"), ({"trackers": ["x"]}, "trackers")):
+        with pytest.raises(si.InputError, match=said):
+            si.train_run(recipe_from(SHORT | bad), digits, tmp_path)
+    si.train_run(recipe_from(SHORT), digits, tmp_path)
+    si.train_run(recipe_from(SHORT | {"save_seconds": 9.0, "about": "mine"}), digits, tmp_path)
+    with pytest.raises(si.InputError, match=r"they differ in lr: choose another"):
+        si.train_run(recipe_from(SHORT | {"lr": 0.3}), digits, tmp_path)
+    (tmp_path / "state.pt").write_bytes((tmp_path / "state.pt").read_bytes()[:500])
+    with pytest.raises(si.InputError, match="cannot be read"):
+        si.train_run(recipe_from(SHORT), digits, tmp_path)
+
+
+def test_fine_tuning_is_judged_by_images_that_no_training_saw(tmp_path, digits):
+    si.train_run(recipe_from(SHORT), digits, tmp_path / "first")
+    start = SHORT | {"start": str(tmp_path / "first"), "seed": 5}
+    more = {"validation": {"held_out": 150, "images": 50}}
+    with pytest.raises(si.InputError, match="held_out to 100 or less"):
+        si.train_run(recipe_from(start | more), digits, tmp_path / "second")
+    si.train_run(recipe_from(start), digits, tmp_path / "second")
+    every, fewer = si.data.hold_out(digits, 100), si.data.hold_out(digits, 40)
+    kept = {image.numpy().tobytes() for image in every[1].pixels}
+    assert all(image.numpy().tobytes() in kept for image in fewer[1].pixels)
+
+
+def test_a_start_brings_its_normalisation(tmp_path, digits):
+    si.train_run(recipe_from(SHORT), digits, tmp_path / "first")
+    start = SHORT | {"start": str(tmp_path / "first")}
+    other = {"normalise": {"mean": [0.0], "std": [1.0]}}
+    with pytest.raises(si.InputError, match="leave normalise out"):
+        si.train_run(recipe_from(start | other), digits, tmp_path / "second")
+    few = si.load_data("digits", "train", 200)  # of another mean
+    si.train_run(recipe_from(start), few, tmp_path / "second")
+    cards = [json.loads((tmp_path / n / "last.json").read_text()) for n in ("first", "second")]
+    assert cards[0]["recipe"]["normalise"] == cards[1]["recipe"]["normalise"]
+
+
+def head(classes=7):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
+
+
+def fixed_head():
+    return head(7)
+
+
+def no_module():
+    return "a network"
+
+
+def test_a_factory_gets_the_classes_that_it_takes_and_must_answer_with_them(tmp_path, digits):
+    quiet = SHORT | {"noise": {}, "model": "tests.test_runs:head"}
+    si.train_run(recipe_from(quiet), digits, tmp_path / "fits")
+    assert si.load(tmp_path / "fits")(torch.rand(2, 1, 8, 8)).shape == (2, 10)
+    for model, said in (("fixed_head", "7,. logits, digits has 10"), ("no_module", "made no")):
+        wrong = recipe_from(quiet | {"model": f"tests.test_runs:{model}"})
+        with pytest.raises(si.InputError, match=said):
+            si.train_run(wrong, digits, tmp_path / "wrong")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"attack": "pgd(steps='many')"}, "option steps of attack 'pgd' must be int, not 'many'"),
+        ({"model": "smallnet(width='big')"}, "option width of model 'smallnet' must be int"),
+        ({"schedule": {"warmup": 3}}, "schedule: write a name"),
+    ],
+)
+def test_options_of_a_wrong_type_are_named(change, said, tmp_path, digits):
+    with pytest.raises(si.InputError, match=said):
+        si.train_run(recipe_from(SHORT | change), digits, tmp_path)
+
+
+def test_the_alarm_needs_a_best_above_chance():
+    course = Course()
+    for value in (0.04, 0.01, 0.4, 0.3, 0.15):
+        course.finish_epoch({"attacked": value}, "attacked", 0.1)
+    assert [row["collapsed"] for row in course.epochs] == [0, 0, 0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("noise", "places"),
+    [
+        ({"activations": "pni"}, {"0", "3", "7", "12"}),
+        ({"inputs": "pni", "weights": "pni"}, WEIGHTS | {"inputs"}),
+    ],
+)
+def test_noise_is_told_wherever_it_is_learned(noise, places, tmp_path, digits):
+    course = si.train_run(recipe_from(SHORT | {"noise": noise}), digits, tmp_path)
+    strengths = json.loads((tmp_path / "strengths.json").read_text())["1"]
+    assert {name.removeprefix("1.") for name in strengths} == places
+    assert course.epochs[0]["noise"] == pytest.approx(sum(strengths.values()) / len(strengths))
+    assert all(0.2 < value < 0.3 for value in strengths.values())  # alpha begins at 0.25
+
+
+def test_the_average_follows_early_weights_closely():
+    average, now = [torch.zeros(2)], [torch.ones(2)]
+    _moved(0.999, average, now, 1)
+    assert average[0].tolist() == pytest.approx([1 - 2 / 11] * 2)
+    _moved(0.5, average, now, 1000)
+    assert average[0].tolist() == pytest.approx([1 - 1 / 11] * 2)
+
+
+def test_a_run_on_the_first_images_knows_which_it_held_out(tmp_path, digits):
+    si.train_run(recipe_from(SHORT), digits, tmp_path / "run")
+    given = ["evaluate", str(tmp_path / "run"), "--data", "digits", "--attack", "none"]
+    given += ["--samples", "2", "--out", str(tmp_path / "out")]
+    assert main([*given, "--split", "validation"]) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["settings"][0]["clean"]["images"] == 100
+
+
+def test_trackers_get_the_table_of_epochs(tmp_path, digits):
+    pytest.importorskip("tensorboard")
+    si.train_run(recipe_from(SHORT | {"trackers": ["tensorboard"]}), digits, tmp_path)
+    assert list(tmp_path.rglob("events.out.tfevents*"))
