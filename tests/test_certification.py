@@ -8,9 +8,9 @@ from scipy.stats import binomtest, norm
 from torch import nn
 
 import smoothinfer as si
+from smoothinfer.certificates import certify_run
 from smoothinfer.cli import main
 from smoothinfer.evaluation import certified_accuracy, certify_rows
-from smoothinfer.measure import certify_run
 from smoothinfer.smoothing.certification import log_evidence, lower_bound
 
 SIGMA = 0.25
@@ -187,7 +187,14 @@ def test_certify_on_the_command_line(tmp_path, capsys):
     assert len(told["certified accuracy"]) == 9
     assert (tmp_path / "certified.png").stat().st_size > 1000
     assert "average radius" in capsys.readouterr().out
+    assert "arXiv 2205.07069" in told["note"]
     assert main([*given[:4], "--sigma", "0", "--out", str(tmp_path / "none")]) == 2
+    assert main([*given, "--predict"]) == 0
+    told = json.loads((tmp_path / "predicted.json").read_text())
+    assert len(told["predicted"]) == 6
+    assert told["abstained"] == told["predicted"].count(-1)
+    assert f"abstained on {told['abstained']}" in capsys.readouterr().out
+    assert main([*given, "--predict", "--radius", "0.1"]) == 2
 
 
 def on_digits():
@@ -204,5 +211,5 @@ def test_another_skip_is_other_work_and_a_radius_is_reached(noisy, tmp_path):
     found = certify_run(noisy, data, tmp_path / "run", radius=8 / 255, samples=400)
     told = json.loads((tmp_path / "run" / "certified.json").read_text())["certified accuracy"]
     assert all(found["correct"].to_pylist())
-    assert [each["value"] for each in told] == [1.0, 1.0]
+    assert [(each["radius"], each["value"]) for each in told] == [(8 / 255, 1.0)]
     assert si.certify(noisy, at([0.4]), samples=100).lower.dtype == torch.float64

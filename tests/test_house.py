@@ -23,6 +23,7 @@ FLOORS = [
         "checkpoints",
         "hub",
         "runs",
+        "certificates",
         "measure",
         "sweeps",
         "appendix",

@@ -182,8 +182,9 @@ def test_all_cells_cost_one_run_of_the_most_passes(tmp_path, monkeypatch):
     monkeypatch.setattr("smoothinfer.evaluation.units.passes", counting)
     counts = [2**k for k in range(7)]
     works = works_of(
-        recipe(limit=8, samples=counts, rules=["prediction", "weighted", "soft"], sigma=["0.1"]),
+        recipe(samples=counts, rules=["prediction", "weighted", "soft"], sigma=["0.1"]),
         tmp_path,
+        si.load_data("digits", "test", 8),
     )
     for unit in works[0].units:
         works[0].do(unit)

@@ -80,7 +80,7 @@ class Component:
                 )
 
     def __str__(self) -> str:
-        options = ", ".join(f"{key}={value}" for key, value in self.options.items())
+        options = ", ".join(f"{key}={value!r}" for key, value in self.options.items())
         return f"{self.name}({options})" if options else self.name
 
 

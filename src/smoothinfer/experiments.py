@@ -10,17 +10,20 @@ from typing import Any
 from rich.console import Console
 
 from smoothinfer.checkpoints import find_checkpoint, shipped
+from smoothinfer.components import Component
 from smoothinfer.configuration import changed, filled, read_scaled
 from smoothinfer.data import ImageData, load_data
 from smoothinfer.errors import InputError, unknown
-from smoothinfer.files import write_whole
 from smoothinfer.numerics.processes import Processes
-from smoothinfer.reporting.collect import Record, collect, records, share
+from smoothinfer.reporting.collect import MEASURES, Record, collect, records, share
+from smoothinfer.reporting.comparison import Comparison, write_comparison
 from smoothinfer.reporting.curves import draw_curves
 from smoothinfer.reporting.report import write_report
 from smoothinfer.sweeps import SMOKE, SweepRecipe, run_sweep
 
 _FOLDER = "paper"
+_HEADS = ["", "paper: clean", "attacked", "ours: clean", "attacked", "images"]
+_NOTE = "Ours: % with 95 % intervals over images; ± is the standard deviation over seeds."
 _SHIPPED = "-resnet20-cifar10"  # what a shipped model is called after its recipe
 
 
@@ -150,37 +153,36 @@ def reproduce(
         run_sweep(recipe, out / part, data=images[: recipe.limit])
     if main:
         held = {part: records(rows) for part in ready if (rows := collect(out / part).rows)}
-        _draw(drawn, held, out / "figures")
-        write_report([out / part for part in ready], out / "report", experiment.title)
-        text = comparison(experiment, held, missing)
-        write_whole(out / f"{name}.md", lambda file: file.write(text.encode()))
+        figures = _draw(drawn, held, out / "figures")
+        notes = [f"Not measured: {part} of {', '.join(lack)}." for part, lack in missing.items()]
+        if len(figures) < len(drawn):
+            fewer = len(drawn) - len(figures)
+            notes.append(f"Not drawn, for want of points: {fewer} of {len(drawn)} figures.")
+        write_comparison(comparison(experiment, held, [*notes, _NOTE], figures), out, name)
+        write_report([out], out / "report", experiment.title)
     return out / f"{name}.md"
 
 
 def comparison(
-    experiment: Experiment, held: Mapping[str, list[Record]], missing: Mapping[str, list[str]]
-) -> str:
-    """Return Markdown: what the paper says beside what was measured; unknown cells are empty."""
-    lines = [f"# {experiment.title}", "", experiment.about.strip(), ""]
-    lines += ["| | paper: clean | attacked | ours: clean | attacked | images |"]
-    lines += ["| :--- | ---: | ---: | ---: | ---: | ---: |"]
+    experiment: Experiment,
+    held: Mapping[str, list[Record]],
+    notes: Sequence[str] = (),
+    figures: Sequence[str] = (),
+) -> Comparison:
+    """Return what the paper says beside what was measured; unknown cells are empty."""
+    lines = []
     for row in experiment.published:
         ours = _matching(held.get(row.get("part", ""), []), row.get("at", {}))
-        cells = [f"{row[key]:g}" if key in row else "" for key in ("clean", "attacked")]
-        cells += [share(ours[key]) if ours else "" for key in ("clean", "attacked")]
+        cells = [f"{row[key]:g}" if key in row else "" for key in MEASURES]
+        cells += [share(ours[key]) if ours else "" for key in MEASURES]
         cells.append(str((ours["attacked"] or ours["clean"])["images"]) if ours else "")
-        lines.append(f"| {row['row']} | {' | '.join(cells)} |")
-    lines += [
-        "",
-        "Ours: % with 95 % intervals over images; ± is the standard deviation over seeds.",
-    ]
-    for part, lacking in missing.items():
-        lines.append(f"Not measured: {part} of {', '.join(lacking)}.")
-    return "\n".join([*lines, ""])
+        lines.append([str(row["row"]), *cells])
+    about = " ".join(experiment.about.split())
+    return Comparison(experiment.title, about, _HEADS if lines else [], lines, [*notes], [*figures])
 
 
 def _matching(found: Sequence[Record], at: Mapping[str, Any]) -> Record | None:
-    """Return the only record with these values."""
+    """Return the only record with these values; several would leave open which is meant."""
     fits = [
         record
         for record in found
@@ -192,6 +194,8 @@ def _matching(found: Sequence[Record], at: Mapping[str, Any]) -> Record | None:
 def _same(one: Any, two: Any) -> bool:
     if isinstance(one, float) and isinstance(two, int | float):
         return abs(one - two) < 1e-9
+    if isinstance(one, str) and isinstance(two, str) and "(" in one and "(" in two:
+        return Component.of(one) == Component.of(two)  # 2/255 and 0.00784... are one
     return bool(one == two)
 
 
@@ -219,7 +223,9 @@ def _is_model(place: str) -> bool:
     return path is not None and path.is_file()
 
 
-def _draw(drawn: Sequence[Figure], held: Mapping[str, list[Record]], folder: Path) -> None:
+def _draw(drawn: Sequence[Figure], held: Mapping[str, list[Record]], folder: Path) -> list[str]:
+    """Draw the figures that have points enough; return the names of their PNGs."""
+    names = []
     for number, figure in enumerate(drawn, start=1):
         if figure.part not in held:
             continue
@@ -232,6 +238,8 @@ def _draw(drawn: Sequence[Figure], held: Mapping[str, list[Record]], folder: Pat
         title = f"{figure.part}{': ' if fixed else ''}{fixed}"
         paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg")]
         draw_curves(shown, figure.axis, figure.series, paths, title)
+        names.append(paths[0].name)
+    return names
 
 
 def _computed(record: Record) -> Record:

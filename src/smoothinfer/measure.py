@@ -15,12 +15,7 @@ from smoothinfer.checkpoints import load
 from smoothinfer.components import Component
 from smoothinfer.data import ImageData
 from smoothinfer.errors import InputError
-from smoothinfer.evaluation import (
-    average_radius,
-    certified_accuracy,
-    certify_rows,
-    summarise,
-)
+from smoothinfer.evaluation import summarise
 from smoothinfer.evaluation.audit import audit
 from smoothinfer.evaluation.evaluate import prepare
 from smoothinfer.evaluation.examples import Examples, load_examples
@@ -32,12 +27,12 @@ from smoothinfer.numerics.balls import Ball
 from smoothinfer.numerics.processes import Processes
 from smoothinfer.provenance import made_by
 from smoothinfer.reporting.audit_page import print_audit, write_audit
-from smoothinfer.reporting.plots import certified_curve, sheet
+from smoothinfer.reporting.plots import sheet
 from smoothinfer.reporting.said import budgets, gains
 from smoothinfer.reporting.tables import markdown_table, print_table
 from smoothinfer.reporting.votes import first_votes, vote_told
 from smoothinfer.smoothing.classifier import SmoothedClassifier
-from smoothinfer.types import ABSTAIN, Images
+from smoothinfer.types import Images
 
 _SHEET = 10  # images in the picture of an attack
 
@@ -172,61 +167,6 @@ def audit_run(
     write_audit(found, out, str(told.get("model", "the model")), told)
     print_audit(Console(), found)
     return int(bool(found.fired))
-
-
-def certify_run(
-    model: nn.Module,
-    data: ImageData,
-    out: Path,
-    *,
-    sigma: float | None = None,
-    skip: int = 1,
-    seed: int = 0,
-    settings: Mapping[str, Any] | None = None,
-    **options: Any,
-) -> Rows:
-    """Certify images of ``data``; print and write certified accuracies and their curve.
-
-    Args:
-        model: in eval mode.
-        data: images and labels.
-        out: folder of rows, ``certified.json`` and ``certified.png``.
-        sigma: Gaussian input noise to put on the model; ``None`` leaves its own.
-        skip: take every so many images.
-        seed: names the passes.
-        settings: what the user asked for.
-        options: of `certify`.
-    """
-    processes = Processes()
-    model.to(processes.device)
-    noisy = model if sigma is None else under_noise(model, sigma)
-    where = out / "rows"
-    rows = certify_rows(noisy, data, out=where, skip=skip, seed=seed, progress=True, **options)
-    asked, sigma_of = options.get("radius"), rows["sigma"][0].as_py()
-    # Not rounded: a certificate at exactly the radius asked for reaches it.
-    radii = [0.5 * sigma_of * k for k in range(9)] if asked is None else [0.0, asked]
-    shares = certified_accuracy(rows, radii)
-    console = Console(quiet=not processes.main, highlight=False)
-    for radius, share in zip(radii, shares, strict=True):
-        console.print(f"radius {radius:5.3f}: {share} %")
-    unsure = rows["predicted"].to_pylist().count(ABSTAIN)
-    mean = average_radius(rows)
-    console.print(f"average radius {mean:.4f}, abstained on {unsure} of {len(rows)} images")
-    summary = {
-        "settings": {**(settings or {}), **made_by(), "data hash": data.hash},
-        "images": len(rows),
-        "abstained": unsure,
-        "average radius": mean,
-        "certified accuracy": [
-            {"radius": radius} | share.as_dict()
-            for radius, share in zip(radii, shares, strict=True)
-        ],
-        "interval": "95 % (Wilson) over images; each certificate holds but for alpha",
-    }
-    if processes.main:
-        write_json(out / "certified.json", summary)
-        certified_curve(rows, out / "certified.png", f"{len(rows)} images of {data.name}")
-    return rows
 
 
 def _draw(shards: Examples, rows: Rows, classes: Sequence[str]) -> None:

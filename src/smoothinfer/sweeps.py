@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from smoothinfer.checkpoints import load
+from smoothinfer.checkpoints import find_checkpoint, load, read_card
 from smoothinfer.components import Component, number
 from smoothinfer.configuration import changed, filled, plain, read_scaled
 from smoothinfer.data import ImageData, load_data
@@ -20,11 +20,12 @@ from smoothinfer.errors import InputError, choose
 from smoothinfer.evaluation import Evaluation, Sweep, prepare, summarise
 from smoothinfer.evaluation.store import write_table
 from smoothinfer.evaluation.table import Rows
-from smoothinfer.files import write_json
+from smoothinfer.files import write_json, write_whole
 from smoothinfer.measure import attack_of, noise_columns, under_noise
 from smoothinfer.numerics.balls import BALLS, Ball
 from smoothinfer.numerics.processes import Processes
 from smoothinfer.provenance import made_by
+from smoothinfer.reporting.tables import markdown_table, print_table
 from smoothinfer.smoothing.classifier import SmoothedClassifier
 
 SMOKE = {"limit": 16, "samples": [1, 4], "seeds": [0]}
@@ -115,9 +116,8 @@ def load_sweep(path: str | Path, changes: Iterable[str] = (), scale: str = "shor
     return found
 
 
-def works_of(recipe: SweepRecipe, out: Path, data: ImageData | None = None) -> list[Evaluation]:
+def works_of(recipe: SweepRecipe, out: Path, images: ImageData) -> list[Evaluation]:
     """Return an evaluation for every model, sigma and seed of ``recipe``, checked."""
-    images = load_data(recipe.data, recipe.split, recipe.limit) if data is None else data
     attacks = {str(c): attack_of(c) for c in map(Component.of, recipe.attacks)}
     works = []
     for name, path in recipe.named.items():
@@ -172,34 +172,45 @@ def run_sweep(
     """
     out, processes = Path(out), Processes()
     console = Console(quiet=not processes.main, highlight=False)
-    sweep = Sweep(works_of(recipe, out, data), out, shard)
+    images = load_data(recipe.data, recipe.split, recipe.limit) if data is None else data
+    sweep = Sweep(works_of(recipe, out, images), out, shard)
     for folder in merge:
         console.print(f"{sweep.store.take(Path(folder) / 'rows')} new units from {folder}")
     console.print(str(sweep.plan()))
     if only_plan:
         return None
+    told = {**_origins(recipe, images), **made_by()}
     if processes.main:
-        write_json(out / "settings.json", {"sweep": plain(recipe), **made_by()})
+        write_json(out / "settings.json", {"sweep": plain(recipe), **told})
     sweep.run(progress=True)
     if not sweep.complete:
         console.print("this part is done; --merge puts the parts together")
         return None
     rows = sweep.rows()
     if processes.main:
-        _write(rows, recipe, out)
+        _write(rows, recipe, out, told)
+    print_table(console, rows)
     console.print(f"{len(rows):,} rows in {out / 'table.parquet'}, summary in summary.json")
     return rows
 
 
-def _write(rows: Rows, recipe: SweepRecipe, out: Path) -> None:
+def _origins(recipe: SweepRecipe, images: ImageData) -> dict[str, Any]:
+    """Return the hashes of the images and, where cards tell, of the weights."""
+    paths = {name: find_checkpoint(path) for name, path in recipe.named.items()}
+    weights = {name: read_card(path)["sha256"] for name, path in paths.items() if path}
+    return {"weights": weights, "data": {"name": images.name, "hash": images.hash}}
+
+
+def _write(rows: Rows, recipe: SweepRecipe, out: Path, origins: dict[str, Any]) -> None:
     told = {
         "asked": plain(recipe),
         "interval": "95 % (Wilson) over images, noise members fixed by the seed",
         "settings": summarise(rows),
-        **made_by(),
+        **origins,
         "table": write_table(rows, out / "table.parquet"),
     }
     write_json(out / "summary.json", told)
+    write_whole(out / "table.md", lambda file: file.write(markdown_table(rows).encode()))
 
 
 def _spread(what: str, given: Any) -> list[float]:

@@ -10,6 +10,7 @@ from rich.console import Console
 from smoothinfer.appendix import appendix
 from smoothinfer.attacks import ATTACKS
 from smoothinfer.calibrate import calibrate
+from smoothinfer.certificates import certify_run, predict_run
 from smoothinfer.checkpoints import load
 from smoothinfer.cli.command import Command
 from smoothinfer.cli.reading import (
@@ -30,7 +31,7 @@ from smoothinfer.configuration import SCALES
 from smoothinfer.data import load_data
 from smoothinfer.errors import InputError
 from smoothinfer.experiments import experiments, reproduce
-from smoothinfer.measure import attack_of, audit_run, certify_run, measure, under_noise
+from smoothinfer.measure import attack_of, audit_run, measure, under_noise
 from smoothinfer.noise.additive import UNITS
 from smoothinfer.numerics.processes import Processes
 from smoothinfer.pictures import PICTURES, picture
@@ -140,7 +141,9 @@ def _audit(given: Namespace) -> int:
 def _certify_options(parser: ArgumentParser) -> None:
     model_options(parser)
     sigma_option(parser)
-    parser.add_argument("--samples", type=int, default=100_000, help="passes of an image")
+    parser.add_argument(
+        "--samples", type=int, help="passes of an image; 100,000, or 100 to predict"
+    )
     parser.add_argument("--selection", type=int, default=100, help="passes that choose the class")
     parser.add_argument("--alpha", type=float, default=1e-3, help="probability of being wrong")
     parser.add_argument(
@@ -148,26 +151,28 @@ def _certify_options(parser: ArgumentParser) -> None:
         help="ask only whether the vote holds within this L2 radius, with no more passes than that "
         "takes",
     )
+    parser.add_argument(
+        "--predict",
+        action="store_true",
+        help="no radius: predict, and abstain where the lead of the first class may be chance",
+    )
     parser.add_argument("--skip", type=int, default=1, help="take every so many images, e.g. 20")
     parser.add_argument("--limit", type=int, help="use the first so many images only")
     parser.add_argument("--seed", type=int, default=0, help="names the passes")
-    parser.add_argument("--out", required=True, help="folder of rows/, certified.json, .png")
+    parser.add_argument("--out", required=True, help="folder of rows and figures")
 
 
 def _certify(given: Namespace) -> int:
-    certify_run(
-        load(given.model),
-        load_data(given.data, "test", given.limit),
-        Path(given.out),
-        samples=given.samples,
-        selection=given.selection,
-        alpha=given.alpha,
-        skip=given.skip,
-        seed=given.seed,
-        settings=given.as_dict() | {"sha256": hash_of(given.model)},
-        sigma=optional(given, "sigma"),
-        radius=optional(given, "radius"),
-    )
+    if given.predict and given.radius:
+        raise InputError("--predict asks for no radius: leave out --radius")
+    asked = {"samples": given.samples} if given.samples else {}
+    asked |= {"alpha": given.alpha, "skip": given.skip, "seed": given.seed}
+    asked |= {"settings": given.as_dict() | {"sha256": hash_of(given.model)}}
+    asked["sigma"] = optional(given, "sigma")
+    if not given.predict:
+        asked |= {"selection": given.selection, "radius": optional(given, "radius")}
+    run = predict_run if given.predict else certify_run
+    run(load(given.model), load_data(given.data, "test", given.limit), Path(given.out), **asked)
     return 0
 
 
@@ -227,7 +232,7 @@ def _picture(given: Namespace) -> int:
 def _reproduce_options(parser: ArgumentParser) -> None:
     names = ", ".join([*experiments(), _APPENDIX])
     parser.add_argument("name", help=f"one of {names} (which uses the digits)")
-    parser.add_argument("--data", default="digits", help=DATA_HELP)
+    parser.add_argument("--data", help=f"images like those the models saw: {DATA_HELP}")
     parser.add_argument("--out", required=True, help="folder of rows, figures, report and table")
     parser.add_argument("--scale", default="short", choices=list(SCALES), help="how much work")
     parser.add_argument(
@@ -243,6 +248,11 @@ def _reproduce(given: Namespace) -> int:
         appendix(given.out)
         print((Path(given.out) / f"{_APPENDIX}.md").read_text())
         return 0
+    if given.data is None:
+        raise InputError(
+            f"{given.name} needs --data, images like those its models were trained on, such as "
+            "uoft-cs/cifar10 for the shipped ones"
+        )
     path = reproduce(
         given.name,
         given.out,

@@ -16,6 +16,7 @@ from smoothinfer.errors import InputError
 from smoothinfer.evaluation.table import Rows, summarise
 from smoothinfer.files import read_json
 from smoothinfer.numerics.statistics import Interval
+from smoothinfer.reporting.comparison import Comparison, read_comparison
 from smoothinfer.reporting.tables import place_of
 
 Record = dict[str, Any]
@@ -36,6 +37,7 @@ class Source:
         path: as it was given.
         rows: of evaluations and sweeps.
         settings: how they were asked for.
+        comparison: with the paper, as ``reproduce`` wrote it.
         audit, certified: what ``audit`` and ``certify`` wrote.
         pictures: PNG files worth showing: sheets of adversarial examples, curves, noise.
         sheets: those of them that show adversarial examples.
@@ -45,6 +47,7 @@ class Source:
     path: Path
     rows: Rows | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    comparison: Comparison | None = None
     audit: dict[str, Any] | None = None
     certified: dict[str, Any] | None = None
     pictures: list[Path] = field(default_factory=list)
@@ -68,9 +71,13 @@ def collect(folder: str | Path) -> Source:
         found.rows, found.settings = _table(path)
     elif list(path.glob("rows/*.parquet")) and found.certified is None:
         raise InputError(f"{path} is not finished: the command that began it goes on with it")
+    found.comparison = read_comparison(path)
     found.sheets = sorted(path.glob("examples/**/*.png"))
-    found.pictures = [*sorted(path.glob("*.png")), *found.sheets]
-    if not (found.rows or found.audit or found.certified or found.pictures):
+    drawn = [] if found.comparison is None else found.comparison.figures
+    found.pictures = [path / "figures" / name for name in drawn]
+    found.pictures += [*sorted(path.glob("*.png")), *found.sheets]
+    shown = (found.rows, found.comparison, found.audit, found.certified, found.pictures)
+    if not any(part is not None and part != [] for part in shown):
         raise InputError(f"{path} holds no rows, audit, certificates or pictures to report")
     return found
 

@@ -19,6 +19,7 @@ _AXES = {
     "sigma": "sigma of the input noise",
     "gradients": "gradients an image (k M)",
 }
+_ACROSS = 4  # panels in a row
 _MARKERS = [*MARKERS.values(), "P", "X"]
 
 
@@ -46,8 +47,13 @@ def draw_curves(
         if part:
             panels.append((attack if key == "attack" else "attacked", "attacked", part))
     with mpl.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
-        figure = Figure(figsize=(3.4 * len(panels) + 1.6, 3.7), layout="constrained")
-        places = figure.subplots(1, len(panels), squeeze=False)[0]
+        across = min(len(panels), _ACROSS)
+        down = -(-len(panels) // across)
+        figure = Figure(figsize=(3.4 * across + 1.6, 3.3 * down + 0.4), layout="constrained")
+        places = figure.subplots(down, across, squeeze=False).flatten()
+        for empty in places[len(panels) :]:
+            empty.set_axis_off()
+        places = places[: len(panels)]
         for place, (name, measure, part) in zip(places, panels, strict=True):
             _panel(place, part, axis, series, measure)
             place.set_title(name if len(name) < 32 else name[:30] + "…", fontsize=10)
@@ -83,7 +89,7 @@ def draw_lines(
     panel.set_xlabel(axis)
     panel.set_title(title)
     panel.grid(alpha=0.25)
-    figure.legend(frameon=False, loc="outside lower center", ncols=len(curves))
+    figure.legend(frameon=False, loc="outside lower center", ncols=2)
     save_figure(figure, path)
 
 

@@ -31,8 +31,9 @@ def figures_told(card: Mapping[str, Any]) -> str:
     figures = card.get("figures")
     if not figures:
         return "Nothing was measured of this model."
+    rule = ["---:"] * len(_COLUMNS)
     heading = "## Accuracy, in % with 95 % intervals over images"
-    return f"{heading}\n\n{markdown_of([_COLUMNS, *map(_cells, figures)])}"
+    return f"{heading}\n\n{markdown_of([_COLUMNS, rule, *map(_cells, figures)])}"
 
 
 def _table(figures: Sequence[Mapping[str, Any]]) -> Table:

@@ -19,10 +19,12 @@ from smoothinfer.reporting.collect import (
     told,
     varying,
 )
+from smoothinfer.reporting.comparison import Comparison, read_comparison
 from smoothinfer.reporting.curves import draw_curves
 from smoothinfer.reporting.latex import latex_table
 from smoothinfer.reporting.page import page_of
 
+_MOST = 24  # pictures of one folder
 _FEW = 6  # figures of one model along one axis
 
 
@@ -50,7 +52,8 @@ def write_report(folders: Sequence[str | Path], out: str | Path, title: str = "R
         raise InputError(f"folders of a report need names of their own, not {', '.join(names)}")
     found = {s.name: records(s.rows) for s in sources if s.rows is not None}
     figures = _figures(found, out / "figures")
-    _write(out / "report.md", _markdown(title, sources, found, figures))
+    copies = {source.name: _copied(source, out / "figures") for source in sources}
+    _write(out / "report.md", _markdown(title, sources, found, figures, copies))
     tables = [
         latex_table(part, f"Accuracy in %, {name}", f"tab:{_plain(name)}")
         for name, part in found.items()
@@ -66,7 +69,8 @@ def _sources(folder: Path) -> list[Source]:
     if not inside or (folder / "settings.json").exists():
         return [collect(folder)]
     found = [collect(part) for part in inside]
-    return [replace(source, name=f"{folder.name}/{source.name}") for source in found]
+    parts = [replace(source, name=f"{folder.name}/{source.name}") for source in found]
+    return parts if read_comparison(folder) is None else [collect(folder), *parts]
 
 
 def _figures(found: dict[str, list[Record]], folder: Path) -> dict[str, list[Path]]:
@@ -112,19 +116,20 @@ def _markdown(
     sources: Sequence[Source],
     found: dict[str, list[Record]],
     figures: dict[str, list[Path]],
+    copies: dict[str, list[Path]],
 ) -> str:
     lines = [f"# {title}", ""]
     for source in sources:
         lines += [f"## {source.name}", ""]
+        if source.comparison is not None:
+            lines += [f"**{source.comparison.title}**", "", _without_figures(source.comparison), ""]
         if source.audit is not None:
             lines += [f"**Audit:** {source.audit['verdict']}", ""]
         if source.name in found:
             lines += [*markdown_records(found[source.name]), ""]
-            lines += [
-                f"![{path.stem}](figures/{path.name.replace(' ', '%20')})"
-                for path in figures[source.name]
-            ]
-            lines.append("")
+        shown = [*figures.get(source.name, []), *copies[source.name]]
+        lines += [f"![{p.stem}](figures/{p.name.replace(' ', '%20')})" for p in shown]
+        lines.append("")
         if source.certified is not None:
             lines += ["| L2 radius | certified accuracy, % |", "| ---: | ---: |"]
             lines += [
@@ -133,6 +138,19 @@ def _markdown(
             ]
             lines.append("")
     return "\n".join([*lines, NOTE, ""])
+
+
+def _copied(source: Source, folder: Path) -> list[Path]:
+    """Put the pictures of ``source`` beside those of the report."""
+    copies = []
+    for path in source.pictures[:_MOST]:
+        copies.append(folder / f"{_plain(source.name)}-{_plain(path.stem)}.png")
+        _write(copies[-1], path.read_bytes())
+    return copies
+
+
+def _without_figures(comparison: Comparison) -> str:
+    return replace(comparison, figures=[]).markdown()
 
 
 def markdown_records(found: list[Record]) -> list[str]:
@@ -151,5 +169,6 @@ def _plain(name: str) -> str:
     return "".join(letter if letter.isalnum() or letter in ".-=" else "_" for letter in name)
 
 
-def _write(path: Path, text: str) -> None:
-    write_whole(path, lambda file: file.write(text.encode()))
+def _write(path: Path, content: str | bytes) -> None:
+    held = content.encode() if isinstance(content, str) else content
+    write_whole(path, lambda file: file.write(held))

@@ -30,6 +30,12 @@ _TESTED = 20_000  # numbers of the noise that are tested for a Gaussian
 _LOOKS = 1.25  # factor between looks of the sequential certificate
 
 
+FLOATS = (
+    "certificates are of real numbers and for noise that the attacker does not know bit for bit: "
+    "with floats, one who does can beat them (arXiv 2205.07069)"
+)
+
+
 @dataclass(frozen=True)
 class Certificates:
     """What is certain of N images.

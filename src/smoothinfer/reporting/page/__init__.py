@@ -24,7 +24,7 @@ from smoothinfer.reporting.collect import (
 from smoothinfer.reporting.votes import first_votes, vote_told
 
 _MOST = 400  # lines of a table; more are summarised by the curves
-_PICTURES = 12
+_PICTURES = 40
 
 
 def page_of(
@@ -46,6 +46,7 @@ def page_of(
     style, script = (parts.joinpath(f"page.{kind}").read_text() for kind in ("css", "js"))
     body = "\n".join(
         [
+            _comparisons(sources),
             _verdicts(sources),
             _curves(every),
             '<h2 id="tables">Tables</h2>',
@@ -55,6 +56,8 @@ def page_of(
             _repeat(sources),
         ]
     )
+    compared = any(source.comparison is not None for source in sources)
+    paper = '<a href="#comparisons">The paper</a>' if compared else ""
     # "</script" or "<!--" would change where the script element ends.
     held = json.dumps(data, allow_nan=False).replace("<", "\\u003c")
     return f"""<!doctype html>
@@ -63,14 +66,43 @@ def page_of(
 <title>{html.escape(title)}</title><style>
 {style}</style></head><body>
 <h1>{html.escape(title)}</h1>
-<nav aria-label="sections"><a href="#verdicts">Audit</a><a href="#curves-title">Curves</a>
+<nav aria-label="sections">{paper}<a href="#verdicts">Audit</a>
+<a href="#curves-title">Curves</a>
 <a href="#tables">Tables</a><a href="#pictures">Pictures</a><a href="#repeat">Repeat it</a></nav>
 <p>{NOTE}</p>
+<main>
 {body}
+</main>
 <script type="application/json" id="data">{held}</script>
 <script>
 {script}</script></body></html>
 """
+
+
+def _comparisons(sources: Sequence[Source]) -> str:
+    parts = [_comparison(source) for source in sources if source.comparison is not None]
+    return "\n".join(['<h2 id="comparisons">Beside the paper</h2>', *parts]) if parts else ""
+
+
+def _comparison(source: Source) -> str:
+    held = source.comparison
+    assert held is not None
+    heads = "".join(f'<th scope="col">{html.escape(head)}</th>' for head in held.heads)
+    lines = "\n".join(
+        f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in line)}</tr>"
+        for line in held.lines
+    )
+    table = f"""<div class="scroll"><table><caption>{html.escape(held.title)}</caption>
+<thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table></div>"""
+    drawn = [path for path in source.pictures if path.name in held.figures]
+    return "\n".join(
+        [
+            f"<h3>{html.escape(held.title)}</h3><p>{html.escape(held.about)}</p>",
+            table if held.lines else "",
+            *(f"<p>{html.escape(note)}</p>" for note in held.notes),
+            *(_picture(source, path) for path in drawn),
+        ]
+    )
 
 
 def _verdicts(sources: Sequence[Source]) -> str:
@@ -144,23 +176,32 @@ def _certified(source: Source) -> str:
         f"<tr><td>{each['radius']:g}</td><td>{interval(each)}</td></tr>"
         for each in held["certified accuracy"]
     )
+    mean = held["average radius"]
+    told_mean = "" if mean is None else f"; mean radius {mean:.4f}"
     return f"""<h3>Certificates: {html.escape(source.name)}</h3>
-<table><caption>{held["images"]} images, abstained on {held["abstained"]}; mean radius
-{held["average radius"]:.4f}</caption><thead><tr><th scope="col">L2 radius</th>
+<table><caption>{held["images"]} images, abstained on {held["abstained"]}{told_mean}</caption>
+<thead><tr><th scope="col">L2 radius</th>
 <th scope="col">certified accuracy, %</th></tr></thead><tbody>{lines}</tbody></table>"""
 
 
 def _pictures(sources: Sequence[Source]) -> str:
-    shown = [(source, path) for source in sources for path in source.pictures][:_PICTURES]
+    shown = [(source, path) for source in sources for path in _own(source)][:_PICTURES]
     parts = [_picture(source, path) for source, path in shown]
     parts += [_votes(source) for source in sources if source.rows and source.sheets]
     return '<h2 id="pictures">Pictures</h2>\n' + ("\n".join(parts) or "<p>There are none.</p>")
 
 
+def _own(source: Source) -> list[Path]:
+    """Return the pictures that do not stand with a comparison."""
+    drawn = source.comparison.figures if source.comparison else []
+    return [path for path in source.pictures if path.name not in drawn]
+
+
 def _picture(source: Source, path: Path) -> str:
     content = base64.b64encode(path.read_bytes()).decode()
     name = html.escape(f"{source.name}: {path.stem}")
-    return f"""<figure><img alt="{name}" src="data:image/png;base64,{content}">
+    what = "adversarial examples" if path in source.sheets else "a drawing"
+    return f"""<figure><img alt="{what}, {name}" src="data:image/png;base64,{content}">
 <figcaption class="small">{name}</figcaption></figure>"""
 
 
