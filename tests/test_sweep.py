@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import multiprocessing
 import os
 import random
@@ -383,3 +384,20 @@ def test_scales_and_changes_reach_a_sweep(tmp_path):
     paper = load_sweep(path, ["rules=[soft]"], "paper")
     assert (paper.limit, paper.seeds, paper.rules) == (None, [0, 1, 2], ["soft"])
     assert load_sweep(path, scale="smoke").limit == 16
+
+
+@pytest.mark.parametrize("name", ["digits", "cifar10"])
+def test_the_sweeps_that_come_with_the_package_are_sweeps(name):
+    sweep = load_sweep(f"recipes/sweeps/{name}.yaml")
+    assert sweep.about
+    assert sweep.named
+    assert sweep.balls
+    with pytest.raises(si.InputError, match="smoothinfer reproduce figure2"):
+        load_sweep("recipes/paper/figure2.yaml")
+
+
+def test_a_sweep_tells_what_it_found_and_of_which_images(whole):
+    assert (whole / "table.md").read_text().startswith("| ")
+    for name in ("settings.json", "summary.json"):
+        told = json.loads((whole / name).read_text())
+        assert told["data"]["hash"] == si.load_data("digits", "test", 300).hash

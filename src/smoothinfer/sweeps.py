@@ -112,6 +112,9 @@ def load_sweep(path: str | Path, changes: Iterable[str] = (), scale: str = "shor
         InputError: the file is missing or malformed, or a key is unknown.
     """
     content = changed(read_scaled(path, scale, SMOKE), changes)
+    if "parts" in content:
+        stem = Path(path).stem
+        raise InputError(f"{path} is an experiment of several sweeps: smoothinfer reproduce {stem}")
     found: SweepRecipe = filled(SweepRecipe, content, str(path))
     return found
 

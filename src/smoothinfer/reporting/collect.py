@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from smoothinfer.errors import InputError
+from smoothinfer.evaluation.store import decoded
 from smoothinfer.evaluation.table import Rows, summarise
 from smoothinfer.files import read_json
 from smoothinfer.numerics.statistics import Interval
@@ -89,7 +87,7 @@ def _table(folder: Path) -> tuple[Rows, dict[str, Any]]:
     if summary.get("table") != hashlib.sha256(content).hexdigest():
         raise InputError(f"{folder / 'table.parquet'} is not the table that {path} tells of")
     about = {name: summary[name] for name in _TOLD if name in summary}
-    return pq.read_table(io.BytesIO(content)), about
+    return decoded(content), about
 
 
 def records(rows: Rows) -> list[Record]:
