@@ -80,8 +80,22 @@ class Component:
                 )
 
     def __str__(self) -> str:
-        options = ", ".join(f"{key}={value!r}" for key, value in self.options.items())
+        options = ", ".join(
+            f"{key}={grey_levels(value) or repr(value)}" for key, value in self.options.items()
+        )
         return f"{self.name}({options})" if options else self.name
+
+
+def grey_levels(value: Any) -> str | None:
+    """Write a number of whole grey levels as `number` reads it, where that is the shorter way.
+
+    >>> grey_levels(8 / 255), grey_levels(0.2)
+    ('8/255', None)
+    """
+    if not isinstance(value, float) or len(repr(value)) < 9:
+        return None
+    level = round(255 * value)
+    return f"{level}/255" if level / 255 == value else None
 
 
 _PLAIN = (int, float, bool, str, type(None))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from smoothinfer.components import grey_levels
 from smoothinfer.errors import InputError
 from smoothinfer.evaluation.store import decoded
 from smoothinfer.evaluation.table import Rows, summarise
@@ -159,7 +160,9 @@ def interval(measured: Mapping[str, Any] | None) -> str:
 def told(value: Any) -> str:
     """Write a value of a column.
 
-    >>> told(0.060000001), told(None)
-    ('0.06', '')
+    >>> told(0.060000001), told(8 / 255), told(None)
+    ('0.06', '8/255', '')
     """
-    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+    if value is None or not isinstance(value, float):
+        return "" if value is None else str(value)
+    return grey_levels(value) or f"{value:.6g}"

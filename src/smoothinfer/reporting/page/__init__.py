@@ -158,7 +158,9 @@ def _common(part: list[Record], names: list[str]) -> str:
     """Say what all settings of a table have in common."""
     shared = {k: v for k, v in part[0].items() if k not in (*names, *MEASURES) and v is not None}
     images = (part[0]["attacked"] or part[0]["clean"])["images"]
-    return html.escape(", ".join(f"{k} {v}" for k, v in shared.items()) + f"; {images} images.")
+    return html.escape(
+        ", ".join(f"{k} {told(v)}" for k, v in shared.items()) + f"; {images} images."
+    )
 
 
 def _line(record: Record, names: list[str]) -> str:
@@ -227,6 +229,8 @@ the first images, and with how many of the passes.</caption>
 def _repeat(sources: Sequence[Source]) -> str:
     parts = []
     for source in sources:
+        if source.comparison is not None:
+            continue  # its parts say how
         settings: Any = source.settings or (source.audit or {}).get("settings") or {}
         settings = settings or (source.certified or {}).get("settings") or {}
         command = settings.get("command", "")

@@ -8,7 +8,7 @@ const columns = Object.keys(records[0] || {}).filter((name) => !measures.include
 const values = (name, rows = records) => [...new Set(rows.map((row) => row[name]))].sort(order);
 const axes = columns.filter((name) => {
   const held = values(name).filter((value) => value !== null);
-  return held.length > 1 && held.every((value) => typeof value === "number");
+  return name !== "seeds" && held.length > 1 && held.every((value) => typeof value === "number");
 });
 const varying = columns.filter((name) => values(name).length > 1);
 
@@ -19,7 +19,9 @@ function order(a, b) {
 
 function said(value) {
   if (value === null || value === undefined) return "–";
-  return typeof value === "number" ? String(Math.round(value * 1e6) / 1e6) : String(value);
+  if (typeof value !== "number") return String(value);
+  const level = Math.round(255 * value);
+  return String(value).length > 8 && level / 255 === value ? `${level}/255` : String(Math.round(value * 1e6) / 1e6);
 }
 
 function element(tag, attributes = {}, text = "") {
@@ -85,7 +87,7 @@ function chart(holder) {
   function follow(name, fits) {
     const given = choices[name] && name.startsWith("fix-") ? name.slice(4) : null;
     const match = records.find((row) => fits(row)
-      && (given === null || said(row[given]) === choices[name].value));
+      && (given === null || said(row[given]) === choices[name].value)) ?? records.find(fits);
     if (!match) return;
     for (const other of varying) choices["fix-" + other].value = said(match[other]);
   }
@@ -114,9 +116,10 @@ function chart(holder) {
 }
 
 function plot(curves, along, by, measure, wide) {
-  // On a narrow screen the legend stands below, and letters keep their size.
-  const narrow = wide < 600, legend = narrow ? 20 * curves.length + 10 : 0;
-  const left = 60, right = narrow ? 16 : 190, top = 16, bottom = 50 + legend;
+  // On a narrow screen, or with long names, the legend stands below, and letters keep their size.
+  const narrow = wide < 600, below = narrow || curves.some((curve) => curve.name.length > 22);
+  const legend = below ? 20 * curves.length + 10 : 0, longest = Math.floor((wide - 100) / 7);
+  const left = 60, right = below ? 16 : 190, top = 16, bottom = 50 + legend;
   const high = (narrow ? 300 : 420) + legend;
   const points = curves.flatMap((curve) => curve.points);
   const svg = element("svg", { class: "chart", viewBox: `0 0 ${wide} ${high}`, role: "img",
@@ -148,7 +151,7 @@ function plot(curves, along, by, measure, wide) {
   svg.append(title);
   curves.forEach((curve, place) => {
     const colour = colours[place % colours.length];
-    const dash = dashes[Math.floor(place / colours.length) % dashes.length];
+    const dash = dashes[place % dashes.length];  // not by colour alone
     const group = element("g", { stroke: colour, fill: colour });
     group.append(element("path", { fill: "none", "stroke-width": 2, "stroke-dasharray": dash,
       d: curve.points.map((row, at) => `${at ? "L" : "M"}${x(row[along])} ${y(row[measure].value)}`).join("") }));
@@ -159,11 +162,11 @@ function plot(curves, along, by, measure, wide) {
       dot.append(element("title", {}, `${curve.name}, ${along} ${said(row[along])}: ${percent(found)}`));
       group.append(dot);
     }
-    const line = (narrow ? high - legend + 10 : top + 14) + 20 * place;
-    const from = narrow ? left : wide - right + 12;
+    const line = (below ? high - legend + 10 : top + 14) + 20 * place;
+    const from = below ? left : wide - right + 12;
     group.append(element("line", { x1: from, x2: from + 24, y1: line, y2: line,
       "stroke-width": 2, "stroke-dasharray": dash }));
-    const name = narrow || curve.name.length < 23 ? curve.name : `${curve.name.slice(0, 21)}…`;
+    const name = curve.name.length > longest ? `${curve.name.slice(0, longest - 1)}…` : curve.name;
     group.append(element("text", { x: from + 30, y: line + 4, stroke: "none" }, name));
     svg.append(group);
   });
