@@ -77,6 +77,17 @@ def test_no_radius_exceeds_the_true_distance_beyond_alpha():
     assert wrong > alpha / 3  # and the bound is not idle
 
 
+@pytest.mark.slow
+def test_no_certificate_of_a_half_space_exceeds_its_distance_beyond_alpha(noisy):
+    """All of `certify`, 10,000 times with noise of its own; about a minute."""
+    alpha, distance, wrong = 0.05, 0.1, 0
+    for seed in range(10_000):
+        found = si.certify(noisy, at([distance]), samples=100, selection=10, alpha=alpha, seed=seed)
+        wrong += int(found.labels == 1 and found.radii > distance)
+    assert wrong / 10_000 <= alpha + 3 * (alpha * (1 - alpha) / 10_000) ** 0.5
+    assert wrong > 100  # and the bound is not idle
+
+
 @pytest.mark.parametrize("above", [True, False])
 @pytest.mark.parametrize("share", [0.6, 0.95])
 def test_evidence_misleads_no_more_often_than_said(above, share):

@@ -177,8 +177,10 @@ def run_sweep(
     console = Console(quiet=not processes.main, highlight=False)
     images = load_data(recipe.data, recipe.split, recipe.limit) if data is None else data
     sweep = Sweep(works_of(recipe, out, images), out, shard)
-    for folder in merge:
-        console.print(f"{sweep.store.take(Path(folder) / 'rows')} new units from {folder}")
+    for folder in () if only_plan else merge:
+        new, others = sweep.store.take(Path(folder) / "rows", sweep.works)
+        left = f", {others} of other settings left there" if others else ""
+        console.print(f"{new} new units from {folder}{left}")
     console.print(str(sweep.plan()))
     if only_plan:
         return None

@@ -34,7 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return COMMANDS[given.subcommand].run(given[given.subcommand])
     except (InputError, OSError) as error:  # OSError: a full disk; its message names the file
-        Console(stderr=True, highlight=False).print(f"error: {error}", markup=False, style="red")
+        # Not wrapped: paths in it are there to be copied.
+        told = Console(stderr=True, highlight=False, soft_wrap=True)
+        told.print(f"error: {error}", markup=False, style="red")
         return 2
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped; the same command goes on from here")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -75,19 +75,29 @@ class Store:
                 total[1] += float(cost[b"images"])
         return {attack: seconds / images for attack, (seconds, images) in spent.items()}
 
-    def take(self, folder: str | Path) -> int:
-        """Copy the shards of another store, checked, and say how many were new.
+    def take(self, folder: str | Path, units: Iterable[str]) -> tuple[int, int]:
+        """Copy what another store holds of ``units``, checked.
+
+        Returns:
+            How many shards were new, and how many are of other units and were left.
 
         Raises:
-            InputError: there are none, or one is damaged; what is good was copied.
+            InputError: there are none, or some are damaged; what is good was copied.
         """
         theirs = Store(folder)._listed()
         if not theirs:
             raise InputError(f"{folder} holds no rows")
-        new = {name: path for name, path in theirs.items() if not self.has(name)}
-        for name, path in new.items():
-            self._write(name, _checked(path))
-        return len(new)
+        wanted = set(map(_plain, units))
+        new = [name for name in theirs if name in wanted and not self.has(name)]
+        damaged = []
+        for name in new:
+            try:
+                self._write(name, _checked(theirs[name]))
+            except InputError as error:
+                damaged.append(str(error))
+        if damaged:
+            raise InputError("; ".join(damaged))
+        return len(new), len(set(theirs) - wanted)
 
     def _write(self, name: str, content: bytes) -> None:
         assert self.folder is not None

@@ -65,7 +65,8 @@ class Sweep:
     def __init__(self, works: Sequence[Evaluation], out: Path, shard: tuple[int, int] = (0, 1)):
         number, parts = shard
         if not 0 <= number < parts:
-            raise InputError(f"there is no part {number} of {parts}: give 0/{parts} and so on")
+            last = f"0/{parts} to {parts - 1}/{parts}" if parts > 0 else "I/N with N at least 1"
+            raise InputError(f"there is no part {number} of {parts}: give {last}")
         self.store = Store(out / "rows")
         self.works = {unit: work for work in works for unit in work.units}
         if len(self.works) < sum(len(work.units) for work in works):
