@@ -138,6 +138,18 @@ def varying(found: list[Record]) -> list[str]:
     return [name for name in names if len({str(record[name]) for record in found}) > 1]
 
 
+def common(found: list[Record], names: list[str]) -> str:
+    """Say what all records have in common, beside the columns ``names`` that vary."""
+    shared = {
+        name: value
+        for name, value in found[0].items()
+        if name not in (*names, *MEASURES) and value is not None
+    }
+    images = (found[0]["attacked"] or found[0]["clean"])["images"]
+    said = ", ".join(f"{name} {told(value)}" for name, value in shared.items())
+    return f"{said}; {images} images."
+
+
 def share(measured: dict[str, Any] | None) -> str:
     """Write an accuracy: mean, standard deviation over seeds if there are several, interval.
 

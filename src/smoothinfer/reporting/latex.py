@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from smoothinfer.reporting.collect import Record, told, varying
+from smoothinfer.reporting.collect import Record, common, told, varying
 
 _SPECIAL = {"\\": r"\textbackslash{}", **{c: f"\\{c}" for c in "&%$#_{}"}}
 _SPECIAL |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 
 
+_PAGE = 45  # lines
+
+
 def latex_table(found: Sequence[Record], caption: str, label: str) -> str:
     """Return a ``table`` of the records: what tells them apart, then clean and attacked accuracy.
+
+    One that no page can hold is a ``longtable``.
 
     Args:
         found: see `records`.
@@ -20,20 +25,21 @@ def latex_table(found: Sequence[Record], caption: str, label: str) -> str:
     """
     names = varying(list(found))
     heads = [*names, "clean", "attacked"]
-    lines = [
-        r"\begin{table}",
-        rf"\caption{{{escaped(caption)}}}",
-        rf"\label{{{label}}}",
-        rf"\begin{{tabular}}{{{'l' * len(names)}rr}}",
-        r"\toprule",
-        " & ".join(escaped(head) for head in heads) + r" \\",
-        r"\midrule",
-    ]
+    said = escaped(f"{caption}; {common(list(found), names)}")
+    called = rf"\caption{{{said}}}\label{{{label}}}"
+    columns = f"{{{'l' * len(names)}rr}}"
+    top = [r"\toprule", " & ".join(escaped(head) for head in heads) + r" \\", r"\midrule"]
+    if len(found) > _PAGE:
+        lines = [rf"\begin{{longtable}}{columns}", rf"{called} \\", *top, r"\endhead"]
+        ends = [r"\end{longtable}"]
+    else:
+        lines = [r"\begin{table}", called, rf"\begin{{tabular}}{columns}", *top]
+        ends = [r"\end{tabular}", r"\end{table}"]
     for record in found:
         cells = [escaped(told(record[name])) for name in names]
         cells += [_share(record[measure]) for measure in ("clean", "attacked")]
         lines.append(" & ".join(cells) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+    return "\n".join([*lines, r"\bottomrule", *ends, ""])
 
 
 def escaped(text: str) -> str:

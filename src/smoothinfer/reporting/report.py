@@ -13,6 +13,7 @@ from smoothinfer.reporting.collect import (
     Record,
     Source,
     collect,
+    common,
     interval,
     records,
     share,
@@ -58,7 +59,7 @@ def write_report(folders: Sequence[str | Path], out: str | Path, title: str = "R
         latex_table(part, f"Accuracy in %, {name}", f"tab:{_plain(name)}")
         for name, part in found.items()
     ]
-    _write(out / "tables.tex", "\n".join(["% needs \\usepackage{booktabs}", *tables]))
+    _write(out / "tables.tex", "\n".join(["% needs \\usepackage{booktabs,longtable}", *tables]))
     _write(out / "index.html", page_of(title, sources, found))
     return out / "index.html"
 
@@ -126,7 +127,10 @@ def _markdown(
         if source.audit is not None:
             lines += [f"**Audit:** {source.audit['verdict']}", ""]
         if source.name in found:
-            lines += [*markdown_records(found[source.name]), ""]
+            part = found[source.name]
+            lines += [common(part, varying(part)), "", *markdown_records(part), ""]
+        if command := source.settings.get("command"):
+            lines += ["To repeat it:", "", "```bash", command, "```", ""]
         shown = [*figures.get(source.name, []), *copies[source.name]]
         lines += [f"![{p.stem}](figures/{p.name.replace(' ', '%20')})" for p in shown]
         lines.append("")

@@ -16,6 +16,7 @@ from smoothinfer.reporting.collect import (
     NOTE,
     Record,
     Source,
+    common,
     interval,
     share,
     told,
@@ -147,20 +148,12 @@ def _table(name: str, part: list[Record]) -> str:
     heads = "".join(f'<th scope="col">{html.escape(n)}</th>' for n in names)
     heads += "".join(f'<th scope="col" class="number">{measure}</th>' for measure in MEASURES)
     lines = "\n".join(_line(record, names) for record in shown)
+    caption = html.escape(common(part, names)) + note
     return f"""<h3>{html.escape(name)}</h3>
-<div class="scroll"><table class="sortable"><caption>{_common(part, names)}{note}</caption>
+<div class="scroll"><table class="sortable"><caption>{caption}</caption>
 <thead><tr>{heads}</tr></thead><tbody>
 {lines}
 </tbody></table></div>"""
-
-
-def _common(part: list[Record], names: list[str]) -> str:
-    """Say what all settings of a table have in common."""
-    shared = {k: v for k, v in part[0].items() if k not in (*names, *MEASURES) and v is not None}
-    images = (part[0]["attacked"] or part[0]["clean"])["images"]
-    return html.escape(
-        ", ".join(f"{k} {told(v)}" for k, v in shared.items()) + f"; {images} images."
-    )
 
 
 def _line(record: Record, names: list[str]) -> str:
