@@ -42,13 +42,14 @@ def accuracy_against_samples(rows: Rows, path: str | Path, title: str = "") -> N
     """
     attacks = sorted(rows["attack"].unique().to_pylist(), key=lambda name: name != CLEAN)
     rules = [name for name in COLOURS if name in rows["rule"].unique().to_pylist()]
+    aside = [1.06 ** (place - (len(rules) - 1) / 2) for place in range(len(rules))]
     with mpl.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(3.4 * len(attacks) + 0.6, 3.6), layout="constrained")
         panels = figure.subplots(1, len(attacks), squeeze=False)[0]
         for panel, attack in zip(panels, attacks, strict=True):
             part = rows.filter(pc.equal(rows["attack"], attack))
             for place, rule in enumerate(rules):
-                _curve(panel, part.filter(pc.equal(part["rule"], rule)), rule, place)
+                _curve(panel, part.filter(pc.equal(part["rule"], rule)), rule, aside[place])
             panel.set_title("clean" if attack == CLEAN else attack)
             panel.set_xlabel("samples n")
             panel.grid(alpha=0.25)
@@ -58,11 +59,11 @@ def accuracy_against_samples(rows: Rows, path: str | Path, title: str = "") -> N
         save_figure(figure, path)
 
 
-def _curve(panel: Axes, rows: Rows, rule: str, place: int) -> None:
+def _curve(panel: Axes, rows: Rows, rule: str, aside: float) -> None:
     counts = sorted(rows["samples"].unique().to_pylist())
     found = [accuracy(rows.filter(pc.equal(rows["samples"], count))) for count in counts]
     # Curves that lie on each other stay readable when they stand side by side a little.
-    shifted = [count * 1.06 ** (place - 1) for count in counts]
+    shifted = [count * aside for count in counts]
     panel.errorbar(
         shifted,
         [100 * each.value for each in found],
