@@ -10,6 +10,7 @@ from torch import nn
 
 import smoothinfer as si
 from smoothinfer.cli import main
+from smoothinfer.evaluation.evaluate import prepare
 from smoothinfer.evaluation.store import Store
 from smoothinfer.evaluation.table import CLEAN, summarise
 from smoothinfer.evaluation.units import CRAFTED
@@ -258,3 +259,13 @@ def test_what_a_vote_adds_is_paired_with_its_passes(world):
         assert gain["high"] - gain["value"] == pytest.approx(half, rel=1e-3, abs=1e-5)
     (alone,) = summarise(si.evaluate(si.SmoothedClassifier(noisy, 1), (images, labels)))
     assert alone["clean"]["gain"] == {"value": 0, "low": 0, "high": 0}  # a vote of one is one pass
+
+
+def test_rounding_overturns_no_verdict_of_a_model_without_noise(world):
+    noisy, images, labels = world
+    for model, precision in ((noisy, "auto"), (noisy.module, "fp32")):
+        classifier = si.SmoothedClassifier(model, 1)
+        assert prepare(classifier, (images, labels)).classifier.precision == precision
+        assert classifier.precision == "auto"  # what was given stays as it is
+    asked = si.SmoothedClassifier(noisy.module, 1, precision="bf16")
+    assert prepare(asked, (images, labels)).classifier.precision == "bf16"

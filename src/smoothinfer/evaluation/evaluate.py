@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 from torch import nn
 
 from smoothinfer.attacks import ATTACKS, Attack
+from smoothinfer.attacks.landscape import is_random
 from smoothinfer.data import ImageData, images_and_labels
 from smoothinfer.errors import InputError, choose
 from smoothinfer.evaluation.crafted import Crafted
 from smoothinfer.evaluation.store import Store
 from smoothinfer.evaluation.table import CLEAN, Rows
 from smoothinfer.evaluation.units import Evaluation
+from smoothinfer.models import device_of
 from smoothinfer.numerics.balls import Ball, Linf, check_ball
 from smoothinfer.smoothing.classifier import SmoothedClassifier
 from smoothinfer.smoothing.voting import Rule, rule_of
@@ -126,11 +129,26 @@ def prepare(
         crafted=None if crafted is None else Crafted(crafted),
     )
     work.check()
+    work.classifier = _judging(classifier, images)
     if isinstance(data, ImageData) and len(data.classes) != work.classes:
         raise InputError(
             f"the model tells {work.classes} classes apart, {data.name} has {len(data.classes)}"
         )
     return work
+
+
+def _judging(classifier: SmoothedClassifier, images: Images) -> SmoothedClassifier:
+    """Return ``classifier``, in fp32 where there is no noise in which rounding drowns.
+
+    Attacks stop right behind the boundary: in another format than theirs some of what they found
+    would count as right again.
+    """
+    few = images[:2].to(device_of(classifier.model, images))
+    if classifier.precision != "auto" or is_random(classifier.model, few):
+        return classifier
+    exact = copy.copy(classifier)
+    exact.precision = "fp32"
+    return exact
 
 
 def _view(target: nn.Module) -> str:
