@@ -55,6 +55,19 @@ def test_gradients_are_painted_with_and_without_noise(tmp_path):
     assert len(found["targets"]) == 6
 
 
+def test_the_noise_of_each_layer_is_drawn(tmp_path):
+    with si.isolated_rng(0):
+        net = si.smallnet()
+    noisy = si.NoisyModel(net, inputs=si.PNI(), weights=si.PNI(alpha=0.5), shape=(1, 8, 8)).eval()
+    data = si.load_data("digits", "test", 4)
+    found = picture("noise", noisy, data, si.pgd, si.Linf(0.1), tmp_path)["strengths"]
+    assert found["inputs"] == pytest.approx(0.25)
+    assert sum(value == pytest.approx(0.5) for value in found.values()) == len(found) - 1 > 2
+    assert (tmp_path / "noise.png").stat().st_size > 5000
+    with pytest.raises(si.InputError, match="no learned noise"):
+        picture("noise", noisy_line(), data, si.pgd, si.Linf(0.1), tmp_path)
+
+
 def test_what_cannot_be_drawn_is_refused(tmp_path, capsys):
     given = ["picture", "gradients", "tests.test_sweep:line", *ARGUMENTS[1:]]
     assert main([*given, "--out", str(tmp_path)]) == 2

@@ -1,4 +1,4 @@
-"""``smoothinfer picture``: what passes cost, what attacks do to votes, what gradients look like."""
+"""``smoothinfer picture``: what passes cost, what attacks do to votes, gradients, noise."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.progress import Progress
 from torch import nn
 
 from smoothinfer.attacks import Attack, pgd
@@ -17,13 +18,16 @@ from smoothinfer.files import write_json
 from smoothinfer.models import device_of, evaluating
 from smoothinfer.noise import NoisyModel
 from smoothinfer.numerics.balls import L2, Ball
+from smoothinfer.numerics.processes import Processes
 from smoothinfer.numerics.randomness import derive_seed, stream
 from smoothinfer.numerics.statistics import proportion
 from smoothinfer.reporting.looks import COSTS, cost_picture, grid_picture, votes_picture
+from smoothinfer.reporting.plots import strengths_picture
 from smoothinfer.smoothing import SmoothedClassifier
 from smoothinfer.types import Images
 
 _SHOWN = 6
+_CRAFTED = 128  # images together
 _COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 _REPEATS = 3
 
@@ -42,7 +46,7 @@ def picture(
     """Draw one of ``PICTURES`` of ``model`` into ``out``; return the numbers in it.
 
     Args:
-        kind: ``"cost"``, ``"votes"`` or ``"gradients"``.
+        kind: ``"cost"``, ``"votes"``, ``"gradients"`` or ``"noise"``.
         model: random, in eval mode.
         data: images and labels.
         attack, ball: what is done to the images.
@@ -70,12 +74,10 @@ def cost(
     device = device_of(model, data.pixels)
     images, labels = data.images.to(device), data.labels.to(device)
     moved = _attacked(model, data, attack, ball, seed)
-    curves: dict[str, list[dict[str, float]]] = {}
-    for stop in ("fixed", "exact", "ppr"):
-        curves[stop] = []
-        for samples in _COUNTS:
-            if stop != "fixed" and samples < 16:
-                continue
+    curves: dict[str, list[dict[str, float]]] = {"fixed": [], "exact": [], "ppr": []}
+    work = [(stop, n) for stop in curves for n in _COUNTS if stop == "fixed" or n >= 16]
+    with Progress(disable=not Processes().main, transient=True) as bar:
+        for stop, samples in bar.track(work, description="voting"):
             point: dict[str, float] = {"samples": samples}
             smooth = SmoothedClassifier(model, samples, seed=derive_seed(seed, "cost"))
             for name, seen in (("clean", images), ("attacked", moved)):
@@ -132,17 +134,40 @@ def gradients(
     return {"radius": large.radius, "targets": to}
 
 
-PICTURES: dict[str, Draw] = {"cost": cost, "votes": votes, "gradients": gradients}
+def noise(
+    model: nn.Module, data: ImageData, attack: Attack, ball: Ball, out: Path, seed: int
+) -> dict[str, Any]:
+    """How strong the learned noise of each layer is, in multiples of what it disturbs.
+
+    Noise at the inputs and at activations is as strong as on the images; no attack is run.
+    """
+    del attack, ball, seed
+    strengths: dict[str, float] = {}
+    if isinstance(model, NoisyModel):
+        images = data[:_CRAFTED].images.to(device_of(model, data.pixels))
+        strengths = model.strengths(images)
+    if not strengths:
+        raise InputError("the model has no learned noise to draw")
+    strengths_picture(strengths, out / "noise.png")
+    return {"strengths": strengths}
+
+
+PICTURES: dict[str, Draw] = {
+    "cost": cost,
+    "votes": votes,
+    "gradients": gradients,
+    "noise": noise,
+}
 
 
 def _attacked(model: nn.Module, data: ImageData, attack: Attack, ball: Ball, seed: int) -> Images:
     device = device_of(model, data.pixels)
     images, labels = data.images.to(device), data.labels.to(device)
-    parts = [
-        attack(model, images[at : at + 128], labels[at : at + 128], ball, generator=generator)
-        for at in range(0, len(images), 128)
-        for generator in [stream(seed, "picture", at)]
-    ]
+    parts = []
+    with Progress(disable=not Processes().main, transient=True) as bar:
+        for at in bar.track(range(0, len(images), _CRAFTED), description="crafting"):
+            batch, generator = slice(at, at + _CRAFTED), stream(seed, "picture", at)
+            parts.append(attack(model, images[batch], labels[batch], ball, generator=generator))
     return torch.cat(parts)
 
 

@@ -166,3 +166,21 @@ def noise_course(course: Mapping[str, Mapping[str, float]], path: str | Path) ->
     panel.grid(alpha=0.25)
     panel.legend(frameon=False, fontsize=8)
     save_figure(figure, path)
+
+
+def strengths_picture(strengths: Mapping[str, float], path: str | Path) -> None:
+    """Draw how strong the learned noise of each layer is, the first layer on top.
+
+    Args:
+        strengths: {place: noise standard deviation in multiples of what it disturbs}.
+        path: of the PNG or SVG file, written whole.
+    """
+    names = list(strengths)
+    figure = Figure(figsize=(6.4, 0.9 + 0.24 * len(names)), layout="constrained")
+    panel = figure.subplots()
+    panel.barh(range(len(names)), list(strengths.values()), color=COLOURS["prediction"])
+    panel.set_yticks(range(len(names)), names, fontsize=8)
+    panel.invert_yaxis()
+    panel.set_xlabel("std of the noise / std of what it disturbs")
+    panel.grid(alpha=0.25, axis="x")
+    save_figure(figure, path)
