@@ -205,7 +205,8 @@ def test_certify_on_the_command_line(tmp_path, capsys):
     assert len(told["predicted"]) == 6
     assert told["abstained"] == told["predicted"].count(-1)
     assert f"abstained on {told['abstained']}" in capsys.readouterr().out
-    assert main([*given, "--predict", "--radius", "0.1"]) == 2
+    for more in (["--radius", "0.1"], ["--selection", "9"], ["--samples", "0"]):
+        assert main([*given, "--predict", *more]) == 2
 
 
 def on_digits():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
@@ -144,7 +145,7 @@ def _certify_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--samples", type=int, help="passes of an image; 100,000, or 100 to predict"
     )
-    parser.add_argument("--selection", type=int, default=100, help="passes that choose the class")
+    parser.add_argument("--selection", type=int, help="passes that choose the class; 100")
     parser.add_argument("--alpha", type=float, default=1e-3, help="probability of being wrong")
     parser.add_argument(
         "--radius",
@@ -163,14 +164,15 @@ def _certify_options(parser: ArgumentParser) -> None:
 
 
 def _certify(given: Namespace) -> int:
-    if given.predict and given.radius:
-        raise InputError("--predict asks for no radius: leave out --radius")
-    asked = {"samples": given.samples} if given.samples else {}
+    if given.predict and (given.radius or given.selection is not None):
+        raise InputError("--predict seeks no radius: leave out --radius and --selection")
+    counts = {"samples": given.samples, "selection": given.selection}
+    asked: dict[str, Any] = {name: n for name, n in counts.items() if n is not None}
     asked |= {"alpha": given.alpha, "skip": given.skip, "seed": given.seed}
     asked |= {"settings": given.as_dict() | {"sha256": hash_of(given.model)}}
     asked["sigma"] = optional(given, "sigma")
     if not given.predict:
-        asked |= {"selection": given.selection, "radius": optional(given, "radius")}
+        asked["radius"] = optional(given, "radius")
     run = predict_run if given.predict else certify_run
     run(load(given.model), load_data(given.data, "test", given.limit), Path(given.out), **asked)
     return 0
