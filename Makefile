@@ -20,15 +20,8 @@ slow: .venv/installed
 # all; hours on a CPU.
 DATA ?= uoft-cs/cifar10
 SCALE ?= short
-EXPERIMENTS ?= table1 table2 table3 table4 figure1 figure2 \
-    appendix-a figure-b1 figure-b2 figure-b3 figure-b4
 results: .venv/installed
-	for name in $(EXPERIMENTS); do \
-	  $(BIN)/smoothinfer reproduce $$name --data $(DATA) --scale $(SCALE) --out results/$$name || \
-	    { [ $$? -eq 2 ] && echo "$$name is left out, for the reason above"; } || exit 1; \
-	done
-	$(BIN)/smoothinfer report $$(for name in $(EXPERIMENTS); do \
-	  [ -f results/$$name/$$name.md ] && echo results/$$name; done) --out results/report
+	$(BIN)/smoothinfer reproduce all --data $(DATA) --scale $(SCALE) --out results
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

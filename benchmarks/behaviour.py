@@ -22,6 +22,7 @@ import smoothinfer as si
 from benchmarks import naive
 from benchmarks.__main__ import RADIUS, network
 from benchmarks.clock import machine
+from benchmarks.grid import sweep
 from smoothinfer.numerics.precision import has_bf16_units, keep_heap_warm
 from smoothinfer.training import loop
 from smoothinfer.training.losses import adversarial
@@ -240,6 +241,7 @@ PARTS = {
     "stopping": stopping,
     "agreement": agreement,
     "epoch": epoch,
+    "sweep": sweep,
 }
 
 
@@ -277,10 +279,13 @@ def main(given: Sequence[str] | None = None) -> None:
     """Measure, print, and write ``behaviour.json`` and ``behaviour.md``; parts add up."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="+", choices=PARTS)
-    parser.add_argument("--model", default="cni-w-resnet20-cifar10", help="for stopping, agreement")
-    parser.add_argument("--data", default="uoft-cs/cifar10", help="for stopping, agreement")
+    parser.add_argument(
+        "--model", default="cni-w-resnet20-cifar10", help="for all but memory, linear, epoch"
+    )
+    parser.add_argument("--data", default="uoft-cs/cifar10", help="for the same")
     parser.add_argument("--images", type=int, default=1000, help="for memory, stopping")
     parser.add_argument("--verdicts", type=int, default=10_000, help="images for agreement")
+    parser.add_argument("--grid-images", type=int, default=128, help="for sweep")
     parser.add_argument("--naive-passes", type=int, default=8, help="timed for the naive loop")
     parser.add_argument("--sigma", type=float, default=0.06, help="for stopping, agreement")
     parser.add_argument("--samples", type=int, default=512, help="for agreement")

@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 import torch
-from benchmarks import attacks, behaviour
+from benchmarks import attacks, behaviour, grid
 from benchmarks.__main__ import SECTIONS, Benchmarks, network, table
 
 import smoothinfer as si
@@ -50,6 +50,19 @@ def test_growth_stopping_and_agreement_are_measured(tmp_path, monkeypatch):
     assert set(grown) == {"images", "passes"}
     told = behaviour.report({"linear": {"machine": {}, "options": {}, **grown}})
     assert "| images, exponent |" in told
+
+
+def test_a_sweep_is_compared_with_its_cells(monkeypatch):
+    monkeypatch.setattr(grid, "PASSES", [1, 2])
+    pixels = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
+    data = si.ImageData("pictures", pixels, torch.tensor([0, 1]), tuple("abcdefghij"))
+    monkeypatch.setattr(grid.si, "load_data", lambda *_: data)
+    options = argparse.Namespace(
+        model="benchmarks.behaviour:cni", data="", grid_images=2, sigma=0.1, naive_passes=1
+    )
+    found = grid.sweep(options)
+    assert found["cells"] == 6
+    assert found["times its largest run"] > 0
 
 
 def test_attacks_are_compared_with_other_tools(monkeypatch):

@@ -4,6 +4,8 @@ import html
 import itertools
 import json
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,8 +14,9 @@ from torch import nn
 import smoothinfer as si
 from smoothinfer.cli import main
 from smoothinfer.components import Component
-from smoothinfer.experiments import comparison, experiments, load_experiment, reproduce
+from smoothinfer.experiments import experiments, load_experiment
 from smoothinfer.recipes import recipe_from
+from smoothinfer.reproduction import comparison, reproduce
 from tests.test_training import TINY
 
 NAMES = list(experiments())
@@ -134,7 +137,7 @@ def measured(value):
 
 def test_what_is_not_trained_is_said(runs, tmp_path, capsys, monkeypatch):
     # Whatever comes with the package:
-    monkeypatch.setattr("smoothinfer.experiments._SHIPPED", "-of-nobody")
+    monkeypatch.setattr("smoothinfer.reproduction._SHIPPED", "-of-nobody")
     shutil.copytree(runs / "cni-w", tmp_path / "runs" / "cni-w")
     options = {"scale": "smoke", "runs": tmp_path / "runs", "changes": ["limit=6"]}
     path = reproduce("table4", tmp_path / "out", data="digits", **options)
@@ -148,6 +151,50 @@ def test_what_is_not_trained_is_said(runs, tmp_path, capsys, monkeypatch):
         reproduce("figure-b2", tmp_path / "none", data="digits", **options)
     with pytest.raises(si.InputError, match=r"unknown experiment 'table9'.*table1"):
         reproduce("table9", tmp_path / "none", data="digits")
+
+
+def test_what_another_experiment_measured_alike_is_not_done_again(runs, tmp_path, monkeypatch):
+    options = {"data": "digits", "scale": "smoke", "runs": runs, "changes": ["limit=6"]}
+    held = tmp_path / "results"
+    reproduce("figure1", held / "figure1", **options)
+    reproduce("figure2", tmp_path / "alone", **options)
+
+    def refuse(*_):
+        raise AssertionError("a unit was done again")
+
+    monkeypatch.setattr("smoothinfer.evaluation.units.Evaluation.do", refuse)
+    for name in ("figure2", "figure-b1"):
+        reproduce(name, held / name, reuse=held, **options)
+    table = Path("CNI-W", "table.parquet")
+    assert (held / "figure2" / table).read_bytes() == (tmp_path / "alone" / table).read_bytes()
+    with pytest.raises(AssertionError, match="done again"):
+        reproduce("figure-b2", held / "figure-b2", reuse=held, **options)
+    with pytest.raises(si.InputError, match="elsewhere to reuse"):
+        reproduce("figure2", held / "figure2", reuse=tmp_path / "elsewhere", **options)
+
+
+def test_the_short_figures_share_their_sweeps():
+    grids = []
+    for name in ("figure1", "figure2", "figure-b1"):
+        sweep = load_experiment(name).sweeps(["data=digits"])["CNI-W"]
+        grids.append(replace(sweep, about=""))
+    assert grids[0] == grids[1] == grids[2]
+
+
+def test_all_experiments_are_one_command(runs, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("smoothinfer.reproduction._SHIPPED", "-of-nobody")
+    shutil.copytree(runs / "cni-w", tmp_path / "runs" / "cni-w")
+    given = ["reproduce", "all", "--data", "digits", "--scale", "smoke", "--set", "limit=6"]
+    out = tmp_path / "out"
+    assert main([*given, "--runs", str(tmp_path / "runs"), "--out", str(out)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "figure-b2 is left out: none of the models of figure-b2 is in" in said
+    assert "are those of" in said  # what one that came before measured alike
+    page = (out / "report" / "index.html").read_text()
+    for name in ("figure1", "table4"):
+        assert html.escape(load_experiment(name).title) in page
+    assert "linear" in (out / "appendix-a" / "appendix-a.md").read_text()
+    assert main([*given, "--runs", str(tmp_path), "--out", str(out)]) == 2
 
 
 def test_the_source_of_a_transfer_is_looked_for_among_the_runs():

@@ -29,6 +29,7 @@ FLOORS = [
         "appendix",
         "pictures",
         "experiments",
+        "reproduction",
         "calibrate",
         "demo",
         "cli",

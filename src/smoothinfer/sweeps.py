@@ -156,6 +156,7 @@ def run_sweep(
     *,
     shard: tuple[int, int] = (0, 1),
     merge: Sequence[str | Path] = (),
+    reuse: Sequence[str | Path] = (),
     only_plan: bool = False,
     data: ImageData | None = None,
 ) -> Rows | None:
@@ -167,6 +168,7 @@ def run_sweep(
             ``summary.json``.
         shard: (i, N), to do the i-th of N parts, from 0.
         merge: folders of other parts, whose rows are copied here first.
+        reuse: folders of other sweeps; units that are the same there are copied, not done again.
         only_plan: say what there is to do, and how long it takes, and stop.
         data: images, instead of those that the recipe names.
 
@@ -181,6 +183,9 @@ def run_sweep(
         new, others = sweep.store.take(Path(folder) / "rows", sweep.works)
         left = f", {others} of other settings left there" if others else ""
         console.print(f"{new} new units from {folder}{left}")
+    for folder in () if only_plan else reuse:
+        if new := sweep.store.take(Path(folder) / "rows", sweep.works)[0]:
+            console.print(f"{new} units are those of {folder}: copied")
     console.print(str(sweep.plan()))
     if only_plan:
         return None

@@ -31,16 +31,15 @@ from smoothinfer.components import Component
 from smoothinfer.configuration import SCALES
 from smoothinfer.data import load_data
 from smoothinfer.errors import InputError
-from smoothinfer.experiments import experiments, reproduce
+from smoothinfer.experiments import experiments
 from smoothinfer.measure import attack_of, audit_run, measure, under_noise
 from smoothinfer.noise.additive import UNITS
 from smoothinfer.numerics.processes import Processes
 from smoothinfer.pictures import PICTURES, picture
 from smoothinfer.reporting.report import write_report
+from smoothinfer.reproduction import ALL, APPENDIX, reproduce, reproduce_all
 from smoothinfer.smoothing.voting import RULES
 from smoothinfer.sweeps import describe, load_sweep, run_sweep
-
-_APPENDIX = "appendix-a"
 
 
 def _evaluate_options(parser: ArgumentParser) -> None:
@@ -232,8 +231,8 @@ def _picture(given: Namespace) -> int:
 
 
 def _reproduce_options(parser: ArgumentParser) -> None:
-    names = ", ".join([*experiments(), _APPENDIX])
-    parser.add_argument("name", help=f"one of {names} (which uses the digits)")
+    names = ", ".join([*experiments(), APPENDIX])
+    parser.add_argument("name", help=f"one of {names} (which uses the digits), or {ALL}")
     parser.add_argument("--data", help=f"images like those the models saw: {DATA_HELP}")
     parser.add_argument("--out", required=True, help="folder of rows, figures, report and table")
     parser.add_argument("--scale", default="short", choices=list(SCALES), help="how much work")
@@ -243,26 +242,26 @@ def _reproduce_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="KEY=VALUE", help="changes to every sweep"
     )
+    parser.add_argument(
+        "--reuse", help="folder of other experiments: what they measured alike is copied"
+    )
 
 
 def _reproduce(given: Namespace) -> int:
-    if given.name == _APPENDIX:
+    if given.name == APPENDIX:
         appendix(given.out)
-        print((Path(given.out) / f"{_APPENDIX}.md").read_text())
+        print((Path(given.out) / f"{APPENDIX}.md").read_text())
         return 0
     if given.data is None:
         raise InputError(
             f"{given.name} needs --data, images like those its models were trained on, such as "
             "uoft-cs/cifar10 for the shipped ones"
         )
-    path = reproduce(
-        given.name,
-        given.out,
-        data=given.data,
-        scale=given.scale,
-        runs=given.runs,
-        changes=given.set,
-    )
+    options = {name: given[name] for name in ("data", "scale", "runs")} | {"changes": given.set}
+    if given.name == ALL:
+        print(reproduce_all(given.out, **options))
+        return 0
+    path = reproduce(given.name, given.out, reuse=given.reuse, **options)
     print(path.read_text())
     return 0
 
