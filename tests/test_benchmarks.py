@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 import torch
-from benchmarks import attacks, behaviour, grid
+from benchmarks import attacks, behaviour, grid, verdicts
 from benchmarks.__main__ import SECTIONS, Benchmarks, network, table
 
 import smoothinfer as si
@@ -34,15 +34,15 @@ def test_growth_stopping_and_agreement_are_measured(tmp_path, monkeypatch):
         labels,
         tuple("abcdefghij"),
     )
-    monkeypatch.setattr(behaviour, "_subject", lambda _, __: (model, data.images, labels))
+    monkeypatch.setattr(verdicts, "_subject", lambda _, __: (model, data.images, labels))
     options = argparse.Namespace(
         images=4, samples=2, points=2, naive_passes=1, sigma=0.0, verdicts=4
     )
     monkeypatch.setattr(
-        behaviour.si, "SmoothedClassifier", lambda m, n, **o: SmoothedClassifier(m, min(n, 20), **o)
+        verdicts.si, "SmoothedClassifier", lambda m, n, **o: SmoothedClassifier(m, min(n, 20), **o)
     )
-    assert set(behaviour.stopping(options)) == {"clean", "attacked"}
-    found = behaviour.agreement(options)
+    assert set(verdicts.stopping(options)) == {"clean", "attacked"}
+    found = verdicts.agreement(options)
     assert 0 <= found["agreement"] <= 1
     assert behaviour.epoch(argparse.Namespace(batch=2, steps=3))["seconds a step"] > 0
     monkeypatch.setattr(behaviour, "_vote", lambda *_: lambda: None)
