@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from smoothinfer.components import grey_levels
 from smoothinfer.errors import InputError
 from smoothinfer.evaluation.store import decoded
 from smoothinfer.evaluation.table import Rows, summarise
 from smoothinfer.files import read_json
 from smoothinfer.numerics.statistics import Interval
 from smoothinfer.reporting.comparison import Comparison, read_comparison
-from smoothinfer.reporting.tables import place_of
+from smoothinfer.reporting.tables import place_of, told
 
 Record = dict[str, Any]
 _TOLD = ("command", "asked", "versions", "data")
@@ -167,14 +166,3 @@ def interval(measured: Mapping[str, Any] | None) -> str:
     if measured is None:
         return ""
     return str(Interval(*(measured[name] for name in ("value", "low", "high", "images"))))
-
-
-def told(value: Any) -> str:
-    """Write a value of a column.
-
-    >>> told(0.060000001), told(8 / 255), told(None)
-    ('0.06', '8/255', '')
-    """
-    if value is None or not isinstance(value, float):
-        return "" if value is None else str(value)
-    return grey_levels(value) or f"{value:.6g}"

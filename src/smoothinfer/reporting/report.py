@@ -17,13 +17,13 @@ from smoothinfer.reporting.collect import (
     interval,
     records,
     share,
-    told,
     varying,
 )
 from smoothinfer.reporting.comparison import Comparison, read_comparison
 from smoothinfer.reporting.curves import draw_curves
 from smoothinfer.reporting.latex import latex_table
 from smoothinfer.reporting.page import page_of
+from smoothinfer.reporting.tables import told
 
 _MOST = 24  # pictures of one folder
 _FEW = 6  # figures of one model along one axis

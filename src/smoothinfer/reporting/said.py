@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from smoothinfer.numerics.statistics import Interval
-from smoothinfer.reporting.tables import markdown_of, said
+from smoothinfer.reporting.tables import markdown_of, told
 
 Entries = Sequence[Mapping[str, Any]]
 _INTERVAL = ("value", "low", "high", "images")
@@ -68,11 +68,11 @@ def budgets(entries: Entries, seconds: Mapping[str, float]) -> Said:
     for entry in shown:
         left, attack = entry["attacked"], entry["description"]["attack"]
         spent = [f"{left[name]:,.0f}" for name in ("backwards", "forwards")]
-        told = [f"{1000 * seconds[attack]:,.1f}" if attack in seconds else ""]
+        cells = [f"{1000 * seconds[attack]:,.1f}" if attack in seconds else ""]
         vote = str(Interval(*(left[k] for k in _INTERVAL)))
         shares = [f"{100 * left[k]:.1f}" for k in ("per_draw", "every_draw")]
-        told += [vote] if most == 1 else [shares[0], vote, shares[1]]
-        lines.append(_settings(entry, names) + spent + told)
+        cells += [vote] if most == 1 else [shares[0], vote, shares[1]]
+        lines.append(_settings(entry, names) + spent + cells)
     heads = ["backward", "forward", "ms", "one pass"]
     heads += [f"vote of {most}", "every pass"] if most > 1 else []
     title = "passes and time that each attack spends on an image, and what it leaves right, %"
@@ -105,4 +105,4 @@ def _names(entries: Entries) -> list[str]:
 
 
 def _settings(entry: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    return [said(entry["description"].get(name, "")) for name in names]
+    return [told(entry["description"].get(name, "")) for name in names]

@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from smoothinfer.components import grey_levels
 from smoothinfer.evaluation.table import CLEAN, Rows, accuracy, setting_columns
 from smoothinfer.numerics.statistics import Interval
 
@@ -51,7 +52,7 @@ def print_table(console: Console, rows: Rows, title: str = "accuracy, % (95 % in
         if before is not None and key[:-1] != before:
             table.add_section()  # a gap where all but the last column begins anew
         before = key[:-1]
-        table.add_row(*(said(value) for value in key), *(str(found.get(a, "")) for a in attacks))
+        table.add_row(*(told(value) for value in key), *(str(found.get(a, "")) for a in attacks))
     console.print(table)
 
 
@@ -61,7 +62,7 @@ def markdown_table(rows: Rows) -> str:
     lines = [[*varying, *(_heading(attack) for attack in attacks)]]
     lines.append(["---:"] * len(lines[0]))
     for key, found in cells.items():
-        lines.append([said(value) for value in key] + [str(found.get(a, "")) for a in attacks])
+        lines.append([told(value) for value in key] + [str(found.get(a, "")) for a in attacks])
     return markdown_of(lines)
 
 
@@ -80,13 +81,15 @@ def _heading(attack: str) -> str:
     return "clean" if attack == CLEAN else attack
 
 
-def said(value: Any) -> str:
-    """Return a setting as text: numbers without zeros that say nothing.
+def told(value: Any) -> str:
+    """Write a value of a column.
 
-    >>> said(0.060)
-    '0.06'
+    >>> told(0.060000001), told(8 / 255), told(None)
+    ('0.06', '8/255', '')
     """
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if value is None or not isinstance(value, float):
+        return "" if value is None else str(value)
+    return grey_levels(value) or f"{value:.6g}"
 
 
 def place_of(value: Any) -> tuple[int, float, str]:

@@ -19,9 +19,9 @@ from smoothinfer.reporting.collect import (
     common,
     interval,
     share,
-    told,
     varying,
 )
+from smoothinfer.reporting.tables import told
 from smoothinfer.reporting.votes import first_votes, vote_told
 
 _MOST = 400  # lines of a table; more are summarised by the curves
