@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import fnmatch
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Self
 
@@ -18,23 +16,20 @@ from smoothinfer.models import Normalize
 from smoothinfer.noise.additive import Additive
 from smoothinfer.noise.base import Noise
 from smoothinfer.noise.member import Member
+from smoothinfer.noise.placing import (
+    SIDES,
+    Where,
+    activation_shapes,
+    assigned,
+    on_activations,
+    own_weight,
+)
 from smoothinfer.noise.plan import Network, Plan
 from smoothinfer.noise.sampler import Sampler, noisy_weights
 from smoothinfer.noise.tracing import PlanError, tensors_of
 from smoothinfer.numerics.precision import autocast_dtype
 from smoothinfer.types import Images, Logits
 
-Where = Noise | Mapping[str, Noise] | None
-_LAYERS = (
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-    nn.Linear,
-)
-_SIDES = ("output", "input")
 # How the names of learned noise begin in a state_dict.
 NOISE_PARTS = ("weight_noises.", "activation_noises.", "inputs.")
 
@@ -85,8 +80,8 @@ class NoisyModel(nn.Module):
         shape: tuple[int, int, int] | None = None,
     ) -> None:
         super().__init__()
-        if side not in _SIDES:
-            raise unknown("side", side, _SIDES)
+        if side not in SIDES:
+            raise unknown("side", side, SIDES)
         check_kind("module", module, nn.Module, "NoisyModel(network, inputs=Gaussian(0.06))")
         self.module, self.side, self.shape = module, side, shape
         self._plan: Plan | str | None = None  # or why there is none
@@ -95,10 +90,10 @@ class NoisyModel(nn.Module):
         self.weight_noises = nn.ModuleDict()
         self._weight_keys: dict[str, str] = {}  # a ModuleDict's keys may hold no dots
         tied: set[int] = set()  # a weight of two layers is one weight, with one noise
-        for name, noise in _assign(module, weights, "weights").items():
+        for name, noise in assigned(module, weights, "weights").items():
             layer = module.get_submodule(name)
             key = f"{name}.weight".lstrip(".")
-            weight = _own_weight(layer, name)
+            weight = own_weight(layer, name)
             if id(weight) in tied:
                 continue
             tied.add(id(weight))
@@ -107,7 +102,7 @@ class NoisyModel(nn.Module):
         self.activation_noises = nn.ModuleDict()
         self._activation_layers: dict[str, str] = {}
         if activations is not None:
-            self._fit_activations(_assign(module, activations, "activations"))
+            self._fit_activations(assigned(module, activations, "activations"))
         self.training = module.training
         like = next(module.parameters(), torch.zeros(()))
         for part in (self.inputs, self.weight_noises, self.activation_noises):
@@ -132,7 +127,9 @@ class NoisyModel(nn.Module):
         return fitted
 
     def _fit_activations(self, noises: dict[str, Noise]) -> None:
-        shapes = self._activation_shapes(noises)
+        if self.shape is None:
+            raise InputError("activation noise needs the image's shape=(C, H, W) to size itself")
+        shapes = activation_shapes(self.module, noises, self.shape, self.side)
         for name, noise in noises.items():
             if name not in shapes:
                 raise InputError(f"layer {name!r} never runs in a forward: it has no activations")
@@ -140,24 +137,6 @@ class NoisyModel(nn.Module):
             self._activation_layers[name] = key
             layer = self.module.get_submodule(name)
             self.activation_noises[key] = noise.fit(shapes[name], "activations", layer)
-
-    def _activation_shapes(self, noises: dict[str, Noise]) -> dict[str, torch.Size]:
-        if self.shape is None:
-            raise InputError("activation noise needs the image's shape=(C, H, W) to size itself")
-        shapes: dict[str, torch.Size] = {}
-
-        def recorder(name: str) -> Callable[[Tensor], Tensor]:
-            def record(tensor: Tensor) -> Tensor:
-                shapes[name] = tensor.shape
-                return tensor
-
-            return record
-
-        like = next(iter(self.module.parameters()))
-        probe = copy.deepcopy(self.module).eval()  # a probe must not touch batch statistics
-        with torch.no_grad(), _on_activations(probe, {n: recorder(n) for n in noises}, self.side):
-            probe(torch.zeros(1, *self.shape, device=like.device))
-        return shapes
 
     def noisy_weights(self, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Draw every noisy weight once, differentiably: ``{parameter of module: noisy tensor}``."""
@@ -238,7 +217,7 @@ class NoisyModel(nn.Module):
             name: disturb(self.activation_noises[key])
             for name, key in self._activation_layers.items()
         }
-        with _on_activations(self.module, changes, self.side):
+        with on_activations(self.module, changes, self.side):
             return network(images)
 
     def member(self, seed: int, s: int, per_image: bool = False) -> nn.Module:
@@ -298,7 +277,7 @@ class NoisyModel(nn.Module):
             for name, key in self._activation_layers.items()
         }
         if changes:
-            with torch.no_grad(), _on_activations(self.module, changes, self.side):
+            with torch.no_grad(), on_activations(self.module, changes, self.side):
                 self.module(images)
         return found
 
@@ -311,60 +290,9 @@ def _planned(plan: Plan, dtype: torch.dtype, tensors: dict[str, Tensor], images:
         return plan.run_in(dtype, tensors, images)
 
 
-def _own_weight(layer: nn.Module, name: str) -> Tensor:
-    weight = layer._parameters.get("weight")
-    if weight is None:
-        raise InputError(
-            f"layer {name!r} has no weight of its own to disturb (weight_norm and other "
-            "parametrisations compute it): remove the parametrisation, or leave the layer out "
-            "with a pattern"
-        )
-    return weight
-
-
-def _assign(module: nn.Module, where: Where, place: str) -> dict[str, Noise]:
-    """Return ``{layer name: noise template}`` for the layers that ``where`` names."""
-    if where is None:
-        return {}
-    patterns = dict(where) if isinstance(where, Mapping) else {"*": where}
-    for noise in patterns.values():
-        check_kind(place, noise, Noise, f"{place}=CNI(rank=5)")
-    layers = [name for name, part in module.named_modules() if isinstance(part, _LAYERS)]
-    if not layers:
-        raise InputError("the module has no convolution or linear layer to carry noise")
-    for pattern in patterns:
-        if not fnmatch.filter(layers, pattern):
-            raise unknown("layer pattern", pattern, layers)
-    chosen: dict[str, Noise] = {}
-    for name in layers:
-        hits = [noise for pattern, noise in patterns.items() if fnmatch.fnmatch(name, pattern)]
-        if hits:
-            chosen[name] = hits[0]
-    return chosen
-
-
 def _versions(model: nn.Module) -> tuple[tuple[int, ...], ...] | None:
     """Return what changes when a tensor of ``model`` changes; ``None`` if that cannot be told."""
     tensors = [*model.parameters(), *model.buffers()]
     if any(t.is_inference() for t in tensors):
         return None
     return tuple((id(t), t.data_ptr(), t._version) for t in tensors)
-
-
-@contextlib.contextmanager
-def _on_activations(
-    module: nn.Module, changes: Mapping[str, Callable[[Tensor], Tensor]], side: str
-) -> Iterator[None]:
-    """Pass the activations of the named layers through ``changes``, for one call."""
-    with contextlib.ExitStack() as stack:
-        for name, change in changes.items():
-            layer = module.get_submodule(name)
-            handle = (
-                layer.register_forward_hook(lambda _, __, out, change=change: change(out))
-                if side == "output"
-                else layer.register_forward_pre_hook(
-                    lambda _, args, change=change: (change(args[0]),)
-                )
-            )
-            stack.callback(handle.remove)
-        yield
