@@ -63,7 +63,9 @@ def test_searches_ask_random_models_in_bfloat16_and_still_ones_in_fp32(name, lou
         moved = si.ATTACKS[name](noisy, images, labels, ball, **SEARCHES[name])
     assert moved.isfinite().all()
     short = sum(asked)
-    still = short == 0 if name != "multitargeted" else 0 < short < len(asked)  # its PGD is short
+    # The PGD of multitargeted and the queries of nattack are short, what they try is not.
+    mixed = name in ("multitargeted", "nattack")
+    still = 0 < short < len(asked) if mixed else short == 0
     assert short > 0 if loud else still
 
 

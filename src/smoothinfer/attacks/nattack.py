@@ -11,6 +11,7 @@ from smoothinfer.attacks.landscape import Landscape, fresh_seeds, searching
 from smoothinfer.attacks.objectives import margin
 from smoothinfer.errors import InputError
 from smoothinfer.numerics.balls import L2, Ball
+from smoothinfer.numerics.precision import computing
 from smoothinfer.numerics.randomness import draw_seed, isolated_rng
 from smoothinfer.types import Images, Labels
 
@@ -50,7 +51,8 @@ def nattack(
         steps, population: steps and queries of each.
         spread: s, in units of g^-1.
         rate: of m.
-        precision: ``"bf16"``, ``"fp32"``, or ``"auto"``: see `searching`.
+        precision: ``"bf16"``, ``"fp32"``, or ``"auto"``: of the queries, in which rounding drowns,
+            bfloat16 where the device multiplies it in hardware; of the tries, see `searching`.
         generator: source of e and, through a seed, of the model's noise.
 
     Raises:
@@ -73,7 +75,7 @@ def nattack(
     if len(images) == 0:
         return images
     with isolated_rng(draw_seed(generator)), searching(model, images, precision):
-        search = _Search(model, images, labels, ball, spread)
+        search = _Search(model, images, labels, ball, spread, precision)
         for step in range(1, steps + 1):
             search.step(population, rate)
             if step % _LOOK == 0 or step == steps:
@@ -85,10 +87,16 @@ def nattack(
 
 class _Search:
     def __init__(
-        self, model: nn.Module, images: Images, labels: Labels, ball: Ball, spread: float
+        self,
+        model: nn.Module,
+        images: Images,
+        labels: Labels,
+        ball: Ball,
+        spread: float,
+        precision: str,
     ) -> None:
         self.model, self.images, self.labels = model, images, labels
-        self.ball, self.spread = ball, spread
+        self.ball, self.spread, self.precision = ball, spread, precision
         self.found = images.detach().clone()
         self.active = torch.arange(len(images), device=images.device)
         self.mean = 0.001 * torch.randn_like(images)
@@ -120,7 +128,8 @@ class _Search:
         self.mean[self.active] = mean
 
     def _reward(self, points: Images, labels: Labels) -> Tensor:
-        log_p = F.log_softmax(self.model(points).float(), 1)
+        with computing(self.precision, points.device):
+            log_p = F.log_softmax(self.model(points).float(), 1)
         return -0.5 * (-margin(log_p, labels)).clamp_min(0)
 
     def look(self) -> None:
