@@ -39,10 +39,14 @@ def train_tiny(out, *changes):
     return [*given, "--set", *fewer, "noise.inputs=uniform(sigma=0.05)", *changes]
 
 
-def test_two_processes_train_to_the_curve_of_one(tmp_path):
-    """Batch statistics, weight and input noise and random starts are those of the whole batch."""
-    assert main(train_tiny(tmp_path / "one")) == 0
-    told = launched(TORCHRUN, train_tiny(tmp_path / "two"))
+AT_ACTIVATIONS = ["noise.weights=null", "noise.activations=cni(rank=2)"]
+
+
+@pytest.mark.parametrize("changes", [[], AT_ACTIVATIONS], ids=["weights", "activations"])
+def test_two_processes_train_to_the_curve_of_one(tmp_path, changes):
+    """Batch statistics, all noise, how strong it is and random starts are the whole batch's."""
+    assert main(train_tiny(tmp_path / "one", *changes)) == 0
+    told = launched(TORCHRUN, train_tiny(tmp_path / "two", *changes))
     one, two = csv_of(tmp_path / "one"), csv_of(tmp_path / "two")
     for alone, together in zip(one, two, strict=True):
         assert together["loss"] == pytest.approx(alone["loss"], abs=1e-4)

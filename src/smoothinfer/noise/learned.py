@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from smoothinfer.errors import InputError, choose
 from smoothinfer.noise.base import Noise, Place
 from smoothinfer.numerics.randomness import normal
+from smoothinfer.numerics.together import std_together
 
 _GRANULARITY: dict[str, Callable[[torch.Size], tuple[int, ...]]] = {
     "layer": lambda shape: (1,),
@@ -28,8 +29,10 @@ class _Scaled(Noise):
 
     def spread(self, clean: Tensor) -> Tensor:
         """Return std over the whole tensor; in eval mode at activations over each image alone."""
-        if self.training or not self.by_batch:
+        if not self.by_batch:
             return clean.std()
+        if self.training:
+            return std_together(clean)
         each = clean.flatten(1).std(1)
         return each.view(-1, *[1] * (clean.ndim - 1))
 

@@ -1,4 +1,4 @@
-"""Batch normalisation over the images of all processes, on any device."""
+"""What is taken over a whole batch, over the images of all processes: on any device."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from smoothinfer.numerics.randomness import parts_of_batch
 
 
 @contextlib.contextmanager
@@ -31,6 +33,21 @@ def normalised_together(model: nn.Module) -> Iterator[None]:
     finally:
         for part in parts if together else ():
             del part.forward  # type: ignore[attr-defined]
+
+
+def std_together(values: Tensor) -> Tensor:
+    """Return the standard deviation of ``values`` over all processes that share out a batch.
+
+    Gradients flow through it, to the values of every process.
+
+    >>> float(std_together(torch.tensor([1.0, 3.0])))
+    1.4142135381698608
+    """
+    if parts_of_batch() == 1:
+        return values.std()
+    entries = values.numel() * distributed.get_world_size()
+    centred = values - _mean(values.mean())
+    return (_mean(centred.square().mean()) * entries / (entries - 1)).sqrt()
 
 
 def _forward(norm: _BatchNorm, images: Tensor) -> Tensor:
