@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from torch import nn
 
 import smoothinfer as si
 from smoothinfer.attacks.landscape import is_random
@@ -170,11 +171,34 @@ def test_audit_writes_one_page_and_exits_by_what_it_found(run, tmp_path, capsys)
 
 
 def test_audit_takes_any_model(tmp_path):
+    torch.manual_seed(0)
     arguments = ["audit", "tests.test_evaluate:fresh_net", "--data", "digits", "--quick"]
-    status = main([*arguments, "--limit", "15", "--out", str(tmp_path)])
+    status = main([*arguments, "--limit", "30", "--out", str(tmp_path)])
     record = json.loads((tmp_path / "audit.json").read_text())
     assert status == int(bool(record["fired"]))
     assert record["findings"][12]["state"] == "skipped"
+
+
+def blind():
+    """A factory of a model without gradients."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
+    net.forward = torch.no_grad()(net.forward)
+    return net
+
+
+def broken():
+    raise ZeroDivisionError
+
+
+def test_an_audit_of_a_model_without_gradients_fires_and_a_crash_is_no_alarm(tmp_path, capsys):
+    given = ["--data", "digits", "--quick", "--limit", "40", "--out", str(tmp_path)]
+    assert main(["audit", "tests.test_cli:blind", *given]) == 1
+    record = json.loads((tmp_path / "audit.json").read_text())
+    assert record["fired"] == [1]
+    assert record["findings"][4]["state"] == "skipped"
+    assert main(["audit", "tests.test_cli:broken", *given]) == 3
+    assert "ZeroDivisionError" in capsys.readouterr().err
 
 
 def test_calibrate_chooses_on_held_out_images_and_warns_at_the_edge(run, tmp_path, capsys):

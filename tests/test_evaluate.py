@@ -15,6 +15,7 @@ from smoothinfer.evaluation.store import Store
 from smoothinfer.evaluation.table import CLEAN, summarise
 from smoothinfer.evaluation.units import CRAFTED
 from smoothinfer.measure import measure
+from smoothinfer.numerics.randomness import stream
 from smoothinfer.reporting.plots import accuracy_against_samples
 from smoothinfer.reporting.tables import markdown_table, pivot
 from tests.conftest import TORCHRUN, HalfSpace, launched
@@ -269,3 +270,39 @@ def test_rounding_overturns_no_verdict_of_a_model_without_noise(world):
         assert classifier.precision == "auto"  # what was given stays as it is
     asked = si.SmoothedClassifier(noisy.module, 1, precision="bf16")
     assert prepare(asked, (images, labels)).classifier.precision == "bf16"
+
+
+def test_a_frozen_view_is_measured_as_it_is_and_says_so(world):
+    noisy, images, labels = world
+    view = si.frozen(noisy, seed=3, samples=4)
+    rows = si.evaluate(view, (images[:20], labels[:20]), attack="pgd", ball=si.Linf(RADIUS))
+    assert set(rows["passes"].to_pylist()) == {"frozen, seed 3"}
+    clean = [row["predicted"] for row in rows.to_pylist() if row["attack"] == CLEAN]
+    assert clean == view.predict(images[:20]).labels.tolist()
+    moved = si.pgd(  # the attack asks the passes that judge
+        view, images[:20], labels[:20], si.Linf(RADIUS), generator=stream(0, "attack", "pgd", 0)
+    )
+    attacked = [row["predicted"] for row in rows.to_pylist() if row["attack"] == "pgd"]
+    assert attacked == view.predict(moved).labels.tolist()
+    rows = si.evaluate(noisy.member(3, 5), (images[:4], labels[:4]))
+    assert set(rows["passes"].to_pylist()) == {"frozen, pass 5 of seed 3"}
+    assert "passes" not in si.evaluate(noisy, (images[:4], labels[:4])).column_names
+
+
+def test_an_attack_that_leaves_the_ball_is_brought_back(world):
+    noisy, images, labels = world
+
+    def far(model, x, y, ball, generator=None):
+        return 1 - x.round()
+
+    with pytest.warns(UserWarning, match=r"attack 'far' went as far as .* projected back"):
+        rows = si.evaluate(
+            noisy, (images[:9], labels[:9]), attack={"far": far}, ball=si.Linf(RADIUS)
+        )
+    assert max(rows["distance"].to_pylist()) <= RADIUS + 1e-6
+    for bad, said in (
+        (lambda m, x, y, b, generator=None: x[:1], "gave"),
+        (lambda m, x, y, b, generator=None: x / 0, "NaN"),
+    ):
+        with pytest.raises(si.InputError, match=said):
+            si.evaluate(noisy, (images[:9], labels[:9]), attack={"bad": bad})

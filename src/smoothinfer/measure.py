@@ -139,7 +139,8 @@ def audit_run(
     *,
     ball: Ball,
     sigma: float | None = None,
-    rule: str = "prediction",
+    rule: str | None = None,
+    samples: int | None = None,
     quick: bool = False,
     seed: int = 0,
     seen: Images | None = None,
@@ -153,16 +154,19 @@ def audit_run(
         out: folder of the page.
         ball: what the attacker may do.
         sigma: Gaussian input noise to put on the model; ``None`` leaves its own.
-        rule: how passes are counted.
+        rule: how passes are counted, by default those of the prediction.
+        samples: most passes of the vote; by default what the effort allows.
         quick: less work.
         seed: names the streams.
         seen: images of training and tuning.
         settings: what the user asked for.
     """
     model.to(Processes().device)
-    noisy = model if sigma is None else under_noise(model, sigma)
-    smooth = SmoothedClassifier(noisy, rule=rule)
-    found = audit(smooth, data, ball=ball, quick=quick, seed=seed, seen=seen, progress=True)
+    subject = model if sigma is None else under_noise(model, sigma)
+    if samples is not None:
+        subject = SmoothedClassifier(subject, samples, rule or "prediction")
+    options: dict[str, Any] = {"ball": ball, "quick": quick, "seed": seed, "seen": seen}
+    found = audit(subject, data, rule=rule, progress=True, **options)
     told = {**(settings or {}), "data hash": data.hash, **made_by()}
     write_audit(found, out, str(told.get("model", "the model")), told)
     print_audit(Console(), found)

@@ -257,9 +257,13 @@ def device_of(model: nn.Module, otherwise: Tensor) -> torch.device:
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Run in eval mode (batch statistics fixed), then restore every submodule's own mode."""
+    """Run in eval mode (batch statistics fixed), then restore every submodule's own mode.
+
+    A model that is in eval mode stays as it is: dropout left on in it is meant to be random.
+    """
     training = [part for part in model.modules() if part.training]
-    model.eval()
+    if model.training:
+        model.eval()
     try:
         yield
     finally:

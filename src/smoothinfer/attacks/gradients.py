@@ -12,8 +12,9 @@ from smoothinfer.attacks.landscape import Landscape, fresh_seeds, seeded
 from smoothinfer.attacks.objectives import Objective
 from smoothinfer.attacks.pooling import POOLS, Pool, log_mean_probability
 from smoothinfer.errors import InputError, check_labels
+from smoothinfer.numerics.precision import computing
 from smoothinfer.numerics.randomness import normal
-from smoothinfer.types import Images, Labels
+from smoothinfer.types import Images, Labels, Logits
 
 
 def mean_gradient(
@@ -88,6 +89,7 @@ def query_gradient(
     """(1/(2 m s)) sum_j (f(x + s u_j) - f(x - s u_j)) u_j: the gradient, from answers alone.
 
     f is the objective under one draw, the same on both sides; u_j ~ N(0, I) in antithetic pairs.
+    Answers are fp32, also under autocast: such small differences are lost when they are rounded.
 
     Args:
         images: (N, C, H, W).
@@ -110,15 +112,20 @@ def query_gradient(
     if queries < 1 or not spread > 0:
         raise InputError(f"queries {queries} must be >= 1 and spread {spread} positive")
     total = torch.zeros_like(images)
-    with torch.no_grad():
+    with torch.no_grad(), computing("fp32", images.device):
         for seed in fresh_seeds(draws * queries):
             direction = normal(images.shape, images)
             up, down = (
-                objective(seeded(model, images + side * spread * direction, seed), labels)
+                _goal(seeded(model, images + side * spread * direction, seed), labels, objective)
                 for side in (1, -1)
             )
             total += ((up - down) / (2 * spread)).view(-1, 1, 1, 1) * direction
     return total / (draws * queries)
+
+
+def _goal(logits: Logits, labels: Labels, objective: Objective) -> Tensor:
+    check_labels(labels, logits, logits.shape[1])
+    return objective(logits, labels)
 
 
 def single_gradient(
@@ -128,8 +135,7 @@ def single_gradient(
     with torch.enable_grad():
         point = images.detach().requires_grad_()
         logits = model(point)
-        check_labels(labels, images, logits.shape[1])
-        (gradient,) = torch.autograd.grad(objective(logits, labels).sum(), point)
+        (gradient,) = torch.autograd.grad(_goal(logits, labels, objective).sum(), point)
     return gradient
 
 

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,7 @@ from smoothinfer.types import Images, Labels
 
 Seeds = Sequence[int]
 _SURE = 32  # fresh draws that confirm a success
+_LOOKS = (32, 64, 128, 256, 512, 1024, 2048)  # draws after which points far from a tie are done
 
 
 @dataclass(frozen=True)
@@ -84,13 +86,27 @@ class Landscape:
 
     @torch.no_grad()
     def outvoted(self, points: Images, labels: Labels, seeds: Seeds, errors: float = 2.0) -> Tensor:
-        """Say where the label is behind another class by more than ``errors`` standard errors."""
-        logits = torch.stack([seeded(self.model, points, seed) for seed in seeds])
-        shares = F.one_hot(logits.argmax(2), logits.shape[2]).double().mean(0)
-        own = shares.gather(1, labels[:, None]).squeeze(1)
-        other = shares.scatter(1, labels[:, None], -1.0).amax(1)
-        lead = other - own
-        return lead > errors * ((other + own - lead.square()) / len(seeds)).clamp_min(0).sqrt()
+        """Say where the label is behind another class by more than ``errors`` standard errors.
+
+        Points that are ``errors`` + 3 of them away from a tie, either way, get no more draws.
+        """
+        lost = torch.zeros(len(points), dtype=torch.bool, device=points.device)
+        active, counts, used = torch.arange(len(points), device=points.device), None, 0
+        for look in (*takewhile(len(seeds).__gt__, _LOOKS), len(seeds)):
+            for seed in seeds[used:look]:
+                logits = seeded(self.model, points[active], seed)
+                votes = F.one_hot(logits.argmax(1), logits.shape[1]).double()
+                counts = votes if counts is None else counts + votes
+            if counts is None:
+                break
+            used = look
+            lead, error = _lead(counts / used, labels[active], used)
+            lost[active] = lead > errors * error
+            stay = lead.abs() <= (errors + 3) * error.clamp_min(1 / used)
+            active, counts = active[stay], counts[stay]
+            if len(active) == 0:
+                break
+        return lost
 
     def climb(self, points: Images, labels: Labels, seeds: Seeds) -> Seen:
         """Return the goal at ``points`` and its gradient; memory does not grow with the draws."""
@@ -126,6 +142,14 @@ class Landscape:
         if self.pool is not None:
             return self.objective(self.pool(logits), labels)
         return torch.stack([self.objective(each, labels) for each in logits]).mean(0)
+
+
+def _lead(shares: Tensor, labels: Labels, draws: int) -> tuple[Tensor, Tensor]:
+    """Return by how much the first other class leads the label, (N,), and its standard error."""
+    own = shares.gather(1, labels[:, None]).squeeze(1)
+    other = shares.scatter(1, labels[:, None], -1.0).amax(1)
+    lead = other - own
+    return lead, ((other + own - lead.square()) / draws).clamp_min(0).sqrt()
 
 
 def fresh_seeds(count: int) -> list[int]:

@@ -21,8 +21,21 @@ from smoothinfer.numerics.balls import L2, Ball, Linf
 from smoothinfer.numerics.randomness import draw_seed, isolated_rng
 from smoothinfer.types import Images, Labels
 
-_HALVINGS = 12  # of the interval in which the vote turns
-_PUSHES = (0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.35, 0.6, 1.0)  # of the way, beyond it
+_HALVINGS = 10  # of the interval in which the vote turns
+_PUSHES = (
+    0.0,
+    0.01,
+    0.02,
+    0.03,
+    0.04,
+    0.06,
+    0.08,
+    0.12,
+    0.2,
+    0.35,
+    0.6,
+    1.0,
+)  # of the way, beyond it
 Search = Callable[[nn.Module, Images, Labels], Images]
 
 
@@ -35,7 +48,7 @@ def ddn(
     steps: int = 100,
     gamma: float = 0.05,
     samples: int | None = None,
-    votes: int = 256,
+    votes: int = 512,
     precision: str = "auto",
     generator: torch.Generator | None = None,
 ) -> Images:
@@ -53,7 +66,8 @@ def ddn(
         ball: `L2`; points beyond its radius, in pixel units, count as failures.
         steps, gamma: of DDN.
         samples: draws held still; by default 64 where two forward passes differ, else 1.
-        votes: fresh draws that decide where the vote turns.
+        votes: fresh draws that decide where the vote turns. The point lies farther than that, since
+            it must surely have turned: under Gaussian noise by some 4 sigma / sqrt(votes).
         precision: ``"bf16"``, ``"fp32"``, or ``"auto"``: see `searching`.
         generator: source of the draws.
 
@@ -84,7 +98,7 @@ def cw(
     confidence: float = 0.0,
     initial: float = 1e-3,
     samples: int | None = None,
-    votes: int = 256,
+    votes: int = 512,
     precision: str = "auto",
     generator: torch.Generator | None = None,
 ) -> Images:
@@ -158,6 +172,18 @@ def _nearest(
     return torch.where(far.view(-1, 1, 1, 1), images, found)
 
 
+class _AsItIs(nn.Module):
+    """A model that Foolbox need not put into eval mode: that would turn off dropout left on."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.training = model, False
+
+    def forward(self, images: Images) -> Tensor:
+        scores: Tensor = self.model(images)
+        return scores
+
+
 def _by_foolbox(
     name: str, model: nn.Module, images: Images, labels: Labels, **settings: Any
 ) -> Images:
@@ -167,14 +193,10 @@ def _by_foolbox(
         import foolbox.attacks
     except ImportError as error:
         raise InputError("C&W and DDN run through Foolbox: pip install foolbox") from error
-    training = model.training
-    wrapped = foolbox.PyTorchModel(model.eval(), bounds=(0, 1), device=images.device)
+    wrapped = foolbox.PyTorchModel(_AsItIs(model), bounds=(0, 1), device=images.device)
     attack = getattr(foolbox.attacks, name)(**settings)
-    try:
-        with torch.enable_grad():
-            _, found, _ = attack(wrapped, images, labels, epsilons=None)
-    finally:
-        model.train(training)
+    with torch.enable_grad():
+        _, found, _ = attack(wrapped, images, labels, epsilons=None)
     kept: Tensor = found.detach()
     return torch.where(kept.isfinite(), kept, images).clamp(0, 1)
 

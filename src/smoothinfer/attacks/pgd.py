@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from smoothinfer.attacks.checks import check_attack
+from smoothinfer.attacks.checks import check_attack, check_options
 from smoothinfer.attacks.gradients import GRADIENTS, Gradient
 from smoothinfer.attacks.landscape import Landscape, fresh_seeds
 from smoothinfer.attacks.objectives import OBJECTIVES, Objective, cross_entropy, divergence_from
@@ -196,6 +196,7 @@ def kl_pgd(
     torch.Size([3, 1, 2, 2])
     """
     check_attack(model, images, labels, ball, draws=draws)
+    check_options(options, pgd)
     if len(images) == 0:
         return pgd(model, images, labels, ball, draws=draws, random_start=random_start, **options)
     with isolated_rng(draw_seed(generator)):

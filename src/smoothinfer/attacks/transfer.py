@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from smoothinfer.attacks.checks import check_options
 from smoothinfer.attacks.pgd import pgd
 from smoothinfer.errors import InputError, check_kind
 from smoothinfer.models import device_of, evaluating
@@ -55,6 +56,7 @@ def transfer(
     del model
     check_kind("source", source, nn.Module, "transfer(source=model)")
     assert source is not None
+    check_options(options, attack)
     device = device_of(source, images)
     if device != images.device:
         raise InputError(f"the source is on {device}, the images are on {images.device}")

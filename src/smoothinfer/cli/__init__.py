@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 
@@ -24,7 +25,10 @@ COMMANDS = making.COMMANDS | measuring.COMMANDS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
+    """Run the command line; returns the exit status.
+
+    0: done; 1: an audit fired; 2: what was given cannot be used; 3: something else went wrong.
+    """
     said = list(sys.argv[1:]) if arguments is None else list(arguments)
     given = _parser().parse_args(said)
     remember(said)
@@ -41,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped; the same command goes on from here")
         return 130
+    except Exception:  # not 1, by which an audit says that a check fired
+        traceback.print_exc()
+        return 3
 
 
 def _parser() -> ArgumentParser:

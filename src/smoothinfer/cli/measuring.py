@@ -114,7 +114,8 @@ def _audit_options(parser: ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="less work: minutes for ResNet-20")
     ball_options(parser)
     sigma_option(parser)
-    parser.add_argument("--rule", default="prediction", help="voting rule")
+    parser.add_argument("--rule", help="voting rule; prediction, or that of a SmoothedClassifier")
+    parser.add_argument("--samples", type=int, help="most passes of a vote; 64 if quick, else 512")
     parser.add_argument(
         "--limit", type=int, help="use the first so many images; 300 if quick, else 1,000"
     )
@@ -131,6 +132,7 @@ def _audit(given: Namespace) -> int:
         ball=ball_of(given),
         sigma=optional(given, "sigma"),
         rule=given.rule,
+        samples=given.samples,
         quick=given.quick,
         seed=given.seed,
         seen=seen_images(given),

@@ -18,6 +18,7 @@ from smoothinfer.evaluation.store import Store
 from smoothinfer.evaluation.table import CLEAN, Rows
 from smoothinfer.evaluation.units import Evaluation
 from smoothinfer.models import device_of
+from smoothinfer.noise.member import Member
 from smoothinfer.numerics.balls import Ball, Linf, check_ball
 from smoothinfer.smoothing.classifier import SmoothedClassifier
 from smoothinfer.smoothing.voting import Rule, rule_of
@@ -47,7 +48,9 @@ def evaluate(
     samples come from one run of the largest number.
 
     Args:
-        classifier: a `SmoothedClassifier`, or any module (then one pass decides).
+        classifier: a `SmoothedClassifier`, or any module (then one pass decides). One with a seed
+            of its own (`frozen`) is measured as it is, by its own passes, which the attack may ask
+            too: the column ``passes`` says so.
         data: images and labels.
         attack: a name in ``ATTACKS``, an attack, or a mapping from names to attacks;
             ``None`` measures clean images only. Clean images are always measured.
@@ -117,7 +120,7 @@ def prepare(
     check_ball(ball)
     work = Evaluation(
         classifier=classifier,
-        target=classifier.model if target is None else target,
+        target=_target(classifier) if target is None else target,
         images=images,
         labels=labels,
         attacks={k: v for k, v in _attacks(attack).items() if clean or v is not None},
@@ -125,7 +128,7 @@ def prepare(
         rules={name: rule_of(name) for name in rules} if rules else _own_rule(classifier),
         samples=sorted(set(samples or [classifier.samples])),
         seed=seed,
-        describe=dict(describe or {}) | ({} if target is None else {"target": _view(target)}),
+        describe=dict(describe or {}) | _held(classifier) | _named(target),
         crafted=None if crafted is None else Crafted(crafted),
     )
     work.check()
@@ -151,12 +154,28 @@ def _judging(classifier: SmoothedClassifier, images: Images) -> SmoothedClassifi
     return exact
 
 
-def _view(target: nn.Module) -> str:
+def _target(classifier: SmoothedClassifier) -> nn.Module:
+    """Return what an attack sees: the random model, or the very passes of one held still."""
+    return classifier.model if classifier.seed is None else classifier
+
+
+def _held(classifier: SmoothedClassifier) -> dict[str, str]:
+    """Say which passes judge, where they are always the same: that is another model."""
+    if classifier.seed is not None:
+        return {"passes": f"frozen, seed {classifier.seed}"}
+    if isinstance(classifier.model, Member):
+        return {"passes": f"frozen, pass {classifier.model.s} of seed {classifier.model.seed}"}
+    return {}
+
+
+def _named(target: nn.Module | None) -> dict[str, str]:
     """Say what an attack was shown: held still, noise is another thing to attack."""
+    if target is None:
+        return {}
     if not isinstance(target, SmoothedClassifier):
-        return type(target).__name__
+        return {"target": type(target).__name__}
     held = "fresh passes" if target.seed is None else f"frozen, seed {target.seed}"
-    return f"{target.rule_name} vote of {target.samples} ({held})"
+    return {"target": f"{target.rule_name} vote of {target.samples} ({held})"}
 
 
 def _own_rule(classifier: SmoothedClassifier) -> dict[str, Rule]:

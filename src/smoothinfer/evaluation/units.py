@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -159,7 +160,24 @@ class Evaluation:
             return images
         generator = stream(self.seed, "attack", name, at)
         with parameters_frozen(self.target):
-            return attack(self.target, images, labels, self.ball, generator=generator).detach()
+            moved = attack(self.target, images, labels, self.ball, generator=generator).detach()
+        return self._within(name, moved, images)
+
+    def _within(self, name: str, moved: Images, images: Images) -> Images:
+        """Return ``moved``, brought back where an attack (somebody else's) left the ball."""
+        if moved.shape != images.shape or not moved.isfinite().all():
+            told = f"{tuple(moved.shape)} images" if moved.isfinite().all() else "NaN pixels"
+            raise InputError(f"attack {name!r} gave {told} for {tuple(images.shape)}")
+        far = float(self.ball.distance(moved, images).max())
+        low, high = (float(end) for end in moved.aminmax())
+        if far <= self.ball.radius * 1.001 + 1e-6 and low >= -1e-6 and high <= 1 + 1e-6:
+            return moved
+        warnings.warn(
+            f"attack {name!r} went as far as {far:.4g} with pixels from {low:.4g} to {high:.4g}, "
+            f"out of {self.ball} and [0, 1]: its images are projected back",
+            stacklevel=2,
+        )
+        return self.ball.project(moved, images)
 
     def _vote(
         self, images: Images, advance: Callable[[], object]
@@ -169,7 +187,7 @@ class Evaluation:
         firsts = Tally("prediction")
         found = []
         smooth = self.classifier
-        key = derive_seed(self.seed, "verdict")
+        key = derive_seed(self.seed, "verdict") if smooth.seed is None else smooth.seed
         run = passes(
             smooth.model,
             images,

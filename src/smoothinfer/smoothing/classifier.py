@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -86,6 +87,17 @@ class SmoothedClassifier(nn.Module):
         self.tile, self.per_image, self.precision = tile, per_image, precision
         self.classes: int | None = None  # found out by the first call
         self.training = model.training
+
+    def train(self, mode: bool = True) -> Self:
+        """Change the mode of this module alone; a wrapped model still in training goes to eval.
+
+        Tools switch what they attack to eval mode, which would turn off dropout left on in a
+        random model: one that is in eval mode already stays just as it is.
+        """
+        self.training = mode
+        if not mode and self.model.training:
+            self.model.eval()
+        return self
 
     def forward(self, images: Images) -> Scores:
         """Return scores (N, K) on a log scale; differentiable in the images.

@@ -17,6 +17,7 @@ from smoothinfer.evaluation.audit.finding import (
     SKIPPED,
     Check,
     Finding,
+    judged,
     more_than,
     worse,
 )
@@ -30,7 +31,7 @@ _CURVE_DRAWS = 8
 
 def optimisation(subject: Subject) -> Finding:
     """Check 5: more steps and restarts must not help, and the loss must have settled."""
-    told, fired = [], False
+    told, drops = [], []
     tries = {
         f"{times * subject.steps} steps": subject.pgd(times * subject.steps)
         for times in subject.effort.longer
@@ -38,19 +39,17 @@ def optimisation(subject: Subject) -> Finding:
     starts = subject.effort.restarts * subject.starts
     tries[f"{starts} starts"] = subject.pgd(restarts=starts)
     for name, run in tries.items():
-        alarm, drop = worse(*subject.against(name, run))
-        fired |= alarm
-        told.append(f"{name} break {drop:.1f} points more")
+        drops.append(worse(*subject.against(name, run)))
+        told.append(f"{name} break {drops[-1].points:.1f} points more")
     rising = _still_rising(subject)
     told.append(f"{100 * rising.float().mean():.1f} % of images still rise")
-    if fired or more_than(rising, 0.05):
-        return OPTIMISATION.finding(
-            ALARM,
-            "; ".join(told),
-            "The attack had not finished: with more steps or starts it breaks more. Quote the "
-            "accuracy under the longer attack.",
-        )
-    return OPTIMISATION.finding(CLEAR, "; ".join(told), "The attack had come to rest.")
+    alarm = (
+        "The attack had not finished: with more steps or starts it breaks more. Quote the "
+        "accuracy under the longer attack."
+    )
+    if more_than(rising, 0.05):
+        return OPTIMISATION.finding(ALARM, "; ".join(told), alarm)
+    return judged(OPTIMISATION, drops, "; ".join(told), alarm, "The attack had come to rest.")
 
 
 def _still_rising(subject: Subject) -> Tensor:
@@ -109,34 +108,33 @@ def radii(subject: Subject) -> Finding:
         kept[size] = subject.right(moved, "radii", rows=part)
     told = ", ".join(f"{size:.3g}: {100 * k.float().mean():.1f} %" for size, k in kept.items())
     ordered = list(kept.values())
-    rises = any(worse(large, small)[0] for small, large in pairwise(ordered))
-    if float(ordered[-1].float().mean()) > 0.01 or rises:
-        return RADII.finding(
-            ALARM,
-            told,
-            "Images survive an attack that may turn them into anything, or a larger ball breaks "
-            "fewer: the attack does not see what the model does (masked gradients).",
-        )
-    return RADII.finding(CLEAR, told, "Larger balls break more, the largest everything.")
+    rises = [worse(large, small) for small, large in pairwise(ordered)]
+    alarm = (
+        "Images survive an attack that may turn them into anything, or a larger ball breaks "
+        "fewer: the attack does not see what the model does (masked gradients)."
+    )
+    if float(ordered[-1].float().mean()) > 0.01:
+        return RADII.finding(ALARM, told, alarm)
+    return judged(RADII, rises, told, alarm, "Larger balls break more, the largest everything.")
 
 
 def single_steps(subject: Subject) -> Finding:
     """Check 7: neither one step nor chance may beat the iterated attack."""
     rows = subject.survivors()
     one = subject.attack("fgsm", partial(fgsm, draws=subject.draws))
-    fired, drop = worse(subject.attacked(), subject.right(one, "fresh"))
+    drop = worse(subject.attacked(), subject.right(one, "fresh"))
     broken = _broken_by_chance(subject, rows)
     share = 100 * broken / max(1, len(rows))
-    told = f"FGSM breaks {abs(drop):.1f} points {'more' if drop > 0 else 'fewer'} than PGD; "
+    more = "more" if drop.points > 0 else "fewer"
+    told = f"FGSM breaks {abs(drop.points):.1f} points {more} than PGD; "
     told += f"random points break {share:.1f} % of survivors"
-    if fired or (share > 0.5 and broken >= 2):
-        return SINGLE_STEPS.finding(
-            ALARM,
-            told,
-            "One step, or chance, finds what the iterated attack misses: its gradients lead "
-            "nowhere (masking).",
-        )
-    return SINGLE_STEPS.finding(CLEAR, told, "Iteration beats one step, and chance.")
+    alarm = (
+        "One step, or chance, finds what the iterated attack misses: its gradients lead "
+        "nowhere (masking)."
+    )
+    if share > 0.5 and broken >= 2:
+        return SINGLE_STEPS.finding(ALARM, told, alarm)
+    return judged(SINGLE_STEPS, [drop], told, alarm, "Iteration beats one step, and chance.")
 
 
 def _broken_by_chance(subject: Subject, rows: Tensor) -> int:
@@ -175,16 +173,15 @@ def queries(subject: Subject) -> Finding:
     run = partial(square, queries=subject.effort.queries, draws=draws)
     before, after = subject.attacked(), subject.attacked().clone()
     after[rows] &= subject.right(subject.attack("square", run, rows=rows), "fresh", rows=rows)
-    fired, points = worse(before, after, points=0.2)
-    told = f"breaks {int((before & ~after).sum())} of {len(rows)} survivors ({points:.1f} points)"
-    if fired:
-        return QUERIES.finding(
-            ALARM,
-            told,
-            "Random search breaks images that gradients do not: the white-box attack cannot be "
-            "relied on here.",
-        )
-    return QUERIES.finding(CLEAR, told, "Random search finds no more than gradients do.")
+    drop, broken = worse(before, after, points=0.2), int((before & ~after).sum())
+    return judged(
+        QUERIES,
+        [drop],
+        f"breaks {broken} of {len(rows)} survivors ({drop.points:.1f} points)",
+        "Random search breaks images that gradients do not: the white-box attack cannot be "
+        "relied on here.",
+        "Random search finds no more than gradients do.",
+    )
 
 
 def endings(subject: Subject) -> Finding:

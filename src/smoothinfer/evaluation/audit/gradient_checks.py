@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import copy
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smoothinfer.attacks import OBJECTIVES
 from smoothinfer.attacks.gradients import mean_gradient, single_gradient
-from smoothinfer.evaluation.audit.finding import ALARM, CLEAR, NOTE, SKIPPED, Check, Finding, worse
-from smoothinfer.evaluation.audit.subject import Subject
+from smoothinfer.evaluation.audit.finding import (
+    ALARM,
+    CLEAR,
+    NOTE,
+    SKIPPED,
+    Check,
+    Finding,
+    judged,
+    worse,
+)
+from smoothinfer.evaluation.audit.subject import BATCH, Subject
 from smoothinfer.models import parameters_frozen
 from smoothinfer.numerics.randomness import isolated_rng
 from smoothinfer.types import Images, Logits
@@ -67,14 +79,29 @@ def randomness(subject: Subject) -> Finding:
 
 
 def _randomness(subject: Subject) -> Finding:
-    images = subject.images[subject.few()]
+    images = subject.images[subject.few()][:BATCH]
+    draws = 16 if subject.random else 5
     with torch.no_grad():
-        answers = torch.stack([_normalised(subject.model(images)) for _ in range(5)])
-        turned = _normalised(subject.model(images.flip(0))).flip(0)
+        answers = torch.stack([_normalised(subject.model(images)) for _ in range(draws)])
+        turned = torch.stack(
+            [_normalised(subject.model(images.flip(0))).flip(0) for _ in range(draws)]
+        )
+    asked = torch.stack(
+        [_normalised(subject.model(images.clone().requires_grad_())).detach() for _ in range(draws)]
+    )
     differs = float((answers.amax(0) - answers.amin(0)).amax())
     told = f"largest difference {differs:.2g}"
-    asked = _normalised(subject.model(images.clone().requires_grad_())).detach()
-    in_training = _noise_in_training(subject.model, images)
+    for other, why in (
+        (asked, "its answers change when gradients are asked"),
+        (turned, "an answer depends on the place in the batch"),
+    ):
+        if apart := _apart(answers, other, random=differs > _SAME):
+            return RANDOMNESS.finding(
+                ALARM,
+                f"{told}; {why}, {apart}",
+                f"Something is hidden: {why}. What an attack sees is not what is measured (noise "
+                "switched on or off, or a memorised seed).",
+            )
     if differs > _SAME:
         return RANDOMNESS.finding(
             NOTE,
@@ -82,18 +109,21 @@ def _randomness(subject: Subject) -> Finding:
             "The model is random: this audit averages gradients over draws and votes again on "
             "fresh ones. Whoever quotes one pass under one attack must do so too.",
         )
-    for apart, why in (
-        (float((asked - answers[0]).abs().amax()), "its answers change when gradients are asked"),
-        (float((turned - answers[0]).abs().amax()), "an answer depends on the place in the batch"),
-        (in_training, "its noise is on in training mode and off in eval mode"),
-    ):
-        if apart > _SAME:
-            return RANDOMNESS.finding(
-                ALARM,
-                f"{told}; {why}, by {apart:.2g}",
-                f"The model answers the same again and again, but {why}: what an attack sees is "
-                "not what is measured (noise switched off, or a memorised seed).",
-            )
+    in_training = _random_in_training(subject.model, images)
+    if in_training > _SAME and subject.voted:
+        return RANDOMNESS.finding(
+            ALARM,
+            f"{told}; in training mode {in_training:.2g}",
+            "Votes are taken of a model that answers the same each time: its noise is on in "
+            "training mode and off in eval mode, where it should defend.",
+        )
+    if in_training > _SAME:
+        return RANDOMNESS.finding(
+            NOTE,
+            f"{told}; in training mode {in_training:.2g}",
+            "The model is deterministic, but not in training mode. Dropout and the like are so by "
+            "design; noise that should defend must stay on in eval mode.",
+        )
     return RANDOMNESS.finding(CLEAR, told, "The model is deterministic.")
 
 
@@ -101,17 +131,34 @@ _SAME = 1e-4
 _STANDARD = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase)
 
 
-def _noise_in_training(model: nn.Module, images: Images) -> float:
-    """Return how much answers differ in training mode, dropout and batch statistics apart."""
-    modes = [(part, part.training) for part in model.modules()]
+def _apart(one: Tensor, two: Tensor, random: bool) -> str:
+    """Say how far two sets of answers (draws, N, K) are apart, if that is no chance.
+
+    Of random ones the means, in standard errors, and the spreads over the draws, each over all
+    images and classes: of thousands of numbers, by which chance is no more than a few per cent.
+    """
+    if not random:
+        apart = float((one[0] - two[0]).abs().amax())
+        return f"by {apart:.2g}" if apart > _SAME else ""
+    spreads = [each.var(0) + _SAME**2 for each in (one, two)]
+    error = (spreads[0] + spreads[1]) / len(one)
+    shift = float(((one.mean(0) - two.mean(0)).square() / error).mean().sqrt())
+    wider = float((spreads[1].mean() / spreads[0].mean()).log().abs())
+    if shift > 2:
+        return f"by {shift:.1f} standard errors"
+    return f"{math.exp(wider / 2):.1f} times as random" if wider > 1 else ""
+
+
+def _random_in_training(model: nn.Module, images: Images) -> float:
+    """Return how much a copy's answers differ in training mode, but for its usual layers."""
     try:
-        for part, _ in modes:
-            part.training = not isinstance(part, _STANDARD)
-        with torch.no_grad():
-            one, two = (_normalised(model(images[:8])) for _ in range(2))
-    finally:
-        for part, mode in modes:
-            part.training = mode
+        copied = copy.deepcopy(model)
+    except Exception:  # somebody's module may hold anything
+        return 0.0
+    for part in copied.modules():
+        part.training = not isinstance(part, _STANDARD)
+    with torch.no_grad():
+        one, two = (_normalised(copied(images[:8])) for _ in range(2))
     return float((one - two).abs().amax())
 
 
@@ -188,7 +235,7 @@ def averaging(subject: Subject) -> Finding:
             direct = draws == subject.draws
             kept = subject.attacked() if direct else subject.right(subject.climb(draws), "fresh")
             told.append(f"{draws} draws: {100 * kept.float().mean():.1f} %")
-    fired, drop = worse(*subject.against(f"eot {most}", subject.pgd(draws=most)))
+    drop = worse(*subject.against(f"eot {most}", subject.pgd(draws=most)))
     part = subject.few()
     images, labels = subject.images[part], subject.labels[part]
     with parameters_frozen(subject.model), isolated_rng(subject.seed):
@@ -197,15 +244,14 @@ def averaging(subject: Subject) -> Finding:
             for _ in range(2)
         )
     cosine = float(F.cosine_similarity(one.flatten(1), two.flatten(1)).median())
-    told.append(f"{most} draws break {drop:.1f} points more; cosine {cosine:.2f}")
-    if fired or cosine < 0.5:
-        return AVERAGING.finding(
-            ALARM,
-            "; ".join(told),
-            "The gradient is mostly noise at this number of draws: accuracy under it flatters the "
-            "model. Average over more draws before quoting a figure.",
-        )
-    return AVERAGING.finding(CLEAR, "; ".join(told), "Enough draws: more change nothing.")
+    told.append(f"{most} draws break {drop.points:.1f} points more; cosine {cosine:.2f}")
+    alarm = (
+        "The gradient is mostly noise at this number of draws: accuracy under it flatters the "
+        "model. Average over more draws before quoting a figure."
+    )
+    if cosine < 0.5:
+        return AVERAGING.finding(ALARM, "; ".join(told), alarm)
+    return judged(AVERAGING, [drop], "; ".join(told), alarm, "Enough draws: more change little.")
 
 
 GRADIENTS = Check(
@@ -218,8 +264,9 @@ GRADIENTS = Check(
 RANDOMNESS = Check(
     2,
     "randomness",
-    "five repeats of one batch, normalised logits",
-    "they differ by more than 1e-4 (a note: then averages and votes are needed)",
+    "repeats of one batch, turned round, and with gradients asked; normalised logits",
+    "the place in the batch or asking for gradients changes them, or votes are taken of a model "
+    "without noise (that they differ by more than 1e-4 is a note)",
     randomness,
 )
 BINARISATION = Check(

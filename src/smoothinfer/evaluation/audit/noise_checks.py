@@ -7,8 +7,17 @@ import hashlib
 import torch
 from torch import Tensor
 
-from smoothinfer.evaluation.audit.finding import ALARM, CLEAR, NOTE, SKIPPED, Check, Finding, worse
-from smoothinfer.evaluation.audit.subject import Subject
+from smoothinfer.evaluation.audit.finding import (
+    ALARM,
+    CLEAR,
+    NOTE,
+    SKIPPED,
+    Check,
+    Finding,
+    judged,
+    worse,
+)
+from smoothinfer.evaluation.audit.subject import BATCH, Subject
 from smoothinfer.numerics.randomness import isolated_rng
 from smoothinfer.types import Images
 
@@ -19,7 +28,7 @@ def transfer(subject: Subject) -> Finding:
         return TRANSFER.finding(SKIPPED, "static model", "There is no noise to turn off.")
     part = subject.few()
     direct = subject.right(subject.direct()[part], "transfer", rows=part)
-    told, fired = [f"direct: {100 * direct.float().mean():.1f} %"], False
+    told, drops = [f"direct: {100 * direct.float().mean():.1f} %"], []
     tries = {"soft vote": (subject.model, subject.pgd(gradient="pooled"))}
     if subject.base is not None:
         tries["noise off"] = (subject.base, subject.pgd(draws=1))
@@ -29,7 +38,7 @@ def transfer(subject: Subject) -> Finding:
     }
     for name, images in moved.items():
         kept = subject.right(images, "transfer", rows=part)
-        fired |= worse(direct, kept)[0]
+        drops.append(worse(direct, kept))
         told.append(f"from {name}: {100 * kept.float().mean():.1f} %")
     useless = False
     if subject.base is not None:
@@ -37,17 +46,15 @@ def transfer(subject: Subject) -> Finding:
             bare = subject.base(moved["noise off"]).argmax(1) == subject.labels[part]
         told.append(f"its network without noise, attacked: {100 * bare.float().mean():.1f} %")
         useless = bool(direct.float().mean() <= bare.float().mean())
-    if fired:
-        return TRANSFER.finding(
-            ALARM,
-            "; ".join(told),
-            "An attack made on a surrogate beats the direct one: the direct attack does not "
-            "follow what the vote does. Quote the stronger.",
-        )
-    if useless:
+    alarm = (
+        "An attack made on a surrogate beats the direct one: the direct attack does not "
+        "follow what the vote does. Quote the stronger."
+    )
+    if useless and not any(drop.fired for drop in drops):
         verdict = "Under attack the noise adds nothing over the same network without it."
         return TRANSFER.finding(NOTE, "; ".join(told), verdict)
-    return TRANSFER.finding(CLEAR, "; ".join(told), "No surrogate beats the direct attack.")
+    clear = "No surrogate beats the direct attack."
+    return judged(TRANSFER, drops, "; ".join(told), alarm, clear)
 
 
 def secrecy(subject: Subject) -> Finding:
@@ -56,23 +63,23 @@ def secrecy(subject: Subject) -> Finding:
         return SECRECY.finding(SKIPPED, "static model", "There is no noise to know.")
     part, known = subject.few(), subject.still(16)
     moved = subject.attack("known noise", subject.pgd(draws=1), target=known, rows=part)
-    with torch.no_grad():
-        fixed = known(moved).argmax(1) == subject.labels[part]
+    with torch.no_grad():  # in the batches of the attack: noise may depend on the place in one
+        answers = torch.cat([known(batch).argmax(1) for batch in moved.split(BATCH)])
+    fixed = answers == subject.labels[part]
     again = subject.attack("fresh noise", subject.pgd(draws=16), rows=part)
     fresh = subject.right(again, "secrecy", rows=part)
-    gap = 100 * float(fresh.float().mean() - fixed.float().mean())
     told = (
         f"known noise {100 * fixed.float().mean():.1f} %, fresh {100 * fresh.float().mean():.1f} %"
     )
-    alarm, _ = worse(fresh, fixed, points=5.0)
-    if alarm:
-        return SECRECY.finding(
-            ALARM,
-            told,
-            f"An attacker who knows the noise breaks {gap:.1f} points more: that much of the "
-            "robustness is secrecy. A memorised or predictable seed loses it.",
-        )
-    return SECRECY.finding(CLEAR, told, "Knowing the noise helps little.")
+    gap = worse(fresh, fixed, points=5.0)
+    return judged(
+        SECRECY,
+        [gap],
+        told,
+        f"An attacker who knows the noise breaks {gap.points:.1f} points more: that much of the "
+        "robustness is secrecy. A memorised or predictable seed loses it.",
+        "Knowing the noise helps little.",
+    )
 
 
 def persistence(subject: Subject) -> Finding:
@@ -103,7 +110,7 @@ def persistence(subject: Subject) -> Finding:
             "Votes near a tie change from vote to vote: who may submit an image again and again "
             "gets through. Quote the accuracy over repeated votes, or use more samples.",
         )
-    if worse(single, subject.attacked())[0] or worse(subject.attacked(), single)[0]:
+    if worse(single, subject.attacked()).fired or worse(subject.attacked(), single).fired:
         return PERSISTENCE.finding(
             NOTE,
             told,
@@ -115,7 +122,7 @@ def persistence(subject: Subject) -> Finding:
 
 def _last_draw(subject: Subject, moved: Images) -> Tensor:
     with torch.no_grad(), isolated_rng(subject.seed):
-        found = [subject.model(part).argmax(1) for part in moved.split(128)]
+        found = [subject.model(part).argmax(1) for part in moved.split(BATCH)]
     return torch.cat(found) == subject.labels
 
 

@@ -20,7 +20,7 @@ from smoothinfer.evaluation.audit.attack_checks import (
     RADII,
     SINGLE_STEPS,
 )
-from smoothinfer.evaluation.audit.finding import Check, Finding
+from smoothinfer.evaluation.audit.finding import SKIPPED, Check, Finding
 from smoothinfer.evaluation.audit.gradient_checks import (
     AVERAGING,
     BINARISATION,
@@ -39,6 +39,7 @@ from smoothinfer.models import check_eval
 from smoothinfer.numerics.balls import Ball, Linf, check_ball
 from smoothinfer.numerics.statistics import Interval, proportion
 from smoothinfer.smoothing.classifier import SmoothedClassifier
+from smoothinfer.smoothing.voting import rule_of
 from smoothinfer.types import Images, Labels
 
 CHECKS: dict[int, Check] = {
@@ -84,8 +85,10 @@ class Audit:
     @property
     def verdict(self) -> str:
         """One sentence."""
+        skipped = ", ".join(str(each.number) for each in self.findings if each.state == SKIPPED)
         if not self.fired:
-            return "Nothing fired: no sign that the measured robustness is an artefact."
+            said = "Nothing fired: no sign that the measured robustness is an artefact"
+            return f"{said} (skipped: check {skipped})." if skipped else f"{said}."
         names = ", ".join(f"{finding.number} ({finding.name})" for finding in self.fired)
         return f"Not to be relied on: check {names} fired."
 
@@ -99,22 +102,27 @@ def audit(
     seed: int = 0,
     seen: Images | Iterable[Images] | None = None,
     checks: Iterable[int] | None = None,
+    rule: str | None = None,
     progress: bool = False,
 ) -> Audit:
     """Run the checks on ``model``, which may be anybody's, random or not.
 
     Args:
-        model: pixels in [0, 1] to logits, in eval mode; a `SmoothedClassifier` is taken apart.
+        model: pixels in [0, 1] to logits, in eval mode. Of a `SmoothedClassifier` the random model
+            inside is attacked, and its rule and samples (no more than the effort allows) vote;
+            with a seed of its own it is audited as it is, a model without noise.
         data: images and labels that neither training nor tuning used.
         ball: what the attacker may do.
         quick: less work: 300 images of 32x32 pixels take minutes with ResNet-20.
         seed: names all streams.
         seen: images of training and tuning, for check 13.
         checks: numbers of the checks to run; all by default.
+        rule: how passes are counted, instead of the classifier's own.
         progress: show a progress bar.
 
     Raises:
-        InputError: data are malformed, there are none, or a number of a check is unknown.
+        InputError: data are malformed, there are none, a number of a check is unknown, or the
+            model is right on no image.
 
     Source: the checks are named after Carlini et al. 2019 (arXiv 1902.06705), Athalye et al. 2018
     (arXiv 1802.00420), Pintor et al. 2022 (arXiv 2106.09947) and Zimmermann et al. 2022 (arXiv
@@ -137,8 +145,10 @@ def audit(
     check_labels(labels, images)
     if len(images) == 0:
         raise InputError("there are no images to audit")
-    rule = model.rule_name if isinstance(model, SmoothedClassifier) else "prediction"
-    inner = model.model if isinstance(model, SmoothedClassifier) else model
+    smooth = model if isinstance(model, SmoothedClassifier) and model.seed is None else None
+    inner = model if smooth is None else smooth.model
+    rule = rule or (smooth.rule_name if smooth else "prediction")
+    rule_of(rule)
     check_eval(inner)
     subject = Subject(
         inner,
@@ -149,7 +159,11 @@ def audit(
         seed=seed,
         seen=_hashes(seen),
         rule=rule,
+        samples=smooth.samples if smooth else None,
+        voted=smooth is not None and smooth.samples > 1,
     )
+    if not subject.clean().any():
+        raise InputError(f"the model is right on none of the {len(images)} images: audit another")
     return _run(subject, chosen, progress)
 
 
@@ -163,21 +177,29 @@ def _run(subject: Subject, chosen: list[int], progress: bool) -> Audit:
         for number in chosen:
             bar.update(task, description=CHECKS[number].name)
             begun = time.perf_counter()
-            findings.append(CHECKS[number].run(subject))
+            findings.append(_finding(CHECKS[number], subject))
             seconds[number] = round(time.perf_counter() - begun, 1)
             bar.advance(task)
     about = {
         "images": len(subject.images),
         "ball": repr(subject.ball),
         "random": subject.random,
-        "samples": subject.effort.samples if subject.random else 1,
+        "samples": subject.passes,
         "rule": subject.rule,
-        "direct": f"PGD: {subject.steps} steps, {subject.starts} starts, {subject.draws} draws",
+        "direct": f"PGD: {subject.steps} steps, {subject.starts} starts, {subject.draws} draws"
+        if subject.differentiable
+        else "none: the model has no gradient",
         "seed": subject.seed,
         "seconds": seconds,
     }
     counts = [proportion(int(right.sum()), len(right)) for right in (clean, attacked)]
     return Audit(findings, counts[0], counts[1], about)
+
+
+def _finding(check: Check, subject: Subject) -> Finding:
+    if subject.differentiable or check in (GRADIENTS, RANDOMNESS, SELECTION):
+        return check.run(subject)
+    return check.finding(SKIPPED, "no gradient", "It compares attacks that follow gradients.")
 
 
 def _hashes(seen: Images | Iterable[Images] | None) -> frozenset[bytes] | None:

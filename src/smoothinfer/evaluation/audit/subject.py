@@ -15,11 +15,11 @@ from smoothinfer.attacks.landscape import is_random
 from smoothinfer.models import device_of
 from smoothinfer.noise.noisy_model import NoisyModel
 from smoothinfer.numerics.balls import Ball
-from smoothinfer.numerics.randomness import derive_seed, stream
+from smoothinfer.numerics.randomness import derive_seed, isolated_rng, stream
 from smoothinfer.smoothing.classifier import SmoothedClassifier, frozen
 from smoothinfer.types import Images, Labels
 
-_BATCH = 128
+BATCH = 128
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,12 @@ class Subject:
         seed: names all streams.
         seen: SHA-256 of the images that the model or its settings were chosen on.
         rule: how the passes are counted.
+        samples: most passes of a vote, where the classifier has fewer than ``effort``.
+        voted: whether somebody votes on its passes, as if it were random.
+
+    Attributes:
+        random: whether two passes differ.
+        differentiable: whether it has gradients at all.
     """
 
     model: nn.Module
@@ -91,18 +97,29 @@ class Subject:
     seed: int = 0
     seen: frozenset[bytes] | None = None
     rule: str = "prediction"
+    samples: int | None = None
+    voted: bool = False
     random: bool = field(init=False)
+    differentiable: bool = field(init=False)
     _kept: dict[str, Any] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         device = device_of(self.model, self.images)
         self.images, self.labels = self.images.to(device), self.labels.to(device)
         self.random = is_random(self.model, self.images)
+        with torch.enable_grad(), isolated_rng(self.seed):
+            asked = self.model(self.images[:2].clone().requires_grad_())
+        self.differentiable = asked.requires_grad
 
     @property
     def base(self) -> nn.Module | None:
         """The same network with its noise off, where there is such a thing."""
         return self.model.module if isinstance(self.model, NoisyModel) else None
+
+    @property
+    def passes(self) -> int:
+        """Most passes of a vote."""
+        return min(self.effort.samples, self.samples or self.effort.samples) if self.random else 1
 
     @property
     def draws(self) -> int:
@@ -131,7 +148,7 @@ class Subject:
         labels = self.labels if rows is None else self.labels[rows]
         if len(images) == 0:
             return torch.zeros(0, dtype=torch.bool, device=images.device)
-        samples = self.effort.samples if self.random else 1
+        samples = self.passes
         seed = derive_seed(self.seed, "audit", *key)
         voter = SmoothedClassifier(self.model, samples, rule=self.rule, seed=seed)
         stop = "ppr" if self.rule == "prediction" and samples > 1 else "fixed"
@@ -153,12 +170,12 @@ class Subject:
         found = [
             attack(
                 self.model if target is None else target,
-                images[at : at + _BATCH],
-                labels[at : at + _BATCH],
+                images[at : at + BATCH],
+                labels[at : at + BATCH],
                 ball or self.ball,
                 generator=stream(self.seed, "audit", name, at),
             )
-            for at in range(0, len(images), _BATCH)
+            for at in range(0, len(images), BATCH)
         ]
         return torch.cat(found) if found else images
 
@@ -187,7 +204,7 @@ class Subject:
 
     def direct(self) -> Images:
         """Return all images after the direct attack, that others are compared with."""
-        return self.climb(self.draws)
+        return self.climb(self.draws) if self.differentiable else self.images
 
     def clean(self) -> Tensor:
         """Return (N,) whether the vote is right on the images as they are."""
