@@ -50,9 +50,8 @@ class Attacks:
 
     def pgd(self) -> dict[str, Run]:
         """PGD-20, steps of a quarter of the radius, one random start."""
-        found = {
-            "smoothinfer": self.ours("pgd", si.Linf(self.radius), steps=20, step_size=self.step)
-        }
+        settings: dict[str, Any] = {"steps": 20, "step_size": self.step, "precision": "fp32"}
+        found = {"smoothinfer": self.ours("pgd", si.Linf(self.radius), **settings)}
         if installed("art"):
             found["ART"] = self._art_pgd()
         if installed("foolbox"):
@@ -134,7 +133,7 @@ class Attacks:
         ball = si.Linf(self.radius)
         return {
             "NAttack": self.ours("nattack", ball, steps=400),
-            "PGD-20": self.ours("pgd", ball, steps=20, step_size=self.step),
+            "PGD-20": self.ours("pgd", ball, steps=20, step_size=self.step, precision="fp32"),
             "APGD": self.ours("apgd", ball, steps=100),
         }
 

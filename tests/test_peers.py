@@ -13,7 +13,11 @@ RADIUS = 0.1
 @pytest.fixture
 def models():
     noisy = si.NoisyModel(small_net(), inputs=si.Gaussian(0.05), weights=si.CNI(rank=1)).eval()
-    return noisy, si.SmoothedClassifier(noisy, samples=4)
+    left_on = nn.Dropout(0.3)
+    loud = nn.Sequential(small_net(), left_on).eval()
+    left_on.train()
+    yield noisy, si.SmoothedClassifier(noisy, samples=4), si.SmoothedClassifier(loud, samples=4)
+    assert left_on.training  # tools switch to eval mode: what is inside a vote stays as it was
 
 
 @pytest.fixture

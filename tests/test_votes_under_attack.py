@@ -5,11 +5,15 @@ import random
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import smoothinfer as si
 from smoothinfer.attacks.landscape import Landscape, is_random, repeats
-from smoothinfer.attacks.objectives import margin
+from smoothinfer.attacks.nattack import _Search
+from smoothinfer.attacks.objectives import cross_entropy, margin
+from smoothinfer.recipes import load_recipe
+from smoothinfer.runs import train_run
 from tests.conftest import small_net
 
 
@@ -149,3 +153,31 @@ def test_an_attack_that_cannot_run_is_refused_before_any_work(net, images, label
     with pytest.raises(si.InputError, match="square moves within Linf only"):
         si.evaluate(net, (images, labels), attack=attacks, ball=si.L2(0.5), out=tmp_path / "rows")
     assert not (tmp_path / "rows").exists()
+
+
+def test_nattack_knows_the_gradient_of_a_digits_network_after_20_000_queries(tmp_path):
+    """In a cloud of small spread; the wide one by default follows the reward's mean over it."""
+    recipe = load_recipe("recipes/digits/cni-w.yaml", ["noise.weights=null", "epochs=3"])
+    train_run(recipe, si.load_data("digits", "train"), tmp_path)
+    net, data = si.load(tmp_path), si.load_data("digits", "test", 40)
+    right = (net(data.images).argmax(1) == data.labels).nonzero().flatten()[:4]
+    images, labels = data.images[right], data.labels[right]
+    search = _Search(net, images, labels, si.Linf(0.15), 0.02, "auto")
+    torch.manual_seed(0)
+    search.mean = torch.zeros_like(images)
+    search.step(20_000, 1.0)
+    mean = torch.zeros_like(images).requires_grad_()
+    log_p = net(search.point(mean)).log_softmax(1)
+    reward = -0.5 * (-margin(log_p, labels)).clamp_min(0)
+    (truth,) = torch.autograd.grad(reward.sum(), mean)
+    assert (F.cosine_similarity(search.mean.flatten(1), truth.flatten(1)) >= 0.9).all()
+
+
+@pytest.mark.parametrize("rule", ["prediction", "soft"])
+def test_what_is_climbed_is_what_is_compared(rule, net, images, labels):
+    """Of a hard vote the climb sees a surrogate, by which points must be compared too."""
+    noisy = si.NoisyModel(net, inputs=si.Gaussian(0.2)).eval()
+    smooth = si.SmoothedClassifier(noisy, samples=8, rule=rule)
+    land, seeds = Landscape(smooth, cross_entropy), [1, 2]
+    climbed, seen = land.climb(images, labels, seeds), land.see(images, labels, seeds)
+    assert torch.allclose(climbed.value, seen.value, atol=1e-4)

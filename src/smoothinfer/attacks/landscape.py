@@ -74,7 +74,10 @@ class Landscape:
         with torch.no_grad():
             logits = torch.stack([seeded(self.model, points, seed) for seed in seeds])
             check_labels(labels, points, logits.shape[2])
-            return Seen(self._goal(logits, labels), _wrong(logits, labels))
+            climbed = logits
+            if getattr(self.model, "hard", False):  # like with like: what a climb would see
+                climbed = torch.stack([asked(self.model, points, seed) for seed in seeds])
+            return Seen(self._goal(climbed, labels), _wrong(logits, labels))
 
     def fooled(self, points: Images, labels: Labels, seen: Seen) -> Tensor:
         """Say which points every draw of ``seen`` gets wrong, and 32 fresh ones: not by luck."""
@@ -161,6 +164,12 @@ def seeded(model: nn.Module, images: Images, seed: int) -> Tensor:
     """Return the logits of one draw, that of ``seed``."""
     with all_isolated(seed):
         return model(images)
+
+
+def asked(model: nn.Module, images: Images, seed: int) -> Tensor:
+    """Return the logits of one draw as the model gives them when a gradient is asked for."""
+    with torch.enable_grad():
+        return seeded(model, images.detach().requires_grad_(), seed).detach()
 
 
 def is_random(model: nn.Module, images: Images) -> bool:

@@ -88,6 +88,11 @@ class SmoothedClassifier(nn.Module):
         self.classes: int | None = None  # found out by the first call
         self.training = model.training
 
+    @property
+    def hard(self) -> bool:
+        """Whether gradients are those of a surrogate: its scores differ where they are asked."""
+        return not self.rule.differentiable
+
     def train(self, mode: bool = True) -> Self:
         """Change the mode of this module alone; a wrapped model still in training goes to eval.
 
