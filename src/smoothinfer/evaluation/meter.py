@@ -30,6 +30,9 @@ class Cost:
 class Meter:
     """Counts, for a batch, the passes of each image through a module.
 
+    Not those that go around it (a `frozen` view that somebody's attack makes of it), nor forward
+    passes that a backward one runs again to save memory.
+
     Attributes:
         forwards, backwards: images times passes; one call of a `SmoothedClassifier` is as many
             passes as it has samples.
