@@ -249,6 +249,7 @@ def test_attacks_leave_modes_alone(name, ball, net, images, labels):
     modes, asked = [part.training for part in net.modules()], []
     net[-1].register_forward_hook(lambda part, *_: asked.append(part.training))
     quick(name, net)(net, images, labels, si.BALLS[ball](RADIUS))
+    assert asked
     assert all(asked)
     assert [part.training for part in net.modules()] == modes
 

@@ -1,5 +1,7 @@
 """The audit fires on planted defects, each for the right reason, and not on sound models."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -235,7 +237,10 @@ def test_a_frozen_vote_is_audited_as_it_is(static, digits):
     found = audit(si.frozen(noisy, 0, 4), digits[:20], ball=BALL, quick=True, checks=[2, 11])
     assert [finding.state for finding in found.findings] == ["clear", "skipped"]
     few = audit(si.SmoothedClassifier(noisy, 8), digits[:20], ball=BALL, quick=True, checks=[2])
-    assert few.about["samples"] == 8
+    assert (few.about["samples"], few.about["rule"]) == (8, "prediction")
+    own = si.SmoothedClassifier(noisy, 8, rule=replace(si.RULES["soft"]))
+    found = audit(own, digits[:20], ball=BALL, quick=True, checks=[2])
+    assert found.about["rule"] == "custom"
 
 
 def test_a_verdict_says_what_was_skipped_and_what_few_images_leave_open(static, digits):

@@ -189,12 +189,15 @@ def test_all_experiments_are_one_command(runs, tmp_path, capsys, monkeypatch):
     assert main([*given, "--runs", str(tmp_path / "runs"), "--out", str(out)]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "figure-b2 is left out: none of the models of figure-b2 is in" in said
-    assert "are those of" in said  # what one that came before measured alike
+    assert "new units from" in said  # what one that came before measured alike
     page = (out / "report" / "index.html").read_text()
     for name in ("figure1", "table4"):
         assert html.escape(load_experiment(name).title) in page
     assert "linear" in (out / "appendix-a" / "appendix-a.md").read_text()
     assert main([*given, "--runs", str(tmp_path), "--out", str(out)]) == 2
+    capsys.readouterr()
+    assert main([*given, "--reuse", str(out), "--out", str(out)]) == 2
+    assert "all takes no --reuse" in capsys.readouterr().err
 
 
 def test_the_source_of_a_transfer_is_looked_for_among_the_runs():

@@ -179,13 +179,11 @@ def run_sweep(
     console = Console(quiet=not processes.main, highlight=False)
     images = load_data(recipe.data, recipe.split, recipe.limit) if data is None else data
     sweep = Sweep(works_of(recipe, out, images), out, shard)
-    for folder in () if only_plan else merge:
+    for folder in () if only_plan else (*merge, *reuse):
         new, others = sweep.store.take(Path(folder) / "rows", sweep.works)
         left = f", {others} of other settings left there" if others else ""
-        console.print(f"{new} new units from {folder}{left}")
-    for folder in () if only_plan else reuse:
-        if new := sweep.store.take(Path(folder) / "rows", sweep.works)[0]:
-            console.print(f"{new} units are those of {folder}: copied")
+        if new or folder in merge:  # of what might be of use only what was
+            console.print(f"{new} new units from {folder}{left}")
     console.print(str(sweep.plan()))
     if only_plan:
         return None

@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import takewhile
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +26,7 @@ from smoothinfer.types import Images, Labels
 
 Seeds = Sequence[int]
 _SURE = 32  # fresh draws that confirm a success
-_LOOKS = (32, 64, 128, 256, 512, 1024, 2048)  # draws after which points far from a tie are done
+_LOOK = 32  # draws, then twice as many each time, after which points far from a tie are done
 
 
 @dataclass(frozen=True)
@@ -95,20 +94,16 @@ class Landscape:
         """
         lost = torch.zeros(len(points), dtype=torch.bool, device=points.device)
         active, counts, used = torch.arange(len(points), device=points.device), None, 0
-        for look in (*takewhile(len(seeds).__gt__, _LOOKS), len(seeds)):
-            for seed in seeds[used:look]:
-                logits = seeded(self.model, points[active], seed)
-                votes = F.one_hot(logits.argmax(1), logits.shape[1]).double()
-                counts = votes if counts is None else counts + votes
-            if counts is None:
-                break
+        while len(active) and used < len(seeds):
+            look = min(max(_LOOK, 2 * used), len(seeds))
+            draws = [seeded(self.model, points[active], seed) for seed in seeds[used:look]]
+            votes = F.one_hot(torch.stack(draws).argmax(2), draws[0].shape[1]).sum(0)
+            counts = votes if counts is None else counts + votes
             used = look
             lead, error = _lead(counts / used, labels[active], used)
             lost[active] = lead > errors * error
             stay = lead.abs() <= (errors + 3) * error.clamp_min(1 / used)
             active, counts = active[stay], counts[stay]
-            if len(active) == 0:
-                break
         return lost
 
     def climb(self, points: Images, labels: Labels, seeds: Seeds) -> Seen:

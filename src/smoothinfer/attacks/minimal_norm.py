@@ -22,20 +22,8 @@ from smoothinfer.numerics.randomness import draw_seed, isolated_rng
 from smoothinfer.types import Images, Labels
 
 _HALVINGS = 10  # of the interval in which the vote turns
-_PUSHES = (
-    0.0,
-    0.01,
-    0.02,
-    0.03,
-    0.04,
-    0.06,
-    0.08,
-    0.12,
-    0.2,
-    0.35,
-    0.6,
-    1.0,
-)  # of the way, beyond it
+# Of the way, beyond where it turns.
+_PUSHES = (0.0, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.12, 0.2, 0.35, 0.6, 1.0)
 Search = Callable[[nn.Module, Images, Labels], Images]
 
 

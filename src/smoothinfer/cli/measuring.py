@@ -250,6 +250,8 @@ def _reproduce_options(parser: ArgumentParser) -> None:
 
 
 def _reproduce(given: Namespace) -> int:
+    if given.reuse is not None and given.name in (ALL, APPENDIX):
+        raise InputError(f"{given.name} takes no --reuse: leave it out")
     if given.name == APPENDIX:
         appendix(given.out)
         print((Path(given.out) / f"{APPENDIX}.md").read_text())

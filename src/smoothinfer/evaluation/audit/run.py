@@ -39,7 +39,7 @@ from smoothinfer.models import check_eval
 from smoothinfer.numerics.balls import Ball, Linf, check_ball
 from smoothinfer.numerics.statistics import Interval, proportion
 from smoothinfer.smoothing.classifier import SmoothedClassifier
-from smoothinfer.smoothing.voting import rule_of
+from smoothinfer.smoothing.voting import RULES, rule_of
 from smoothinfer.types import Images, Labels
 
 CHECKS: dict[int, Check] = {
@@ -147,8 +147,7 @@ def audit(
         raise InputError("there are no images to audit")
     smooth = model if isinstance(model, SmoothedClassifier) and model.seed is None else None
     inner = model if smooth is None else smooth.model
-    rule = rule or (smooth.rule_name if smooth else "prediction")
-    rule_of(rule)
+    own = "prediction" if smooth is None else smooth.rule  # it may be nobody else's, without a name
     check_eval(inner)
     subject = Subject(
         inner,
@@ -158,7 +157,7 @@ def audit(
         effort=QUICK if quick else FULL,
         seed=seed,
         seen=_hashes(seen),
-        rule=rule,
+        rule=rule_of(rule or own),
         samples=smooth.samples if smooth else None,
         voted=smooth is not None and smooth.samples > 1,
     )
@@ -185,7 +184,7 @@ def _run(subject: Subject, chosen: list[int], progress: bool) -> Audit:
         "ball": repr(subject.ball),
         "random": subject.random,
         "samples": subject.passes,
-        "rule": subject.rule,
+        "rule": next((name for name, each in RULES.items() if each is subject.rule), "custom"),
         "direct": f"PGD: {subject.steps} steps, {subject.starts} starts, {subject.draws} draws"
         if subject.differentiable
         else "none: the model has no gradient",

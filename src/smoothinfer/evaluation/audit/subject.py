@@ -17,6 +17,7 @@ from smoothinfer.noise.noisy_model import NoisyModel
 from smoothinfer.numerics.balls import Ball
 from smoothinfer.numerics.randomness import derive_seed, isolated_rng, stream
 from smoothinfer.smoothing.classifier import SmoothedClassifier, frozen
+from smoothinfer.smoothing.voting import RULES, Rule
 from smoothinfer.types import Images, Labels
 
 BATCH = 128
@@ -96,7 +97,7 @@ class Subject:
     effort: Effort = QUICK
     seed: int = 0
     seen: frozenset[bytes] | None = None
-    rule: str = "prediction"
+    rule: Rule = RULES["prediction"]
     samples: int | None = None
     voted: bool = False
     random: bool = field(init=False)
@@ -151,7 +152,7 @@ class Subject:
         samples = self.passes
         seed = derive_seed(self.seed, "audit", *key)
         voter = SmoothedClassifier(self.model, samples, rule=self.rule, seed=seed)
-        stop = "ppr" if self.rule == "prediction" and samples > 1 else "fixed"
+        stop = "ppr" if self.rule is RULES["prediction"] and samples > 1 else "fixed"
         return voter.predict(images, stop=stop).labels == labels
 
     def attack(
