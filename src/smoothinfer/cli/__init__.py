@@ -7,13 +7,14 @@ import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from smoothinfer.cli import making, measuring
 from smoothinfer.errors import InputError
 from smoothinfer.interrupts import heed_sigterm
 from smoothinfer.numerics.precision import keep_heap_warm
+from smoothinfer.numerics.processes import Processes
 from smoothinfer.provenance import remember
 
 _ABOUT = (
@@ -35,6 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     keep_heap_warm()
     heed_sigterm()
     sys.path.insert(0, "")  # package.module:factory is looked up here first
+    return Processes().leave(_status(given))
+
+
+def _status(given: Namespace) -> int:
     try:
         return COMMANDS[given.subcommand].run(given[given.subcommand])
     except (InputError, OSError) as error:  # OSError: a full disk; its message names the file
