@@ -212,7 +212,8 @@ def test_two_processes_give_the_rows_of_one(tmp_path):
     )
     assert one == two
     rows = [Store(tmp_path / name / "rows").read() for name in ("one", "two")]
-    assert rows[0].equals(rows[1]) and rows[0].num_rows
+    assert rows[0].equals(rows[1])
+    assert rows[0].num_rows
 
 
 def fresh_net():
