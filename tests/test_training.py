@@ -234,6 +234,8 @@ def test_a_state_of_another_network_is_refused(tmp_path, digits):
     [
         ({"batch_size": 4000}, "batch_size"),
         ({"epochs": 0}, "epochs"),
+        ({"epoch_images": -1}, "epoch_images must be 0 or more"),
+        ({"epoch_images": 63}, "no step to take on 63 images"),
         ({"validation": {"held_out": 0}}, "at least 1"),
         ({"validation": {"held_out": 500}}, "of 500 images"),
     ],
@@ -309,6 +311,7 @@ def test_bad_losses_are_refused(name, change, said, images, labels):
         *({"loss": name} for name in si.LOSSES),
         {"ema": 0.9},
         {"accumulate": 3},
+        {"epoch_images": 200, "epochs": 5},
         {"loss": "trades", "attack": "kl_pgd(steps=2)"},
     ],
 )
@@ -401,6 +404,24 @@ def test_the_worst_epoch_is_kept_when_asked_for(tmp_path, digits, monkeypatch):
     assert card["results"]["validation"]["epoch"] == 2
     assert si.load(tmp_path / "True", "worst")
     assert not (tmp_path / "False" / "worst.json").exists()
+
+
+def test_short_epochs_draw_their_images_afresh(tmp_path, digits, monkeypatch):
+    batch, seen = loop._Run._batch, []
+
+    def watched(run, key):
+        at = run.course.step % run.steps_per_epoch * 50
+        images = batch(run, key)
+        seen.append(set(run.order[at : at + 50].tolist()))
+        return images
+
+    monkeypatch.setattr(loop._Run, "_batch", watched)
+    changes = {"epochs": 3, "epoch_images": 100, "batch_size": 50}
+    course = si.train_run(recipe_from(TINY | changes), digits, tmp_path)
+    assert [row["epoch"] for row in course.epochs] == [1, 2, 3]
+    assert len(seen) == 6
+    assert not seen[0] & seen[1]
+    assert len(set.union(*seen)) > 150
 
 
 def test_a_collapse_is_told(tmp_path, digits, capsys, monkeypatch):

@@ -75,6 +75,7 @@ class Recipe:
     judge: Component | None = None
     ball: Component = Component("linf", {"radius": 8 / 255})
     epochs: int = 25
+    epoch_images: int = 0
     batch_size: int = 128
     lr: float = 0.2
     momentum: float = 0.9

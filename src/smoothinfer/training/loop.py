@@ -64,7 +64,7 @@ def train(
         The course of the run, one entry in ``epochs`` for each epoch.
 
     Raises:
-        InputError: the batch is larger than the data or not to be shared out evenly among the
+        InputError: the batch is larger than an epoch or not to be shared out evenly among the
             processes, or the saved state does not fit.
     """
     run = _Run(model, loss, data, settings, out)
@@ -95,12 +95,13 @@ class _Run:
     def __init__(
         self, model: nn.Module, loss: StepLoss, data: ImageData, settings: Training, out: Path
     ) -> None:
-        self.steps_per_epoch = len(data) // settings.batch_size
+        images = min(settings.epoch_images or len(data), len(data))
+        self.steps_per_epoch = images // settings.batch_size
         self.total = settings.epochs * self.steps_per_epoch
         if self.total < 1:
             raise InputError(
                 f"batch_size {settings.batch_size} and epochs {settings.epochs} "
-                f"leave no step to take on {len(data)} images"
+                f"leave no step to take on {images} images"
             )
         self.model, self.loss, self.data, self.settings = model, loss, data, settings
         self.accelerator = make_accelerator(settings, out)

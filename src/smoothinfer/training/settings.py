@@ -27,6 +27,8 @@ class Training:
 
     Attributes:
         epochs: passes over the training images.
+        epoch_images: images of an epoch at most, drawn afresh for each; 0 for all. Short epochs
+            are judged and kept more often, as a fine-tuning with a dear attack may want it.
         batch_size: images of one step, over all processes.
         lr, momentum, nesterov, weight_decay: of SGD.
         noise_decay: weight decay of the learned noise; by default that of the weights.
@@ -70,6 +72,7 @@ class Training:
     patience: int = 0
     trackers: tuple[str, ...] = ()
     save_seconds: float = 120.0
+    epoch_images: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -78,6 +81,8 @@ class Training:
             raise unknown("compile", self.compile, COMPILE)
         if self.batch_size < 1 or self.epochs < 1:
             raise InputError(f"batch_size {self.batch_size} and epochs {self.epochs} must be >= 1")
+        if self.epoch_images < 0:
+            raise InputError(f"epoch_images must be 0 or more, not {self.epoch_images}")
         for name in ("lr", "noise_lr", "weight_decay", "clip", "crop", "noise_decay"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
