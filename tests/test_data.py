@@ -4,7 +4,8 @@ import torch
 from PIL import Image
 
 import smoothinfer as si
-from smoothinfer.data import crop_and_flip, hold_out
+from smoothinfer.data import hold_out
+from smoothinfer.training.augmentation import crop_and_flip
 from tests.conftest import CIFAR10
 
 GENERATOR = np.random.default_rng(0)

@@ -11,7 +11,7 @@ SOURCE = Path("src/smoothinfer")
 GROUND = ("types", "errors", "files", "components", "interrupts", "configuration", "provenance")
 FLOORS = [
     GROUND,
-    ("numerics", "data", "models"),
+    ("numerics", "data", "models", "modes"),
     ("noise",),
     ("smoothing",),
     ("attacks",),

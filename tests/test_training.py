@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import smoothinfer as si
-from smoothinfer.models import evaluating, parameters_frozen
+from smoothinfer.modes import evaluating, parameters_frozen
 from smoothinfer.recipes import recipe_from
 from smoothinfer.training import loop
 from smoothinfer.training.losses import adversarial, craft

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from smoothinfer.errors import InputError
 from smoothinfer.types import Images, Logits
@@ -248,55 +246,3 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "wrn34_10": wrn34_10,
     "smallnet": smallnet,
 }
-
-
-def device_of(model: nn.Module, otherwise: Tensor) -> torch.device:
-    """Return the device of ``model``'s parameters; without any, that of ``otherwise``."""
-    return next((p.device for p in model.parameters()), otherwise.device)
-
-
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Run in eval mode (batch statistics fixed), then restore every submodule's own mode.
-
-    A model that is in eval mode stays as it is: dropout left on in it is meant to be random.
-    """
-    training = [part for part in model.modules() if part.training]
-    if model.training:
-        model.eval()
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True
-
-
-@contextlib.contextmanager
-def parameters_frozen(model: nn.Module) -> Iterator[None]:
-    """Ask for no parameter gradients inside: an attack needs the image's alone."""
-    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in wanted:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in wanted:
-            parameter.requires_grad_(True)
-
-
-def check_eval(model: nn.Module) -> None:
-    """Raise `InputError` if normalisation or noise by the batch would mix its images."""
-    for name, part in model.named_modules():
-        if part.training and getattr(part, "by_batch", False):
-            raise InputError(
-                f"{name!r} scales its noise by the whole batch in training mode, so a verdict "
-                "would depend on the other images: call model.eval() (the noise stays on)"
-            )
-        if not isinstance(part, _BatchNorm):
-            continue
-        if part.training or part.running_mean is None:
-            raise InputError(
-                f"{name or 'the model'} is batch normalisation by the batch's own statistics, so a "
-                "verdict would depend on the other images: call model.eval() (the noise stays on)"
-                + ("" if part.training else " and track running statistics")
-            )

@@ -15,7 +15,7 @@ from smoothinfer.attacks import Attack, pgd
 from smoothinfer.data import ImageData
 from smoothinfer.errors import InputError, choose
 from smoothinfer.files import write_json
-from smoothinfer.models import device_of, evaluating
+from smoothinfer.modes import device_of, evaluating
 from smoothinfer.noise import NoisyModel
 from smoothinfer.numerics.balls import L2, Ball
 from smoothinfer.numerics.processes import Processes

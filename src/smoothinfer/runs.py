@@ -15,7 +15,7 @@ from smoothinfer.checkpoints import save_checkpoint, start_card, start_from
 from smoothinfer.data import ImageData, hold_out
 from smoothinfer.errors import InputError
 from smoothinfer.files import read_json, write_json, write_whole
-from smoothinfer.models import evaluating
+from smoothinfer.modes import evaluating
 from smoothinfer.noise import NoisyModel
 from smoothinfer.numerics.processes import Processes
 from smoothinfer.numerics.randomness import isolated_rng

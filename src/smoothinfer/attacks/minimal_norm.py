@@ -16,7 +16,7 @@ from smoothinfer.attacks.frozen import Frozen
 from smoothinfer.attacks.landscape import Landscape, fresh_seeds, searching
 from smoothinfer.attacks.objectives import margin
 from smoothinfer.errors import InputError
-from smoothinfer.models import parameters_frozen
+from smoothinfer.modes import parameters_frozen
 from smoothinfer.numerics.balls import L2, Ball, Linf
 from smoothinfer.numerics.randomness import draw_seed, isolated_rng
 from smoothinfer.types import Images, Labels

@@ -12,7 +12,7 @@ from smoothinfer.attacks.gradients import GRADIENTS, Gradient
 from smoothinfer.attacks.landscape import Landscape, fresh_seeds
 from smoothinfer.attacks.objectives import OBJECTIVES, Objective, cross_entropy, divergence_from
 from smoothinfer.errors import InputError, check_labels, choose
-from smoothinfer.models import parameters_frozen
+from smoothinfer.modes import parameters_frozen
 from smoothinfer.numerics.balls import Ball
 from smoothinfer.numerics.precision import computing, resolve_precision
 from smoothinfer.numerics.randomness import draw_seed, isolated_rng, normal

@@ -11,7 +11,7 @@ from torch import nn
 from smoothinfer.attacks.checks import check_options
 from smoothinfer.attacks.pgd import pgd
 from smoothinfer.errors import InputError, check_kind
-from smoothinfer.models import device_of, evaluating
+from smoothinfer.modes import device_of, evaluating
 from smoothinfer.numerics.balls import Ball
 from smoothinfer.types import Images, Labels
 

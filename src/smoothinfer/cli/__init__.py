@@ -10,7 +10,7 @@ from importlib.metadata import version
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from smoothinfer.cli import making, measuring
+from smoothinfer.cli import making, measuring, showing
 from smoothinfer.errors import InputError
 from smoothinfer.interrupts import heed_sigterm
 from smoothinfer.numerics.precision import keep_heap_warm
@@ -22,7 +22,7 @@ _ABOUT = (
     "passes, put to the vote. Begin with 'smoothinfer demo'."
 )
 
-COMMANDS = making.COMMANDS | measuring.COMMANDS
+COMMANDS = making.COMMANDS | measuring.COMMANDS | showing.COMMANDS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

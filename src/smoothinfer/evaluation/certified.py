@@ -18,7 +18,7 @@ from smoothinfer.errors import InputError
 from smoothinfer.evaluation.fingerprint import spelt_out
 from smoothinfer.evaluation.store import Store
 from smoothinfer.evaluation.table import Rows
-from smoothinfer.models import device_of
+from smoothinfer.modes import device_of
 from smoothinfer.numerics.processes import Processes
 from smoothinfer.numerics.randomness import derive_seed
 from smoothinfer.numerics.statistics import Interval, proportion

@@ -17,7 +17,7 @@ from smoothinfer.evaluation.crafted import Crafted
 from smoothinfer.evaluation.store import Store
 from smoothinfer.evaluation.table import CLEAN, Rows
 from smoothinfer.evaluation.units import Evaluation
-from smoothinfer.models import device_of
+from smoothinfer.modes import device_of
 from smoothinfer.noise.member import Member
 from smoothinfer.numerics.balls import Ball, Linf, check_ball
 from smoothinfer.smoothing.classifier import SmoothedClassifier

@@ -16,7 +16,7 @@ from smoothinfer.evaluation.meter import Meter
 from smoothinfer.evaluation.store import Store
 from smoothinfer.evaluation.table import Rows
 from smoothinfer.evaluation.units import CRAFTED, Evaluation, bar_of_passes
-from smoothinfer.models import device_of
+from smoothinfer.modes import device_of
 from smoothinfer.numerics.processes import Processes
 from smoothinfer.smoothing.passes import passes
 

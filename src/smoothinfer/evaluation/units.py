@@ -22,7 +22,7 @@ from smoothinfer.evaluation.fingerprint import spelt, spelt_out
 from smoothinfer.evaluation.meter import Cost, Meter
 from smoothinfer.evaluation.store import Store
 from smoothinfer.evaluation.table import CLEAN, Rows
-from smoothinfer.models import check_eval, device_of, parameters_frozen
+from smoothinfer.modes import check_eval, device_of, parameters_frozen
 from smoothinfer.numerics.balls import Ball
 from smoothinfer.numerics.processes import Processes
 from smoothinfer.numerics.randomness import derive_seed, stream

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from smoothinfer.errors import InputError, check_images
-from smoothinfer.models import check_eval
+from smoothinfer.modes import check_eval
 from smoothinfer.noise.member import member_of
 from smoothinfer.numerics.randomness import fresh_seed, isolated_rng
 from smoothinfer.smoothing.passes import Engine

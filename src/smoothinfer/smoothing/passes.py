@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from smoothinfer.errors import InputError
-from smoothinfer.models import check_eval
+from smoothinfer.modes import check_eval
 from smoothinfer.noise.member import disturbed, member_of
 from smoothinfer.noise.noisy_model import NoisyModel
 from smoothinfer.noise.plan import Network, Plan

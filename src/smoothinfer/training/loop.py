@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -23,15 +22,16 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from smoothinfer.data import ImageData, crop_and_flip, to_float
+from smoothinfer.data import ImageData, to_float
 from smoothinfer.errors import InputError
-from smoothinfer.files import write_whole
 from smoothinfer.interrupts import TERMINATED, asked_to_stop, patient
 from smoothinfer.numerics.precision import pinned
 from smoothinfer.numerics.randomness import derive_seed, isolated_rng, part_of_batch, stream
 from smoothinfer.numerics.together import normalised_together
+from smoothinfer.training.augmentation import crop_and_flip
 from smoothinfer.training.course import ALARM, Course
 from smoothinfer.training.settings import Training, make_accelerator, make_optimizer
+from smoothinfer.training.state import restore, save_state
 
 StepLoss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 Validate = Callable[[nn.Module], dict[str, float]]
@@ -117,9 +117,7 @@ class _Run:
         self.ema = (
             AveragedModel(model, multi_avg_fn=average, use_buffers=True) if settings.ema else None
         )
-        self.course = (
-            _restore(self.state, model, optimizer, self.ema) if self.state.exists() else Course()
-        )
+        self.course = restore(self.state, model, optimizer, self.ema)
         if settings.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         running = torch.compile(model) if self._compiles() else model
@@ -242,14 +240,7 @@ class _Run:
         """Save the state, at the end of an epoch, when the last time is long ago, or ``now``."""
         late = now or time.monotonic() - self.saved > self.settings.save_seconds
         if self.main and (late or self.at_epoch_end):
-            state = {
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "course": self.course.written(),
-            }
-            if self.ema is not None:
-                state["ema"] = self.ema.state_dict()
-            write_whole(self.state, lambda file: torch.save(state, file))
+            save_state(self.state, self.model, self.optimizer, self.course, self.ema)
             self.saved = time.monotonic()
 
 
@@ -257,21 +248,6 @@ def _moved(decay: float, averages: Any, current: Any, count: Any) -> None:
     """Move averages towards current values; slowly only once there have been many of them."""
     rate = min(decay, (1 + float(count)) / (10 + float(count)))
     get_ema_multi_avg_fn(rate)(averages, current, count)
-
-
-def _restore(path: Path, model: nn.Module, optimizer: Any, ema: AveragedModel | None) -> Course:
-    try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
-    except (RuntimeError, EOFError, UnpicklingError) as error:
-        raise InputError(f"{path} cannot be read; without it the run starts again") from error
-    try:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        if ema is not None:
-            ema.load_state_dict(state["ema"])
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise InputError(f"{path} does not fit this recipe: {error}") from error
-    return Course(**state["course"])
 
 
 def _bar(console: Console) -> Progress:

@@ -22,7 +22,7 @@ from smoothinfer.evaluation.audit.finding import (
     worse,
 )
 from smoothinfer.evaluation.audit.subject import BATCH, Subject
-from smoothinfer.models import parameters_frozen
+from smoothinfer.modes import parameters_frozen
 from smoothinfer.numerics.randomness import isolated_rng
 from smoothinfer.types import Images, Logits
 

@@ -35,7 +35,7 @@ from smoothinfer.evaluation.audit.noise_checks import (
     image_hashes,
 )
 from smoothinfer.evaluation.audit.subject import FULL, QUICK, Subject
-from smoothinfer.models import check_eval
+from smoothinfer.modes import check_eval
 from smoothinfer.numerics.balls import Ball, Linf, check_ball
 from smoothinfer.numerics.statistics import Interval, proportion
 from smoothinfer.smoothing.classifier import SmoothedClassifier

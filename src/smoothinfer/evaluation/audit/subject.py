@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from smoothinfer.attacks import pgd
 from smoothinfer.attacks.landscape import is_random
-from smoothinfer.models import device_of
+from smoothinfer.modes import device_of
 from smoothinfer.noise.noisy_model import NoisyModel
 from smoothinfer.numerics.balls import Ball
 from smoothinfer.numerics.randomness import derive_seed, isolated_rng, stream
