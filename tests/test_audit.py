@@ -80,7 +80,7 @@ class Reversed(Wrapped):
 
 
 class WinnersTakeAll(Wrapped):
-    """Only the largest tenth of each feature map's values passes on."""
+    """Only the largest twentieth of each feature map's values passes on."""
 
     def forward(self, images):
         features = images
@@ -88,7 +88,7 @@ class WinnersTakeAll(Wrapped):
             features = part(features)
             if isinstance(part, nn.ReLU):
                 flat = features.flatten(1)
-                least = flat.kthvalue(int(0.93 * flat.shape[1]), dim=1).values
+                least = flat.kthvalue(int(0.95 * flat.shape[1]), dim=1).values
                 features = features * (flat >= least[:, None]).view_as(features)
         return features
 
@@ -140,7 +140,7 @@ def noisily(defect):
 class Loud(Wrapped):
     """So much noise that votes are near ties."""
 
-    def __init__(self, model, sigma=1.5):
+    def __init__(self, model, sigma=0.8):
         super().__init__(model)
         self.sigma = sigma
 
@@ -192,7 +192,9 @@ DEFECTS = {
 def test_planted_defects_are_found(name, plain, static, digits):
     defect, checks = DEFECTS[name]
     model = static if checks <= {4, 11} else plain
-    found = audit(defect(model).eval(), digits, ball=BALL, quick=True, checks=checks)
+    # Queries must break ten survivors more before they count: of 120 images few survive.
+    images = si.load_data("digits", "test") if checks == {8} else digits
+    found = audit(defect(model).eval(), images, ball=BALL, quick=True, checks=checks)
     told = [(f.number, f.state, f.measured) for f in found.findings]
     assert {finding.number for finding in found.fired} == checks, told
     assert "Not to be relied on" in found.verdict
