@@ -14,7 +14,7 @@ from smoothinfer.cli import making, measuring, showing
 from smoothinfer.errors import InputError
 from smoothinfer.interrupts import heed_sigterm
 from smoothinfer.numerics.precision import keep_heap_warm
-from smoothinfer.numerics.processes import Processes
+from smoothinfer.numerics.processes import leave
 from smoothinfer.provenance import remember
 
 _ABOUT = (
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     keep_heap_warm()
     heed_sigterm()
     sys.path.insert(0, "")  # package.module:factory is looked up here first
-    return Processes().leave(_status(given))
+    return leave(_status(given))
 
 
 def _status(given: Namespace) -> int:

@@ -21,9 +21,8 @@ class Processes:
     """
 
     def __init__(self) -> None:
-        together = int(os.environ.get("WORLD_SIZE", "1")) > 1
         cpu = not torch.cuda.is_available()
-        self._state = PartialState(cpu=cpu) if together else None
+        self._state = PartialState(cpu=cpu) if _launched() else None
 
     @property
     def count(self) -> int:
@@ -51,13 +50,18 @@ class Processes:
         if self._state:
             self._state.wait_for_everyone()
 
-    def leave(self, status: int) -> int:
-        """Return ``status``, the program's; one of several processes ends here and now with it.
 
-        Gloo's threads drop their last tensors while the interpreter is taken down, which aborts it
-        in one launch of twenty: the launcher would call a finished run a failure.
-        """
-        if self.count > 1:
-            sys.stdout.flush(), sys.stderr.flush()
-            os._exit(status)
-        return status
+def leave(status: int) -> int:
+    """Return ``status``, the program's; one of several processes ends here and now with it.
+
+    Gloo's threads may drop their last tensors while the interpreter is taken down, which aborts it:
+    the launcher would call a finished run a failure.
+    """
+    if _launched():
+        sys.stdout.flush(), sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
+def _launched() -> bool:
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
