@@ -66,7 +66,7 @@ def check_images(images: Images, what: str = "images") -> None:
         )
     if images.numel() == 0:
         return
-    low, high = (float(end) for end in images.detach().aminmax())
+    low, high = torch.stack(images.detach().aminmax()).tolist()
     if not (low >= 0.0 and high <= 1.0):  # NaN fails both comparisons
         raise InputError(
             f"{what} must be finite and in [0, 1], but range over [{low:.4g}, {high:.4g}]: "
@@ -83,12 +83,11 @@ def check_labels(labels: Labels, images: Images, classes: int | None = None) -> 
         )
     if labels.dtype != torch.int64:
         raise InputError(f"labels must be int64 class indices, not {labels.dtype}")
-    if (
-        classes is not None
-        and len(labels)
-        and not 0 <= int(labels.min()) <= int(labels.max()) < classes
-    ):
+    if classes is None or not len(labels):
+        return
+    low, high = torch.stack(labels.aminmax()).tolist()
+    if not 0 <= low <= high < classes:
         raise InputError(
-            f"labels range over [{int(labels.min())}, {int(labels.max())}], "
+            f"labels range over [{low}, {high}], "
             f"but the model has {classes} classes (0..{classes - 1})"
         )

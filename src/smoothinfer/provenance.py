@@ -30,4 +30,6 @@ def made_by() -> dict[str, Any]:
         "python": platform.python_version(),
         "machine": platform.machine(),
     }
+    if torch.cuda.is_available():
+        versions["gpu"] = torch.cuda.get_device_name()
     return _SAID | {"versions": versions}

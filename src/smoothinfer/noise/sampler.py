@@ -92,9 +92,11 @@ class Sampler:
             if self.plan is not None and name.rpartition(".")[0] in self.plan.stackable
         }
         drawn = {} if not self.places else {"noise": self.mean + self.scale}
-        for name, tensor in (held | drawn).items():
-            if not tensor.isfinite().all():
-                raise InputError(f"{name!r} of the model holds NaN or infinite numbers")
+        whole = {name: tensor.isfinite().all() for name, tensor in (held | drawn).items()}
+        # One answer for all: a GPU would be waited for at each.
+        if whole and not torch.stack(list(whole.values())).all():
+            name = next(name for name, finite in whole.items() if not finite)
+            raise InputError(f"{name!r} of the model holds NaN or infinite numbers")
 
     def _fold(self, name: str) -> Tensor | None:
         layer = name.removesuffix(".weight")

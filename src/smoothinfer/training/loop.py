@@ -111,6 +111,7 @@ class _Run:
                 f"batch_size {settings.batch_size} cannot be shared out evenly among "
                 f"{self.accelerator.num_processes} processes"
             )
+        model.to(self.accelerator.device)  # before anything holds or copies its parameters
         optimizer = make_optimizer(model, settings)
         self.state = out / "state.pt"
         average = partial(_moved, settings.ema)
