@@ -102,6 +102,27 @@ def test_publishing_again_keeps_figures_and_table(run, results, tmp_path):
     assert "| fgsm |" in told
 
 
+def test_a_compact_model_is_smaller_and_keeps_its_figures(run, results, tmp_path):
+    whole = si.publish(run, "one", tmp_path / "whole", [results])
+    short = si.publish(run, "one", tmp_path / "short", [results], compact=True)
+    assert short.stat().st_size < whole.stat().st_size
+    before, after = (si.load(path).state_dict() for path in (whole, short))
+    for name, tensor in before.items():
+        assert after[name].dtype == tensor.dtype
+        worst = 2**-11 if name.endswith(".factor") else 0.0  # half precision rounds to 11 bits
+        assert torch.allclose(after[name].double(), tensor.double(), rtol=worst, atol=worst / 2**14)
+    cards = [json.loads(path.with_suffix(".json").read_text()) for path in (whole, short)]
+    assert cards[1]["measured"] == cards[0]["sha256"] != cards[1]["sha256"]
+    assert cards[1]["figures"] == cards[0]["figures"]
+    # Published once more, from the run or from itself, it loses nothing.
+    si.publish(run, "one", tmp_path / "short", compact=True)
+    si.publish(short, "two", tmp_path / "short", [results])
+    for name in ("one", "two"):
+        card = json.loads((tmp_path / "short" / f"{name}.json").read_text())
+        assert card["measured"] == cards[0]["sha256"]
+        assert len(card["figures"]) == len(cards[0]["figures"])
+
+
 def test_what_is_no_model_for_the_hub_is_refused(tmp_path):
     with pytest.raises(si.InputError, match="no folder and no user/name"):
         si.HubModel.from_pretrained("runs/no/such")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from safetensors.torch import load_file, save
-from torch import nn
+from torch import Tensor, nn
 
 from smoothinfer.components import imported
 from smoothinfer.errors import InputError, unknown
@@ -177,8 +177,12 @@ def save_checkpoint(
 
 def save_with_card(path: Path, model: nn.Module, card: dict[str, Any]) -> None:
     """Write the weights of ``model``, and ``card`` with their hash."""
-    tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
-    content = save(tensors)
+    save_tensors(path, model.state_dict(), card)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], card: dict[str, Any]) -> None:
+    """Write ``tensors``, and ``card`` with their hash."""
+    content = save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
     write_whole(path, lambda file: file.write(content))
     told = {"sha256": hashlib.sha256(content).hexdigest()}
     write_json(path.with_suffix(".json"), card | told)

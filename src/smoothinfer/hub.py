@@ -8,18 +8,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from huggingface_hub import ModelCard, ModelHubMixin
+from safetensors.torch import load_file
+from torch import Tensor
 
 from smoothinfer.checkpoints import (
     find_checkpoint,
     from_hub,
     load_checkpoint,
     read_card,
+    save_tensors,
     save_with_card,
 )
 from smoothinfer.errors import InputError
 from smoothinfer.files import read_json, write_json, write_whole
-from smoothinfer.noise.noisy_model import NoisyModel
+from smoothinfer.noise.noisy_model import NOISE_PARTS, NoisyModel
 from smoothinfer.reporting.models import figures_told
 
 _WEIGHTS = "model.safetensors"
@@ -104,7 +108,13 @@ class HubModel(
         return model
 
 
-def publish(model: str | Path, name: str, out: Path, results: Sequence[Path] = ()) -> Path:
+def publish(
+    model: str | Path,
+    name: str,
+    out: Path,
+    results: Sequence[Path] = (),
+    compact: bool = False,
+) -> Path:
     """Copy a trained model to ``out/name.safetensors``, its figures in the card beside it.
 
     Args:
@@ -113,6 +123,8 @@ def publish(model: str | Path, name: str, out: Path, results: Sequence[Path] = (
         out: folder; also gets the table of epochs as ``name.csv`` where there is one.
         results: folders that ``smoothinfer evaluate`` wrote; every setting becomes a figure,
             beside those that the model has already.
+        compact: keep the factors of coloured noise in half precision, in two thirds of the size;
+            the card then says of which weights (``"measured"``) its figures are.
 
     Returns:
         The path of the checkpoint.
@@ -131,7 +143,7 @@ def publish(model: str | Path, name: str, out: Path, results: Sequence[Path] = (
         weights, split = settings.get("sha256"), settings.get("split", "test")
         if weights is None:
             raise InputError(f"{folder} does not say of which weights: give what evaluate wrote")
-        if weights != card["sha256"]:
+        if weights not in _hashes(card):
             raise InputError(f"{folder} holds results of other weights than {path}")
         if split != "test":
             raise InputError(
@@ -141,10 +153,17 @@ def publish(model: str | Path, name: str, out: Path, results: Sequence[Path] = (
         for figure in read_json(folder / "summary.json")["settings"]:
             named = figure | {"description": figure["description"] | {"model": name}}
             figures[_setting(named)] = named
-    content, target = path.read_bytes(), out / f"{name}.safetensors"
+    target = out / f"{name}.safetensors"
     out.mkdir(parents=True, exist_ok=True)
-    write_whole(target, lambda file: file.write(content))
-    write_json(target.with_suffix(".json"), card | {"figures": list(figures.values())})
+    told = card | {"figures": list(figures.values())}
+    tensors = load_file(path)
+    if compact and any(_halved(key, t) for key, t in tensors.items()):
+        short = {key: t.half() if _halved(key, t) else t for key, t in tensors.items()}
+        save_tensors(target, short, {"measured": card["sha256"]} | told)
+    else:
+        content = path.read_bytes()
+        write_whole(target, lambda file: file.write(content))
+        write_json(target.with_suffix(".json"), told)
     for table in (path.parent / "epochs.csv", path.with_suffix(".csv")):
         if table.exists() and table != target.with_suffix(".csv"):
             shutil.copyfile(table, target.with_suffix(".csv"))
@@ -155,9 +174,20 @@ def publish(model: str | Path, name: str, out: Path, results: Sequence[Path] = (
 def _known_figures(card: dict[str, Any], name: str, out: Path) -> list[dict[str, Any]]:
     """Return the figures that the model has already, in its card or where it was published."""
     known, published = card.get("figures", []), out / f"{name}.json"
-    if published.exists() and (there := read_json(published)).get("sha256") == card["sha256"]:
+    there = read_json(published) if published.exists() else {}
+    if set(_hashes(there)) & set(_hashes(card)):
         known = [*known, *there.get("figures", [])]
     return [f | {"description": f["description"] | {"model": name}} for f in known]
+
+
+def _hashes(card: dict[str, Any]) -> list[str]:
+    """Return the hashes of the weights that a card is about: as they are, and as measured."""
+    return [card[key] for key in ("sha256", "measured") if key in card]
+
+
+def _halved(name: str, tensor: Tensor) -> bool:
+    learned = name.startswith(NOISE_PARTS) and name.endswith(".factor")
+    return learned and tensor.dtype == torch.float32
 
 
 def _setting(figure: dict[str, Any]) -> tuple[tuple[str, str], ...]:

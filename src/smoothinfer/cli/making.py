@@ -77,11 +77,17 @@ def _publish_options(parser: ArgumentParser) -> None:
     parser.add_argument("--name", required=True, help="what to call the model")
     parser.add_argument("--results", nargs="+", default=[], help="folders that evaluate wrote")
     parser.add_argument("--out", default="checkpoints", help="folder of the checkpoint")
+    parser.add_argument(
+        "--compact",
+        action="store_true",
+        help="keep factors of coloured noise in half precision: two thirds of the size",
+    )
     parser.add_argument("--hub", metavar="USER/NAME", help="also push it to the Hugging Face hub")
 
 
 def _publish(given: Namespace) -> int:
-    path = publish(given.model, given.name, Path(given.out), [Path(r) for r in given.results])
+    results = [Path(result) for result in given.results]
+    path = publish(given.model, given.name, Path(given.out), results, given.compact)
     print(path)
     if given.hub:
         print(HubModel.from_checkpoint(path).push_to_hub(given.hub))
