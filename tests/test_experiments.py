@@ -200,11 +200,22 @@ def test_all_experiments_are_one_command(runs, tmp_path, capsys, monkeypatch):
     assert "all takes no --reuse" in capsys.readouterr().err
 
 
-def test_the_source_of_a_transfer_is_looked_for_among_the_runs():
-    experiment = load_experiment("table2", runs="elsewhere")
+@pytest.mark.parametrize("trained", [True, False])
+def test_the_source_of_a_transfer_is_looked_for_among_the_runs_and_the_shipped(tmp_path, trained):
+    if trained:
+        (tmp_path / "cni-w-long").mkdir()
+        (tmp_path / "cni-w-long" / "best.safetensors").touch()
+    place = str(tmp_path / "cni-w-long") if trained else "cni-w-long-resnet20-cifar10"
+    experiment = load_experiment("table2", runs=tmp_path)
     (sweep,) = experiment.sweeps(["data=digits"]).values()
-    assert 'source="elsewhere/cni-w-seed1"' in sweep.attacks[0]
+    assert f'source="{place}"' in sweep.attacks[0]
     assert experiment.published[0]["at"]["attack"] == sweep.attacks[0]
+
+
+def test_an_experiment_without_the_source_of_its_attack_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr("smoothinfer.checkpoints.models", list)  # as if nothing were shipped
+    with pytest.raises(si.InputError, match="none of the models of table2 is in"):
+        reproduce("table2", tmp_path / "out", data="digits", runs=tmp_path)
 
 
 def test_the_appendix_says_what_a_linear_machine_does(tmp_path):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from smoothinfer.checkpoints import shipped
+from smoothinfer.checkpoints import find_checkpoint, shipped
 from smoothinfer.configuration import changed, filled, read_scaled
-from smoothinfer.errors import unknown
+from smoothinfer.errors import InputError, unknown
 from smoothinfer.sweeps import SMOKE, SweepRecipe
 
 _FOLDER = "paper"
+_SHIPPED = "-resnet20-cifar10"  # what a shipped model is called after its recipe
+_IN_RUNS = re.compile(r"\{runs\}/([\w./-]+)")
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def experiments() -> dict[str, Path]:
 
 
 def load_experiment(name: str, scale: str = "short", runs: str | Path = "runs") -> Experiment:
-    """Read the experiment ``name`` at ``scale``; ``{runs}`` in it is the folder of models.
+    """Read the experiment ``name`` at ``scale``; ``{runs}/MODEL`` in it is where that model is.
 
     Raises:
         InputError: there is no such experiment or scale.
@@ -86,9 +89,29 @@ def load_experiment(name: str, scale: str = "short", runs: str | Path = "runs") 
     return found
 
 
+def where(model: str, runs: str | Path) -> str | None:
+    """Return where ``model`` is: in ``runs``, at its own path or among the shipped; or ``None``."""
+    shipped_as = model.replace("/", "-").removesuffix(".safetensors") + _SHIPPED
+    places = (str(Path(runs) / model), model, shipped_as)
+    return next((place for place in places if is_model(place)), None)
+
+
+def is_model(place: str) -> bool:
+    """Say whether `load` will find something under this name."""
+    if ":" in place:
+        return True
+    try:
+        path = find_checkpoint(place)
+    except InputError:
+        return False
+    return path is not None and path.is_file()
+
+
 def _placed(value: Any, runs: str) -> Any:
     if isinstance(value, Mapping):
         return {key: _placed(each, runs) for key, each in value.items()}
     if isinstance(value, list):
         return [_placed(each, runs) for each in value]
-    return value.replace("{runs}", runs) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    return _IN_RUNS.sub(lambda found: where(found[1], runs) or f"{runs}/{found[1]}", value)

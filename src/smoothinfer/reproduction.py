@@ -10,22 +10,27 @@ from typing import Any
 from rich.console import Console
 
 from smoothinfer.appendix import appendix
-from smoothinfer.checkpoints import find_checkpoint
 from smoothinfer.components import Component
 from smoothinfer.data import ImageData, load_data
 from smoothinfer.errors import InputError
-from smoothinfer.experiments import Experiment, Figure, experiments, load_experiment
+from smoothinfer.experiments import (
+    Experiment,
+    Figure,
+    experiments,
+    is_model,
+    load_experiment,
+    where,
+)
 from smoothinfer.numerics.processes import Processes
 from smoothinfer.reporting.collect import MEASURES, Record, collect, records, share
 from smoothinfer.reporting.comparison import Comparison, write_comparison
 from smoothinfer.reporting.curves import draw_curves
 from smoothinfer.reporting.report import write_report
-from smoothinfer.sweeps import run_sweep
+from smoothinfer.sweeps import SweepRecipe, run_sweep
 
 ALL, APPENDIX = "all", "appendix-a"
 _HEADS = ["", "paper: clean", "attacked", "ours: clean", "attacked", "images"]
 _NOTE = "Ours: % with 95 % intervals over images; ± is the standard deviation over seeds."
-_SHIPPED = "-resnet20-cifar10"  # what a shipped model is called after its recipe
 
 
 class NoModelError(InputError):
@@ -102,7 +107,7 @@ def reproduce(
     sweeps = experiment.sweeps([f"data={told}", *changes])
     drawn, ready, missing = experiment.drawn(), {}, {}
     for part, recipe in sweeps.items():
-        found, lacking = _found(recipe.named, Path(runs))
+        found, lacking = _found(recipe, Path(runs))
         if found:
             ready[part] = replace(recipe, models=found)
         if lacking:
@@ -171,28 +176,15 @@ def _same(one: Any, two: Any) -> bool:
     return bool(one == two)
 
 
-def _found(named: Mapping[str, str], runs: Path) -> tuple[dict[str, str], list[str]]:
-    """Return where each model is, and which are nowhere."""
-    found, lacking = {}, []
-    for name, path in named.items():
-        shipped_as = path.replace("/", "-").removesuffix(".safetensors") + _SHIPPED
-        places = [str(runs / path), path, shipped_as]
-        here = next((place for place in places if _is_model(place)), None)
-        if here is None:
-            lacking.append(path)
-        else:
-            found[name] = here
-    return found, lacking
-
-
-def _is_model(place: str) -> bool:
-    if ":" in place:
-        return True
-    try:
-        path = find_checkpoint(place)
-    except InputError:
-        return False
-    return path is not None and path.is_file()
+def _found(recipe: SweepRecipe, runs: Path) -> tuple[dict[str, str], list[str]]:
+    """Return where each model is, and which are nowhere; without their sources none counts."""
+    places = {name: where(path, runs) for name, path in recipe.named.items()}
+    lacking = [path for name, path in recipe.named.items() if places[name] is None]
+    sources = [Component.of(attack).options.get("source") for attack in recipe.attacks]
+    absent = [each for each in sources if isinstance(each, str) and not is_model(each)]
+    if absent:
+        return {}, sorted({*lacking, *absent})
+    return {name: place for name, place in places.items() if place is not None}, lacking
 
 
 def _draw(drawn: Sequence[Figure], held: Mapping[str, list[Record]], folder: Path) -> list[str]:
