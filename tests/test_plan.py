@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import smoothinfer as si
+from smoothinfer.modes import under_attack
 from smoothinfer.noise.plan import Plan
 from smoothinfer.noise.tracing import PlanError, tensors_of
 from smoothinfer.smoothing.passes import Engine
@@ -141,3 +142,31 @@ def test_the_plan_is_no_part_of_the_model():
     noisy(torch.rand(1, 1, 8, 8))
     assert set(noisy.state_dict()) == names
     assert all(p.device.type != "meta" for p in noisy.parameters())
+
+
+def test_under_attack_layers_are_looked_through_once_and_new_weights_are_seen(monkeypatch):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    noisy = si.NoisyModel(net, weights=si.CNI(rank=1, linear=None)).eval()
+    walks, looked = [], type(noisy).plan
+    monkeypatch.setattr(type(noisy), "plan", lambda self: walks.append(1) or looked(self))
+    images = torch.rand(3, 1, 2, 2)
+
+    def answer(seed):
+        return noisy(images, torch.Generator().manual_seed(seed))
+
+    with under_attack(noisy):
+        with under_attack(noisy):
+            before = answer(0)
+        assert torch.equal(answer(0), before)
+        assert len(walks) == 1
+        with torch.no_grad():
+            net[1].weight.add_(1.0)
+        assert not torch.equal(answer(0), before)
+    # Outside anybody may exchange a layer between two passes.
+    after = answer(0)
+    net[1] = nn.Linear(4, 2)
+    assert not torch.equal(answer(0), after)
+    twin = noisy.with_inputs(si.Gaussian(0.1))
+    with under_attack(noisy):
+        answer(0)
+        assert twin._samplers is not noisy._samplers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +45,25 @@ def parameters_frozen(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter in wanted:
             parameter.requires_grad_(True)
+
+
+@contextlib.contextmanager
+def under_attack(model: nn.Module) -> Iterator[None]:
+    """Inside, ``model`` is only asked: no parameter gradients, and its layers stay as they are.
+
+    Noisy models need not look at every pass whether somebody exchanged a layer or its mode.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(parameters_frozen(model))
+        for part in model.modules():
+            if isinstance(part, _Noisy):
+                stack.enter_context(part.layers_held())
+        yield
+
+
+@runtime_checkable
+class _Noisy(Protocol):
+    def layers_held(self) -> contextlib.AbstractContextManager[None]: ...
 
 
 def check_eval(model: nn.Module) -> None:

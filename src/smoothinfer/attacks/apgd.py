@@ -12,7 +12,7 @@ from smoothinfer.attacks.landscape import Landscape, Seeds, fresh_seeds, searchi
 from smoothinfer.attacks.objectives import OBJECTIVES, Objective
 from smoothinfer.attacks.pooling import POOLS
 from smoothinfer.errors import choose
-from smoothinfer.modes import parameters_frozen
+from smoothinfer.modes import under_attack
 from smoothinfer.numerics.balls import Ball
 from smoothinfer.numerics.randomness import draw_seed, isolated_rng
 from smoothinfer.types import Images, Labels
@@ -80,7 +80,7 @@ def apgd(
     if len(images) == 0:
         return images
     with (
-        parameters_frozen(model),
+        under_attack(model),
         isolated_rng(draw_seed(generator)),
         searching(model, images, precision) as random,
     ):

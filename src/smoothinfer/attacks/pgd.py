@@ -12,7 +12,7 @@ from smoothinfer.attacks.gradients import GRADIENTS, Gradient
 from smoothinfer.attacks.landscape import Landscape, fresh_seeds
 from smoothinfer.attacks.objectives import OBJECTIVES, Objective, cross_entropy, divergence_from
 from smoothinfer.errors import InputError, check_labels, choose
-from smoothinfer.modes import parameters_frozen
+from smoothinfer.modes import under_attack
 from smoothinfer.numerics.balls import Ball
 from smoothinfer.numerics.precision import computing, resolve_precision
 from smoothinfer.numerics.randomness import draw_seed, isolated_rng, normal
@@ -111,7 +111,7 @@ def pgd(
             moved = ball.project(moved + size * ball.ascend(total), images)
         return moved
 
-    with parameters_frozen(model), isolated_rng(draw_seed(generator)):
+    with under_attack(model), isolated_rng(draw_seed(generator)):
         best = climb()
         if restarts == 1:
             return best

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Self
 
@@ -26,6 +27,8 @@ from smoothinfer.noise.placing import (
 )
 from smoothinfer.noise.plan import Network, Plan
 from smoothinfer.noise.sampler import Sampler, noisy_weights
+from smoothinfer.noise.samplers import Samplers
+from smoothinfer.noise.strengths import strengths_of
 from smoothinfer.noise.tracing import PlanError, tensors_of
 from smoothinfer.numerics.precision import autocast_dtype
 from smoothinfer.types import Images, Logits
@@ -85,7 +88,7 @@ class NoisyModel(nn.Module):
         check_kind("module", module, nn.Module, "NoisyModel(network, inputs=Gaussian(0.06))")
         self.module, self.side, self.shape = module, side, shape
         self._plan: Plan | str | None = None  # or why there is none
-        self._sampler: tuple[object, Sampler] | None = None
+        self._samplers = Samplers()
         self.inputs: Noise | None = self._fit_inputs(inputs)
         self.weight_noises = nn.ModuleDict()
         self._weight_keys: dict[str, str] = {}  # a ModuleDict's keys may hold no dots
@@ -141,10 +144,15 @@ class NoisyModel(nn.Module):
     def noisy_weights(self, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Draw every noisy weight once, differentiably: ``{parameter of module: noisy tensor}``."""
         weights = {name: self.module.get_parameter(name) for name in self._weight_keys}
-        return noisy_weights(weights, self._noise_of_weights(), generator)
+        return noisy_weights(weights, self.noise_of_weights(), generator)
 
-    def _noise_of_weights(self) -> dict[str, Noise]:
+    def noise_of_weights(self) -> dict[str, Noise]:
+        """Return the noise of each noisy weight, by the weight's name in ``module``."""
         return {name: self.weight_noises[key] for name, key in self._weight_keys.items()}  # type: ignore[misc]
+
+    def noise_of_activations(self) -> dict[str, nn.Module]:
+        """Return the noise of each layer's activations, by the layer's name in ``module``."""
+        return {name: self.activation_noises[key] for name, key in self._activation_layers.items()}
 
     def forward(self, images: Images, generator: torch.Generator | None = None) -> Logits:
         """Return logits (N, K) under fresh noise.
@@ -162,9 +170,19 @@ class NoisyModel(nn.Module):
 
     def _draws_snapshots(self) -> bool:
         """Say whether this pass needs no gradient of parameters, nor moves batch statistics."""
-        if torch.compiler.is_compiling() or any(part.training for part in self.module.modules()):
+        if torch.compiler.is_compiling():
+            return False
+        if self._samplers.known_to_hold:
+            return True
+        if any(part.training for part in self.module.modules()):
             return False
         return not torch.is_grad_enabled() or not any(p.requires_grad for p in self.parameters())
+
+    @contextlib.contextmanager
+    def layers_held(self) -> Iterator[None]:
+        """Inside, layers and modes stay as they are: a pass looks for changed weights alone."""
+        with self._samplers.held():
+            yield
 
     def realise(self, generator: torch.Generator | None = None) -> Network:
         """Draw the weights of one pass; return the network that has them, a snapshot."""
@@ -175,20 +193,20 @@ class NoisyModel(nn.Module):
 
     def sampler(self) -> Sampler:
         """Return the sampler of the weights as they are now, made anew when one has changed."""
+        device = next((p.device for p in self.parameters()), torch.device("cpu"))
+        return self._samplers.get(autocast_dtype(device.type), self._what_counts, self.make_sampler)
+
+    def _what_counts(self, dtype: torch.dtype) -> tuple[Plan | None, torch.dtype, list[Tensor]]:
+        """Return what a sampler for ``dtype`` is made from: plan, format, tensors."""
         plan = self.plan()
         trusted = plan if isinstance(plan, Plan) and plan.trusted else None
-        device = next((p.device for p in self.parameters()), torch.device("cpu"))
-        dtype = autocast_dtype(device.type)
         if trusted is not None and trusted.not_short:
             dtype = torch.float32
-        state = (id(trusted), dtype, _versions(self))
-        if self._sampler is None or self._sampler[0] != state or state[2] is None:
-            self._sampler = (state, self.make_sampler(trusted, dtype))
-        return self._sampler[1]
+        return trusted, dtype, [*self.parameters(), *self.buffers()]
 
     def make_sampler(self, plan: Plan | None, dtype: torch.dtype = torch.float32) -> Sampler:
         """Return a sampler of the weights as they are now, for a network run by ``plan``."""
-        return Sampler(tensors_of(self.module), self._noise_of_weights(), plan, dtype)
+        return Sampler(tensors_of(self.module), self.noise_of_weights(), plan, dtype)
 
     def plan(self) -> Plan | str:
         """Return the plan that runs the module fast, or why there is none."""
@@ -213,10 +231,7 @@ class NoisyModel(nn.Module):
         def disturb(noise: nn.Module) -> Callable[[Tensor], Tensor]:
             return lambda clean: noise(clean, generator, shared)
 
-        changes = {
-            name: disturb(self.activation_noises[key])
-            for name, key in self._activation_layers.items()
-        }
+        changes = {name: disturb(noise) for name, noise in self.noise_of_activations().items()}
         with on_activations(self.module, changes, self.side):
             return network(images)
 
@@ -226,14 +241,14 @@ class NoisyModel(nn.Module):
 
     def with_inputs(self, inputs: Noise | None) -> Self:
         """Return a model that shares everything with this one but its input noise."""
-        twin = copy.copy(self)
+        twin = copy.copy(self)  # by __getstate__: with samplers of its own
         twin._modules = dict(self._modules)
         twin.inputs = twin._fit_inputs(inputs)
         return twin
 
     def __getstate__(self) -> dict[str, object]:
         # What was traced is made again where it is needed: traces cannot be pickled.
-        return self.__dict__ | {"_plan": None, "_sampler": None}
+        return self.__dict__ | {"_plan": None, "_samplers": Samplers()}
 
     def extra_repr(self) -> str:
         """Say which weights and activations carry noise: their noises' names alone do not."""
@@ -247,39 +262,7 @@ class NoisyModel(nn.Module):
             images: (N, C, H, W), to also tell the noise of ``"inputs"`` and of the activations of
                 each layer, as strong as it is on them.
         """
-        found: dict[str, tuple[nn.Module, Tensor]] = {
-            name: (self.weight_noises[key], self.module.get_parameter(name))
-            for name, key in self._weight_keys.items()
-        }
-        if images is not None:
-            found |= self._disturbed(images)
-        return {
-            name: noise.strength(clean)  # type: ignore[operator]
-            for name, (noise, clean) in found.items()
-            if hasattr(noise, "strength")
-        }
-
-    def _disturbed(self, images: Images) -> dict[str, tuple[nn.Module, Tensor]]:
-        """Return the noise of the inputs and of each layer's activations, with what it disturbs."""
-        found: dict[str, tuple[nn.Module, Tensor]] = {}
-        if self.inputs is not None:
-            found["inputs"] = (self.inputs, images)
-
-        def keeper(name: str, noise: nn.Module) -> Callable[[Tensor], Tensor]:
-            def keep(clean: Tensor) -> Tensor:
-                found[name] = (noise, clean)
-                return clean
-
-            return keep
-
-        changes = {
-            name: keeper(name, self.activation_noises[key])
-            for name, key in self._activation_layers.items()
-        }
-        if changes:
-            with torch.no_grad(), on_activations(self.module, changes, self.side):
-                self.module(images)
-        return found
+        return strengths_of(self, images)
 
 
 def _planned(plan: Plan, dtype: torch.dtype, tensors: dict[str, Tensor], images: Images) -> Logits:
@@ -288,11 +271,3 @@ def _planned(plan: Plan, dtype: torch.dtype, tensors: dict[str, Tensor], images:
         images = images.contiguous(memory_format=torch.channels_last)  # what its kernels take
     with torch.autocast(images.device.type, enabled=False):
         return plan.run_in(dtype, tensors, images)
-
-
-def _versions(model: nn.Module) -> tuple[tuple[int, ...], ...] | None:
-    """Return what changes when a tensor of ``model`` changes; ``None`` if that cannot be told."""
-    tensors = [*model.parameters(), *model.buffers()]
-    if any(t.is_inference() for t in tensors):
-        return None
-    return tuple((id(t), t.data_ptr(), t._version) for t in tensors)

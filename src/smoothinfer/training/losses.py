@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from smoothinfer.errors import InputError
-from smoothinfer.modes import evaluating, parameters_frozen
+from smoothinfer.modes import evaluating, under_attack
 from smoothinfer.numerics.precision import tile_for
 from smoothinfer.numerics.randomness import parts_of_batch
 from smoothinfer.types import Images, Labels, Logits
@@ -69,7 +69,7 @@ def craft(attack: Craft, model: nn.Module, images: Images, labels: Labels) -> Im
     """Run ``attack`` in eval mode, noise on, without gradients of the parameters."""
     # Distributed training waits for parameter gradients after each forward: go around it.
     bare = model.module if isinstance(model, DistributedDataParallel) else model
-    with evaluating(bare), parameters_frozen(bare):
+    with evaluating(bare), under_attack(bare):
         size = max(1, tile_for(images) // parts_of_batch())  # the tiles of one process alone
         parts = zip(images.split(size), labels.split(size), strict=True)
         return torch.cat([attack(bare, *part).detach() for part in parts])

@@ -22,7 +22,7 @@ from smoothinfer.evaluation.audit.finding import (
     worse,
 )
 from smoothinfer.evaluation.audit.subject import BATCH, Subject
-from smoothinfer.modes import parameters_frozen
+from smoothinfer.modes import under_attack
 from smoothinfer.numerics.randomness import isolated_rng
 from smoothinfer.types import Images, Logits
 
@@ -45,7 +45,7 @@ def gradients(subject: Subject) -> Finding:
             "Return logits, or log-probabilities.",
         )
     bad: dict[str, float] = {}
-    with parameters_frozen(subject.model), isolated_rng(subject.seed):
+    with under_attack(subject.model), isolated_rng(subject.seed):
         for name in ("cross_entropy", "dlr" if classes > 2 else "margin"):
             # DLR is flat by its own making where a draw puts the label third: one draw in eight
             # with a gradient is enough.
@@ -238,7 +238,7 @@ def averaging(subject: Subject) -> Finding:
     drop = worse(*subject.against(f"eot {most}", subject.pgd(draws=most)))
     part = subject.few()
     images, labels = subject.images[part], subject.labels[part]
-    with parameters_frozen(subject.model), isolated_rng(subject.seed):
+    with under_attack(subject.model), isolated_rng(subject.seed):
         one, two = (
             mean_gradient(subject.model, images, labels, OBJECTIVES["cross_entropy"], 16)
             for _ in range(2)
