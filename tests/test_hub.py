@@ -102,6 +102,23 @@ def test_publishing_again_keeps_figures_and_table(run, results, tmp_path):
     assert "| fgsm |" in told
 
 
+def test_changed_weights_lose_their_figures(run, results, tmp_path):
+    path = si.publish(run, "one", tmp_path, [results])
+    model = si.HubModel.from_checkpoint(path)
+    model.save_pretrained(tmp_path / "same")
+    with torch.no_grad():
+        next(model.parameters()).add_(1.0)
+    model.save_pretrained(tmp_path / "changed")
+    before, after = (
+        json.loads((tmp_path / name / "model.json").read_text()) for name in ("same", "changed")
+    )
+    assert before["figures"] == model.card["figures"]
+    assert "figures" not in after
+    assert "results" not in after
+    assert after["trained_on_from"] == model.card["sha256"]
+    assert "Nothing was measured" in model.generate_model_card().text
+
+
 def test_a_compact_model_is_smaller_and_keeps_its_figures(run, results, tmp_path):
     whole = si.publish(run, "one", tmp_path / "whole", [results])
     short = si.publish(run, "one", tmp_path / "short", [results], compact=True)
@@ -143,3 +160,13 @@ def test_results_of_other_weights_are_refused(run, results, tmp_path):
         si.publish(run, "tiny", tmp_path / "out", [tmp_path / "results"])
     with pytest.raises(si.InputError, match="no run folder"):
         si.publish("some.module:factory", "tiny", tmp_path)
+    with pytest.raises(si.InputError, match="no path"):
+        si.publish(run, "../tiny", tmp_path)
+
+
+def test_what_is_published_here_is_listed_here(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["publish", str(run), "--name", "mine"]) == 0
+    assert "mine" in si.models()
+    assert torch.equal(logits(si.load("mine")), logits(si.load(run)))
+    assert (tmp_path / "checkpoints" / "mine-noise.json").exists()

@@ -49,8 +49,9 @@ def test_every_recipe_of_the_paper_has_the_papers_length():
         assert paper.epochs > short.epochs > smoke.epochs
         assert (smoke.epochs, smoke.start) == (1, None)
         for at_scale in (paper, smoke):
-            assert at_scale.loss == short.loss
-            assert at_scale.attack == short.attack
+            assert at_scale.loss.name == short.loss.name
+            assert at_scale.attack.name == short.attack.name
+            assert at_scale.attack.options.get("draws") == short.attack.options.get("draws")
             assert at_scale.validation.score == short.validation.score
             assert at_scale.noise.inputs == short.noise.inputs
         assert set(paper.written()["noise"]) == set(short.written()["noise"])
@@ -202,3 +203,24 @@ def test_the_judge_is_the_attack_unless_it_is_named():
         assert recipe_from({"attack": single}).build_judge().keywords["steps"] == 10
     with pytest.raises(si.InputError, match=r"judge\.ball"):
         recipe_from({"judge": "pgd(ball=1)"}).build_judge()
+
+
+def test_wide_networks_at_the_papers_scale_follow_their_sources():
+    def paper(name):
+        return load_recipe(f"recipes/cifar10/{name}.yaml", scale="paper")
+
+    mart, logged = paper("wrn34-10-mart"), paper("wrn34-10-cni-w")
+    assert (mart.loss.options["beta"], mart.epochs, mart.lr) == (6.0, 90, 0.1)
+    assert mart.weight_decay == 7e-4
+    assert logged.attack.options == {"steps": 10, "step_size": 0.006}
+    assert (logged.epochs, logged.clip) == (100, 1.0)
+    assert logged.noise.weights.options == {"rank": 5, "diagonal": 0.01, "factor": 0.0001}
+    assert paper("mart").ball.options["radius"] == paper("trades").ball.options["radius"] == 0.031
+    assert (paper("natural").epochs, paper("natural").batch_size) == (400, 256)
+
+
+def test_noise_at_activations_is_alone_there():
+    for scale in ("short", "paper"):
+        noise = load_recipe("recipes/cifar10/cni-a.yaml", scale=scale).noise
+        assert noise.weights is None
+        assert noise.activations.name == "cni"

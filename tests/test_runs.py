@@ -1,8 +1,10 @@
 """Runs as a user meets them: several processes, mistakes and second tries, starts, judges."""
 
 import json
+import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -119,6 +121,30 @@ def test_fine_tuning_is_judged_by_images_that_no_training_saw(tmp_path, digits):
     assert all(image.numpy().tobytes() in kept for image in fewer[1].pixels)
 
 
+def test_a_start_on_the_first_images_is_followed_by_none_that_holds_them_out(tmp_path, digits):
+    si.train_run(recipe_from(SHORT), digits[:200], tmp_path / "first")
+    start = SHORT | {"start": str(tmp_path / "first")}
+    with pytest.raises(si.InputError, match="would hold out: give --limit 200"):
+        si.train_run(recipe_from(start), digits, tmp_path / "second")
+    si.train_run(recipe_from(start), digits[:200], tmp_path / "second")
+
+
+def test_another_training_under_the_same_name_is_another_start(tmp_path, digits):
+    si.train_run(recipe_from(SHORT), digits, tmp_path / "first")
+    start = recipe_from(SHORT | {"start": str(tmp_path / "first")})
+    si.train_run(start, digits, tmp_path / "second")
+    si.train_run(start, digits, tmp_path / "second")  # nothing has changed: there is nothing to do
+    card = json.loads((tmp_path / "first" / "best.json").read_text())
+    tuned = json.loads((tmp_path / "second" / "best.json").read_text())
+    assert tuned["start_sha256"] == card["sha256"]
+    shutil.rmtree(tmp_path / "first")
+    with pytest.raises(si.InputError, match="train it first"):
+        si.train_run(start, digits, tmp_path / "third")
+    si.train_run(recipe_from(SHORT | {"seed": 7}), digits, tmp_path / "first")
+    with pytest.raises(si.InputError, match="differ in the weights of start"):
+        si.train_run(start, digits, tmp_path / "second")
+
+
 def test_a_start_brings_its_normalisation(tmp_path, digits):
     si.train_run(recipe_from(SHORT), digits, tmp_path / "first")
     start = SHORT | {"start": str(tmp_path / "first")}
@@ -129,6 +155,15 @@ def test_a_start_brings_its_normalisation(tmp_path, digits):
     si.train_run(recipe_from(start), few, tmp_path / "second")
     cards = [json.loads((tmp_path / n / "last.json").read_text()) for n in ("first", "second")]
     assert cards[0]["recipe"]["normalise"] == cards[1]["recipe"]["normalise"]
+
+
+class LikeTransformers(nn.Module):
+    def forward(self, images):
+        return SimpleNamespace(logits=images.flatten(1)[:, :10])
+
+
+def like_transformers():
+    return LikeTransformers()
 
 
 def head(classes=7):
@@ -147,7 +182,12 @@ def test_a_factory_gets_the_classes_that_it_takes_and_must_answer_with_them(tmp_
     quiet = SHORT | {"noise": {}, "model": "tests.test_runs:head"}
     si.train_run(recipe_from(quiet), digits, tmp_path / "fits")
     assert si.load(tmp_path / "fits")(torch.rand(2, 1, 8, 8)).shape == (2, 10)
-    for model, said in (("fixed_head", "7,. logits, digits has 10"), ("no_module", "made no")):
+    told = {
+        "fixed_head": "7,. logits, digits has 10",
+        "no_module": "made no",
+        "like_transformers": "answers with a SimpleNamespace.*LogitsOf",
+    }
+    for model, said in told.items():
         wrong = recipe_from(quiet | {"model": f"tests.test_runs:{model}"})
         with pytest.raises(si.InputError, match=said):
             si.train_run(wrong, digits, tmp_path / "wrong")
@@ -171,6 +211,23 @@ def test_the_alarm_needs_a_best_above_chance():
     for value in (0.04, 0.01, 0.4, 0.3, 0.15):
         course.finish_epoch({"attacked": value}, "attacked", 0.1)
     assert [row["collapsed"] for row in course.epochs] == [0, 0, 0, 0, 1]
+
+
+def test_the_alarm_looks_at_attacked_accuracy_whatever_the_score():
+    course = Course()
+    for clean, attacked in ((0.5, 0.3), (0.6, 0.35), (0.8, 0.01)):
+        row = {"clean": clean, "attacked": attacked}
+        deserved = course.finish_epoch(row, "clean", 0.1)
+    assert course.collapsed
+    assert "best" in deserved
+
+
+def test_single_steps_say_what_they_risk(tmp_path, capsys):
+    given = ["train", "digits/cni-w.yaml", "--data", "digits", "--scale", "smoke", "--set"]
+    assert main([*given, "attack.steps=1", "--out", str(tmp_path / "one")]) == 0
+    assert "catastrophic overfitting" in " ".join(capsys.readouterr().out.split())
+    assert recipe_from(SHORT).risk.endswith("give one of more")  # its judge is blind as well
+    assert recipe_from(TINY).risk == ""
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,11 @@ from smoothinfer.numerics.balls import Ball
 from smoothinfer.numerics.processes import Processes
 from smoothinfer.numerics.statistics import mean_of
 
+_ON = {
+    "test": "chosen on test images: figures on these images are no longer those of a test",
+    "train": "chosen on images that the model was trained on, which it knows better than others",
+}
+
 
 def calibrate(
     model: nn.Module,
@@ -73,10 +78,8 @@ def calibrate(
         settings=settings,
     )
     chosen = _choose(rows, grid)
-    if (settings or {}).get("split") == "test":
-        chosen["warnings"].append(
-            "chosen on test images: figures on these images are no longer those of a test"
-        )
+    if warned := _ON.get((settings or {}).get("split", "")):
+        chosen["warnings"].append(warned)
     if Processes().main:
         how = {"images": len(data), "units": units, "samples": samples, "radius": ball.radius}
         write_json(out / "calibration.json", how | chosen)

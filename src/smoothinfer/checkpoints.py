@@ -135,7 +135,10 @@ def start_card(start: str | Path) -> dict[str, Any]:
 def _start(start: str | Path) -> Path:
     path = find_checkpoint(start)
     if path is None or not path.is_file():
-        raise InputError(f"no model to start from: {str(start)!r}")
+        raise InputError(
+            f"no model to start from: {str(start)!r}: train it first, or name another with "
+            "--set start=MODEL ('smoothinfer models' lists the shipped ones)"
+        )
     return path
 
 
@@ -198,10 +201,10 @@ def shipped(kind: str, name: str) -> Path:
 
 
 def _bases(kind: str) -> Iterator[Path]:
-    """In a wheel the files lie in the package, in a checkout at its root."""
-    for base in (_PACKAGE / "shipped" / kind, _PACKAGE.parents[1] / kind):
-        if base.is_dir():
-            yield base
+    """In a wheel the files lie in the package, in a checkout at its root; then what is here."""
+    places = [_PACKAGE / "shipped" / kind, _PACKAGE.parents[1] / kind]
+    places += [Path(kind)] if kind == "checkpoints" else []  # where ``publish`` puts them
+    yield from dict.fromkeys(place.resolve() for place in places if place.is_dir())
 
 
 def _from_factory(path: str) -> nn.Module:

@@ -130,9 +130,14 @@ def hold_out(data: ImageData, count: int, seed: int = 0) -> tuple[ImageData, Ima
             f"cannot hold {count} of {len(data)} images out for validation: keep at least 1 on "
             "both sides"
         )
-    order = torch.randperm(len(data), generator=stream(seed, "hold out"))
-    held, rest = order[:count].sort().values, order[count:].sort().values
+    rest, held = held_out_rows(len(data), count, seed)
     return data[rest], data[held]
+
+
+def held_out_rows(images: int, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Return the rows that `hold_out` keeps of ``images``, and those that it holds out."""
+    order = torch.randperm(images, generator=stream(seed, "hold out"))
+    return order[count:].sort().values, order[:count].sort().values
 
 
 def _digits(split: str) -> ImageData:

@@ -22,6 +22,7 @@ from smoothinfer.checkpoints import (
     save_with_card,
 )
 from smoothinfer.errors import InputError
+from smoothinfer.evaluation.fingerprint import spelt_out
 from smoothinfer.files import read_json, write_json, write_whole
 from smoothinfer.noise.noisy_model import NOISE_PARTS, NoisyModel
 from smoothinfer.reporting.models import figures_told
@@ -48,6 +49,7 @@ class HubModel(
     """
 
     card: dict[str, Any]
+    held: str  # the weights that the card is about
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **how: Any) -> Self:
@@ -59,13 +61,20 @@ class HubModel(
         name = str(pretrained_model_name_or_path)
         if not Path(name).is_dir() and not _HUB_NAME.fullmatch(name):
             raise InputError(f"{name!r} is no folder and no user/name on the Hugging Face hub")
-        found: Self = super().from_pretrained(name, **how)
+        try:
+            found: Self = super().from_pretrained(name, **how)
+        except (OSError, ValueError) as error:  # those of the hub are of these kinds
+            if isinstance(error, InputError):
+                raise
+            raise InputError(
+                f"{name!r} is no folder here, and cannot be had from the Hugging Face hub: {error}"
+            ) from error
         return found
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """Return the page of the hub, with the measured figures of the card."""
         page = super().generate_model_card(*args, **kwargs)
-        told = figures_told(getattr(self, "card", {}))
+        told = figures_told(self._told() if hasattr(self, "card") else {})
         page.text = page.text.rstrip() + "\n\n" + told + "\n"
         return page
 
@@ -75,7 +84,15 @@ class HubModel(
                 "only a model with a card can be rebuilt by others: train it by a recipe, then "
                 "HubModel.from_checkpoint(path)"
             )
-        save_with_card(save_directory / _WEIGHTS, self, self.card)
+        save_with_card(save_directory / _WEIGHTS, self, self._told())
+
+    def _told(self) -> dict[str, Any]:
+        """Return the card; weights that were changed since have no figures yet."""
+        if spelt_out(dict(self.state_dict())) == self.held:
+            return self.card
+        lost = ("figures", "results", "measured", "command")
+        kept = {key: value for key, value in self.card.items() if key not in lost}
+        return kept | {"trained_on_from": self.card["sha256"]}
 
     @classmethod
     def _from_pretrained(
@@ -104,7 +121,7 @@ class HubModel(
     def from_checkpoint(cls, path: str | Path) -> Self:
         """Return the model of a ``.safetensors`` file with its card beside it."""
         model = load_checkpoint(path, cls)
-        model.card = read_card(path)
+        model.card, model.held = read_card(path), spelt_out(dict(model.state_dict()))
         return model
 
 
@@ -120,7 +137,8 @@ def publish(
     Args:
         model: a run folder or a checkpoint.
         name: what it is called from now on.
-        out: folder; also gets the table of epochs as ``name.csv`` where there is one.
+        out: folder; also gets the table of epochs as ``name.csv`` and the course of every layer's
+            noise as ``name-noise.json`` where there is one.
         results: folders that ``smoothinfer evaluate`` wrote; every setting becomes a figure,
             beside those that the model has already.
         compact: keep the factors of coloured noise in half precision, in two thirds of the size;
@@ -130,9 +148,11 @@ def publish(
         The path of the checkpoint.
 
     Raises:
-        InputError: there is no such model, or the results are of another one, or of images on
-            which settings are chosen.
+        InputError: the name is a path, there is no such model, or the results are of another one,
+            or of images on which settings are chosen.
     """
+    if Path(name).name != name:
+        raise InputError(f"a model's name is no path: {name!r}")
     path = find_checkpoint(model)
     if path is None:
         raise InputError(f"{str(model)!r} is no run folder and no checkpoint")
@@ -167,6 +187,10 @@ def publish(
     for table in (path.parent / "epochs.csv", path.with_suffix(".csv")):
         if table.exists() and table != target.with_suffix(".csv"):
             shutil.copyfile(table, target.with_suffix(".csv"))
+            break
+    for course in (path.parent / "strengths.json", path.with_name(f"{path.stem}-noise.json")):
+        if course.exists() and course != target.with_name(f"{name}-noise.json"):
+            shutil.copyfile(course, target.with_name(f"{name}-noise.json"))
             break
     return target
 

@@ -59,6 +59,9 @@ class Validation:
     def __post_init__(self) -> None:
         if self.score not in ("attacked", "clean"):
             raise unknown("validation.score", self.score, ("attacked", "clean"))
+        for name in ("held_out", "images"):
+            if getattr(self, name) < 1:
+                raise InputError(f"validation.{name} must be at least 1, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -122,8 +125,20 @@ class Recipe:
         """
         if self.judge is not None:
             return self._bound(self.judge, "judge")
-        single = self.attack.name == "fgsm" or self.attack.options.get("steps") == 1
-        return self._bound(Component("pgd", {"steps": 10}) if single else self.attack, "attack")
+        by = Component("pgd", {"steps": 10}) if _single_step(self.attack) else self.attack
+        return self._bound(by, "attack")
+
+    @property
+    def risk(self) -> str:
+        """What may go wrong with training on attacks of a single step, ``""`` for others."""
+        if self.loss.name == "natural" or not _single_step(self.attack):
+            return ""
+        blind = self.judge is not None and _single_step(self.judge)
+        told = ": nor does a judge of a single step see it, give one of more" if blind else ""
+        return (
+            "training on attacks of a single step may suddenly lose all robustness to longer ones "
+            f"(catastrophic overfitting){told}"
+        )
 
     def _bound(self, component: Component, key: str) -> Callable[..., Any]:
         _refuse(component, key, "ball", "the recipe's own key 'ball'")
@@ -209,6 +224,10 @@ def recipe_from(content: Mapping[str, Any], where: str = "the recipe") -> Recipe
     {'steps': 2}
     """
     return filled(Recipe, content, where)
+
+
+def _single_step(attack: Component) -> bool:
+    return attack.name == "fgsm" or attack.options.get("steps") == 1
 
 
 def _refuse(component: Component, kind: str, option: str, instead: str) -> None:

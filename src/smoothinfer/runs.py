@@ -12,10 +12,10 @@ import yaml
 from torch import nn
 
 from smoothinfer.checkpoints import save_checkpoint, start_card, start_from
-from smoothinfer.data import ImageData, hold_out
+from smoothinfer.data import ImageData, held_out_rows, hold_out
 from smoothinfer.errors import InputError
 from smoothinfer.files import read_json, write_json, write_whole
-from smoothinfer.modes import evaluating
+from smoothinfer.modes import device_of, evaluating
 from smoothinfer.noise import NoisyModel
 from smoothinfer.numerics.processes import Processes
 from smoothinfer.numerics.randomness import isolated_rng
@@ -55,19 +55,21 @@ def train_run(recipe: Recipe, data: ImageData, out: str | Path) -> Course:
     loss, settings = recipe.build_loss(), recipe.training()
     rest, held = hold_out(data, recipe.validation.held_out)
     _check_unseen(recipe, data, start)
-    _claim(out, recipe, data)
+    begun = {} if start is None else {"start_sha256": start["sha256"]}
+    _claim(out, recipe, data, begun)
     about = {"name": data.name, "hash": data.hash, "images": len(rest), "held_out": len(held)}
 
     def save(name: str, trained: nn.Module, row: dict[str, Any]) -> None:
         path = out / f"{name}.safetensors"
-        more = {"data": about, "results": {"validation": row}}
+        more = {"data": about, "results": {"validation": row}, **begun}
         save_checkpoint(path, trained, recipe, data.shape, data.classes, **more)
         if name == "last" and isinstance(trained, NoisyModel):
             _keep_strengths(out, int(row["epoch"]), strengths_on(trained, judged))
 
     judged = held[: recipe.validation.images]
     judge = partial(validate, data=judged, attack=recipe.build_judge())
-    course = train(model, loss, rest, settings, out, judge, save, recipe.validation.score)
+    alarm = recipe.loss.name != "natural"  # no attack to overfit to
+    course = train(model, loss, rest, settings, out, judge, save, recipe.validation.score, alarm)
     if Processes().main:
         write_json(out / "log.json", {"epochs": course.epochs, **made_by(), "data": about})
     return course
@@ -136,7 +138,13 @@ def _normalised(recipe: Recipe, data: ImageData, start: dict[str, Any] | None) -
 def _check_classes(model: NoisyModel, data: ImageData) -> None:
     """Refuse a network that does not answer with one logit for each class."""
     with isolated_rng(0), evaluating(model), torch.no_grad():
-        answers = model(data[:1].images.to(next(model.parameters()).device))
+        image = data[:1].images
+        answers = model(image.to(device_of(model, image)))
+    if not isinstance(answers, torch.Tensor):
+        raise InputError(
+            f"the model answers with a {type(answers).__name__}, not with logits: wrap a network "
+            "of transformers in smoothinfer.LogitsOf"
+        )
     if answers.shape != (1, len(data.classes)):
         raise InputError(
             f"the model answers an image with {tuple(answers.shape[1:])} logits, {data.name} has "
@@ -147,19 +155,30 @@ def _check_classes(model: NoisyModel, data: ImageData) -> None:
 def _check_unseen(recipe: Recipe, data: ImageData, start: dict[str, Any] | None) -> None:
     """Refuse to judge by images that the model to start from was trained on."""
     told = (start or {}).get("data", {})
-    if told.get("hash") == data.hash and told["held_out"] < recipe.validation.held_out:
+    count = told.get("images", 0) + told.get("held_out", 0)
+    if not told or told["hash"] != data[:count].hash:
+        return  # of other images, or nobody knows
+    trained_on, _ = held_out_rows(count, told["held_out"])
+    _, judged_by = held_out_rows(len(data), recipe.validation.held_out)
+    if torch.isin(judged_by, trained_on).any():
+        more = (
+            f"give --limit {count}, as there"
+            if count < len(data)
+            else f"set validation.held_out to {told['held_out']} or less"
+        )
         raise InputError(
-            f"{recipe.start} was trained on images that this run would hold out: set "
-            f"validation.held_out to {told['held_out']} or less"
+            f"{recipe.start} was trained on images that this run would hold out: {more}"
         )
 
 
-def _claim(out: Path, recipe: Recipe, data: ImageData) -> None:
+def _claim(out: Path, recipe: Recipe, data: ImageData, begun: dict[str, Any]) -> None:
     """Write the resolved recipe, or make sure that the folder holds this very run."""
     path = out / "recipe.yaml"
     if path.exists() and (out / "state.pt").exists():  # else nothing was trained yet
         held = yaml.safe_load(path.read_text())
         other = ["data"] if held.pop("data", None) != data.hash else []
+        if held.pop("start_sha256", None) not in (None, begun.get("start_sha256")):
+            other.append("the weights of start")
         # Compared as recipes, so that an option added since does not shut out an older run.
         before, now = recipe_from(held, str(path)).written(), recipe.written()
         other += [key for key in now if before[key] != now[key] and key not in _FREE]
@@ -170,5 +189,5 @@ def _claim(out: Path, recipe: Recipe, data: ImageData) -> None:
             )
     if not Processes().main:
         return
-    content = yaml.safe_dump(recipe.written() | {"data": data.hash}, sort_keys=False)
+    content = yaml.safe_dump(recipe.written() | {"data": data.hash} | begun, sort_keys=False)
     write_whole(path, lambda file: file.write(content.encode()))

@@ -62,10 +62,14 @@ def _train_options(parser: ArgumentParser) -> None:
 def _train(given: Namespace) -> int:
     recipe = load_recipe(recipe_file(given), given.set, given.scale)
     recipe.training(), recipe.build_loss()
-    limit = given.limit or (_SMOKE_IMAGES if given.scale == "smoke" else None)
+    limit = given.limit
+    if limit is None and given.scale == "smoke":
+        limit = _SMOKE_IMAGES
     data = load_data(given.data, "train", limit)
     console = Console(quiet=not Processes().main)
     console.print(yaml.safe_dump(recipe.written(), sort_keys=False), markup=False, highlight=False)
+    if recipe.risk:
+        console.print(f"warning: {recipe.risk}", style="yellow", highlight=False)
     course = train_run(recipe, data, given.out)
     last = course.epochs[-1]
     console.print(f"{given.out}: {len(course.epochs)} epochs, last {last}", highlight=False)

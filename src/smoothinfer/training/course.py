@@ -10,8 +10,8 @@ from typing import Any
 from smoothinfer.files import write_whole
 
 ALARM = (
-    "the score has lost half of its best: this looks like catastrophic overfitting, to which "
-    "single-step attacks in training are prone; use more steps, or a smaller step_size or lr"
+    "accuracy under attack has lost half of its best: this looks like catastrophic overfitting, to "
+    "which single-step attacks in training are prone; use more steps, or a smaller step_size or lr"
 )
 
 
@@ -23,6 +23,7 @@ class Course:
         step: number of the next one.
         seconds: wall-clock so far; ``inside``: of that, within steps.
         best, worst: the extreme validation scores.
+        most: the highest accuracy under attack.
         loss_sum: over the steps of the epoch that runs.
         epochs: one row for each epoch.
     """
@@ -32,13 +33,15 @@ class Course:
     inside: float = 0.0
     best: float = -math.inf
     worst: float = math.inf
+    most: float = -math.inf
     loss_sum: float = 0.0
     epochs: list[dict[str, float]] = field(default_factory=list)
 
     def finish_epoch(self, row: dict[str, float], score: str, chance: float) -> set[str]:
         """Add ``row``; return which checkpoints it deserves, of ``best`` and ``worst``.
 
-        The row says ``collapsed`` if the score fell below half of a best that was above chance.
+        The row says ``collapsed`` if accuracy under attack fell below half of a best that was well
+        above ``chance``, whatever the score: clean accuracy rises when that happens.
 
         >>> course = Course()
         >>> course.finish_epoch({"attacked": 0.4}, "attacked", 0.1) == {"best", "worst"}
@@ -47,8 +50,9 @@ class Course:
         >>> course.collapsed
         True
         """
-        value = row[score]
-        row["collapsed"] = float(value < 0.5 * self.best and self.best > 1.5 * chance)
+        value, attacked = row[score], row.get("attacked", row[score])
+        row["collapsed"] = float(attacked < 0.5 * self.most and self.most > 1.5 * chance)
+        self.most = max(self.most, attacked)
         found = {"best"} if value > self.best else set()
         if value < self.worst:
             found.add("worst")
@@ -59,7 +63,7 @@ class Course:
 
     @property
     def collapsed(self) -> bool:
-        """Whether the last epoch lost half of the best score: single-step training may do that."""
+        """Whether the last epoch lost half of the most: single-step training may do that."""
         return bool(self.epochs and self.epochs[-1].get("collapsed"))
 
     def exhausted(self, score: str, patience: int) -> bool:

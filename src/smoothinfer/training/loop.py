@@ -47,6 +47,7 @@ def train(
     validate: Validate,
     save: Save,
     score: str = "attacked",
+    alarm: bool = True,
 ) -> Course:
     """Train ``model`` in place; resume from ``out/state.pt`` where there is one.
 
@@ -59,6 +60,7 @@ def train(
         validate: model -> measured values, after every epoch.
         save: (``"best"``, ``"last"`` or ``"worst"``, model, epoch's values) writes a checkpoint.
         score: the validated value that decides which epoch is best.
+        alarm: say when accuracy under attack collapses, as it may where attacks are trained on.
 
     Returns:
         The course of the run, one entry in ``epochs`` for each epoch.
@@ -76,7 +78,7 @@ def train(
             at = f"epoch {run.epoch}/{settings.epochs} loss {value:.3f}"
             bar.update(task, completed=run.course.step, description=at)
             if run.at_epoch_end:
-                row = run.finish_epoch(validate, save, score)
+                row = run.finish_epoch(validate, save, score, alarm)
                 told.print("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
                 if run.course.collapsed:
                     told.print(ALARM, style="red")
@@ -119,6 +121,7 @@ class _Run:
             AveragedModel(model, multi_avg_fn=average, use_buffers=True) if settings.ema else None
         )
         self.course = restore(self.state, model, optimizer, self.ema)
+        self._check_together()
         if settings.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         running = torch.compile(model) if self._compiles() else model
@@ -126,6 +129,16 @@ class _Run:
         self.running, self.optimizer = self.accelerator.prepare(running, optimizer)
         self.order, self.order_of = torch.empty(0), -1
         self.saved = self.tick = time.monotonic()
+
+    def _check_together(self) -> None:
+        """Refuse processes that go on from different steps: they would wait for each other."""
+        mine = torch.tensor([self.course.step], device=self.accelerator.device)
+        steps = sorted(set(self.accelerator.gather(mine).tolist()))
+        if len(steps) > 1:
+            raise InputError(
+                f"the processes would go on from different steps, {steps}: --out must be a folder "
+                "that all machines share"
+            )
 
     def _compiles(self) -> bool:
         pays = self.accelerator.device.type == "cuda"  # planned passes are as fast on a CPU
@@ -212,7 +225,9 @@ class _Run:
             images = images.contiguous(memory_format=torch.channels_last)
         return images, batch.labels[mine].to(self.accelerator.device)
 
-    def finish_epoch(self, validate: Validate, save: Save, score: str) -> dict[str, float]:
+    def finish_epoch(
+        self, validate: Validate, save: Save, score: str, alarm: bool
+    ) -> dict[str, float]:
         """Validate, write the checkpoints, and return the epoch's row of the table."""
         course = self.course
         measured = [self._measure(validate)] if self.main else [{}]
@@ -220,7 +235,8 @@ class _Run:
         self._look_at_the_clock()
         row = {"epoch": self.epoch, "loss": course.loss_sum / self.steps_per_epoch, **measured[0]}
         row["lr"] = self.optimizer.param_groups[0]["lr"]
-        deserved = course.finish_epoch(row, score, 1 / len(self.data.classes))
+        chance = 1 / len(self.data.classes) if alarm else math.inf
+        deserved = course.finish_epoch(row, score, chance)
         row["seconds"] = round(course.seconds, 1)
         row["outside"] = round(1 - course.inside / course.seconds, 4)
         if not self.settings.keep_worst:
@@ -253,4 +269,6 @@ def _moved(decay: float, averages: Any, current: Any, count: Any) -> None:
 
 def _bar(console: Console) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.1f} %"))
-    return Progress(*columns, TimeRemainingColumn(), console=console, disable=console.quiet)
+    # Steps of a minute are no rarity: the time left is told from the last hour of them.
+    how = {"console": console, "disable": console.quiet, "speed_estimate_period": 3600.0}
+    return Progress(*columns, TimeRemainingColumn(), **how)  # type: ignore[arg-type]
