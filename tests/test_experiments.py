@@ -137,7 +137,7 @@ def measured(value):
 
 def test_what_is_not_trained_is_said(runs, tmp_path, capsys, monkeypatch):
     # Whatever comes with the package:
-    monkeypatch.setattr("smoothinfer.reproduction._SHIPPED", "-of-nobody")
+    monkeypatch.setattr("smoothinfer.experiments._SHIPPED", "-of-nobody")
     shutil.copytree(runs / "cni-w", tmp_path / "runs" / "cni-w")
     options = {"scale": "smoke", "runs": tmp_path / "runs", "changes": ["limit=6"]}
     path = reproduce("table4", tmp_path / "out", data="digits", **options)
@@ -182,7 +182,7 @@ def test_the_short_figures_share_their_sweeps():
 
 
 def test_all_experiments_are_one_command(runs, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("smoothinfer.reproduction._SHIPPED", "-of-nobody")
+    monkeypatch.setattr("smoothinfer.experiments._SHIPPED", "-of-nobody")
     shutil.copytree(runs / "cni-w", tmp_path / "runs" / "cni-w")
     given = ["reproduce", "all", "--data", "digits", "--scale", "smoke", "--set", "limit=6"]
     out = tmp_path / "out"

@@ -430,7 +430,7 @@ def test_a_collapse_is_told(tmp_path, digits, capsys, monkeypatch):
         "smoothinfer.runs.validate", lambda *_, **__: {"clean": 0.9, "attacked": next(scores)}
     )
     si.train_run(recipe_from(TINY), digits, tmp_path)
-    assert "catastrophic overfitting" in capsys.readouterr().out.replace("\n", " ")
+    assert "catastrophic overfitting" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_tracker_that_is_not_there_is_refused(tmp_path, digits):
