@@ -170,3 +170,4 @@ def test_what_is_published_here_is_listed_here(run, tmp_path, monkeypatch):
     assert "mine" in si.models()
     assert torch.equal(logits(si.load("mine")), logits(si.load(run)))
     assert (tmp_path / "checkpoints" / "mine-noise.json").exists()
+    assert main(["publish", "mine", "--name", "mine"]) == 0  # onto itself

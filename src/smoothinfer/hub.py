@@ -184,15 +184,19 @@ def publish(
         content = path.read_bytes()
         write_whole(target, lambda file: file.write(content))
         write_json(target.with_suffix(".json"), told)
-    for table in (path.parent / "epochs.csv", path.with_suffix(".csv")):
-        if table.exists() and table != target.with_suffix(".csv"):
-            shutil.copyfile(table, target.with_suffix(".csv"))
-            break
-    for course in (path.parent / "strengths.json", path.with_name(f"{path.stem}-noise.json")):
-        if course.exists() and course != target.with_name(f"{name}-noise.json"):
-            shutil.copyfile(course, target.with_name(f"{name}-noise.json"))
-            break
+    _keep_beside(target.with_suffix(".csv"), path.parent / "epochs.csv", path.with_suffix(".csv"))
+    course = path.with_name(f"{path.stem}-noise.json")
+    _keep_beside(target.with_name(f"{name}-noise.json"), path.parent / "strengths.json", course)
     return target
+
+
+def _keep_beside(target: Path, *sources: Path) -> None:
+    """Copy the first of ``sources`` that is there to ``target``, if it is not there already."""
+    for source in sources:
+        if source.exists():
+            if source.resolve() != target.resolve():
+                shutil.copyfile(source, target)
+            return
 
 
 def _known_figures(card: dict[str, Any], name: str, out: Path) -> list[dict[str, Any]]:
