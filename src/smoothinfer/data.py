@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -138,6 +138,17 @@ def held_out_rows(images: int, count: int, seed: int = 0) -> tuple[Tensor, Tenso
     """Return the rows that `hold_out` keeps of ``images``, and those that it holds out."""
     order = torch.randperm(images, generator=stream(seed, "hold out"))
     return order[count:].sort().values, order[:count].sort().values
+
+
+def told_of(data: ImageData, told: Mapping[str, Any]) -> ImageData | None:
+    """Return the first images of ``data`` if they are those of a training, else ``None``.
+
+    Args:
+        told: ``"images"``, ``"held_out"`` and ``"hash"`` of a card, which may have none of them.
+    """
+    count = told.get("images", 0) + told.get("held_out", 0)
+    first = data[:count] if count else None  # training may have been on the first only
+    return first if first is not None and first.hash == told.get("hash") else None
 
 
 def _digits(split: str) -> ImageData:

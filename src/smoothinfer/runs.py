@@ -12,7 +12,7 @@ import yaml
 from torch import nn
 
 from smoothinfer.checkpoints import save_checkpoint, start_card, start_from
-from smoothinfer.data import ImageData, held_out_rows, hold_out
+from smoothinfer.data import ImageData, held_out_rows, hold_out, told_of
 from smoothinfer.errors import InputError
 from smoothinfer.files import read_json, write_json, write_whole
 from smoothinfer.modes import device_of, evaluating
@@ -155,15 +155,15 @@ def _check_classes(model: NoisyModel, data: ImageData) -> None:
 def _check_unseen(recipe: Recipe, data: ImageData, start: dict[str, Any] | None) -> None:
     """Refuse to judge by images that the model to start from was trained on."""
     told = (start or {}).get("data", {})
-    count = told.get("images", 0) + told.get("held_out", 0)
-    if not told or told["hash"] != data[:count].hash:
+    theirs = told_of(data, told)
+    if theirs is None:
         return  # of other images, or nobody knows
-    trained_on, _ = held_out_rows(count, told["held_out"])
+    trained_on, _ = held_out_rows(len(theirs), told["held_out"])
     _, judged_by = held_out_rows(len(data), recipe.validation.held_out)
     if torch.isin(judged_by, trained_on).any():
         more = (
-            f"give --limit {count}, as there"
-            if count < len(data)
+            f"give --limit {len(theirs)}, as there"
+            if len(theirs) < len(data)
             else f"set validation.held_out to {told['held_out']} or less"
         )
         raise InputError(

@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from smoothinfer.checkpoints import find_checkpoint, load, read_card, shipped
 from smoothinfer.components import Component, number
-from smoothinfer.data import DATASETS, SPLITS, ImageData, hold_out, load_data
+from smoothinfer.data import DATASETS, SPLITS, ImageData, hold_out, load_data, told_of
 from smoothinfer.errors import InputError, unknown
 from smoothinfer.measure import attack_of
 from smoothinfer.numerics.balls import BALLS, Ball
@@ -98,10 +98,8 @@ def seen_images(given: Namespace) -> Images | None:
     path = find_checkpoint(given.model)
     if path is None:
         return None
-    told, trained = read_card(path).get("data", {}), load_data(given.data, "train")
-    trained = trained[: told.get("images", 0) + told.get("held_out", 0)]
-    known = trained.hash == told.get("hash")
-    return trained.images if known else None
+    trained = told_of(load_data(given.data, "train"), read_card(path).get("data", {}))
+    return None if trained is None else trained.images
 
 
 def images_of(given: Namespace) -> ImageData:
@@ -114,14 +112,13 @@ def images_of(given: Namespace) -> ImageData:
     if path is None:
         raise InputError(f"{given.model} has no card that says which images were held out")
     told = read_card(path).get("data", {})
-    data, held_out = load_data(given.data, "train"), told.get("held_out", 0)
-    data = data[: told.get("images", 0) + held_out]  # training may have been on the first only
-    if data.hash != told.get("hash"):
+    data = told_of(load_data(given.data, "train"), told)
+    if data is None:
         raise InputError(
             f"{given.model} was not trained on the training split of {given.data}, so it is not "
             "known which of these images it never saw"
         )
-    held = hold_out(data, held_out)[1]
+    held = hold_out(data, told["held_out"])[1]
     if given.limit is not None and not given.limit >= 1:
         raise InputError(f"limit must be at least 1, not {given.limit}")
     return held[: given.limit]
