@@ -24,6 +24,7 @@ from smoothinfer.configuration import filled
 from smoothinfer.evaluation import Store, prepare
 from smoothinfer.evaluation.fingerprint import spelt_out
 from smoothinfer.smoothing import SmoothedClassifier
+from smoothinfer.smoothing.passes import Engine
 from smoothinfer.sweeps import SweepRecipe, load_sweep, run_sweep, works_of
 from tests.conftest import TORCHRUN, launched
 
@@ -174,13 +175,13 @@ def test_the_plan_counts_what_there_is_to_do(tmp_path, capsys):
 def test_all_cells_cost_one_run_of_the_most_passes(tmp_path, monkeypatch):
     """Ten sample counts and three rules for the passes of the largest alone."""
     counted = []
-    real = si.passes
+    real = Engine.run
 
-    def counting(model, images, samples, *more, **options):
+    def counting(self, images, first, samples):
         counted.append(samples)
-        return real(model, images, samples, *more, **options)
+        return real(self, images, first, samples)
 
-    monkeypatch.setattr("smoothinfer.evaluation.units.passes", counting)
+    monkeypatch.setattr(Engine, "run", counting)
     counts = [2**k for k in range(7)]
     works = works_of(
         recipe(samples=counts, rules=["prediction", "weighted", "soft"], sigma=["0.1"]),
@@ -188,8 +189,26 @@ def test_all_cells_cost_one_run_of_the_most_passes(tmp_path, monkeypatch):
         si.load_data("digits", "test", 8),
     )
     for unit in works[0].units:
-        works[0].do(unit)
+        works[0].do([unit])
     assert counted == [64] * 3  # clean and two attacks
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_units_done_together_give_the_rows_that_each_gives_alone(dropout, tmp_path):
+    net = nn.Sequential(line(), nn.Dropout(dropout)).eval()
+    net[1].training = bool(dropout)  # left on, a pass depends on an image's place
+    model = si.NoisyModel(net, inputs=si.Gaussian(0.05)) if not dropout else net
+    smooth = SmoothedClassifier(model, 8, tile=512)
+    smooth.training = model.training = False
+    data = si.load_data("digits", "test", 300)
+    work = prepare(smooth, data, attack="fgsm", ball=si.Linf(0.1), crafted=tmp_path)
+    units = list(work.units)
+    assert (len(units), work.at_once) == (6, 4)
+    told = []
+    together = work.do(units, told.append)
+    assert sum(told) == 6 * 8
+    for unit, rows in zip(units, together, strict=True):
+        assert rows.equals(*work.do([unit]))
 
 
 def test_killed_at_random_moments_it_ends_with_the_same_table(whole, tmp_path):
@@ -344,7 +363,7 @@ def test_two_writers_leave_one_unit(tmp_path, whole):
     one, two = Store(tmp_path), Store(tmp_path)  # neither knows of the other
     for unit in work.units:
         for store in (one, two):
-            store.write(unit, work.do(unit))
+            store.write(unit, *work.do([unit]))
     assert one.read(list(work.units)).num_rows == 40
     assert Store(tmp_path).read().num_rows == 40
 

@@ -19,6 +19,7 @@ from smoothinfer.evaluation import summarise
 from smoothinfer.evaluation.audit import audit
 from smoothinfer.evaluation.evaluate import prepare
 from smoothinfer.evaluation.examples import Examples, load_examples
+from smoothinfer.evaluation.labour import rows_of
 from smoothinfer.evaluation.store import Store, write_table
 from smoothinfer.evaluation.table import Rows
 from smoothinfer.files import write_json, write_whole
@@ -99,7 +100,7 @@ def measure(
             describe={"model": name, "data": data.name, **noise_columns(sigma, units)},
             crafted=shards.parts if shards else None,
         )
-        rows = work.run(Store(out / "rows"), progress=True)
+        rows = rows_of(work, Store(out / "rows"), progress=True)
         if shards and processes.main:
             shards.write(work)
             _draw(shards, rows, data.classes)

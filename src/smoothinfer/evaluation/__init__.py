@@ -3,6 +3,7 @@
 from smoothinfer.evaluation.certified import average_radius, certified_accuracy, certify_rows
 from smoothinfer.evaluation.evaluate import evaluate, prepare
 from smoothinfer.evaluation.examples import load_examples
+from smoothinfer.evaluation.labour import rows_of
 from smoothinfer.evaluation.store import Store
 from smoothinfer.evaluation.sweep import Sweep
 from smoothinfer.evaluation.table import accuracy, summarise
@@ -19,5 +20,6 @@ __all__ = [
     "evaluate",
     "load_examples",
     "prepare",
+    "rows_of",
     "summarise",
 ]

@@ -14,6 +14,7 @@ from smoothinfer.attacks.landscape import is_random
 from smoothinfer.data import ImageData, images_and_labels
 from smoothinfer.errors import InputError, choose
 from smoothinfer.evaluation.crafted import Crafted
+from smoothinfer.evaluation.labour import rows_of
 from smoothinfer.evaluation.store import Store
 from smoothinfer.evaluation.table import CLEAN, Rows
 from smoothinfer.evaluation.units import Evaluation
@@ -87,7 +88,7 @@ def evaluate(
         seed=seed,
         describe=describe,
     )
-    return work.run(Store(out), progress)
+    return rows_of(work, Store(out), progress)
 
 
 def prepare(

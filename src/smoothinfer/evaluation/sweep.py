@@ -5,17 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 
 from smoothinfer.errors import InputError
 from smoothinfer.evaluation.crafted import asked_by
+from smoothinfer.evaluation.labour import do_units
 from smoothinfer.evaluation.meter import Meter
 from smoothinfer.evaluation.store import Store
 from smoothinfer.evaluation.table import Rows
-from smoothinfer.evaluation.units import CRAFTED, Evaluation, bar_of_passes
+from smoothinfer.evaluation.units import CRAFTED, Evaluation
 from smoothinfer.modes import device_of
 from smoothinfer.numerics.processes import Processes
 from smoothinfer.smoothing.passes import passes
@@ -86,18 +86,7 @@ class Sweep:
 
     def run(self, progress: bool = False) -> None:
         """Do what the store lacks; killed at any moment, the same sweep goes on."""
-        processes = Processes()
-        with bar_of_passes(progress and processes.main) as bar:
-            total = sum(self.works[unit].samples[-1] for unit in self.mine)
-            task = bar.add_task("sweeping", total=total)
-            for count, unit in enumerate(self.mine, start=1):
-                work = self.works[unit]
-                bar.update(task, description=f"{count}/{len(self.mine)} {unit[:40]}")
-                if self.store.has(unit):
-                    bar.advance(task, work.samples[-1])
-                else:
-                    self.store.write(unit, work.do(unit, partial(bar.advance, task)))
-        processes.wait()
+        do_units(self.works, self.mine, self.store, progress)
 
     @property
     def complete(self) -> bool:

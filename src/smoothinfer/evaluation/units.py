@@ -5,30 +5,27 @@ from __future__ import annotations
 import functools
 import hashlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor, nn
+from torch import nn
 
 from smoothinfer.attacks import Attack
 from smoothinfer.errors import InputError, check_images, check_labels
+from smoothinfer.evaluation.ballot import Verdict, vote
 from smoothinfer.evaluation.crafted import Crafted, asked_by, is_ours
 from smoothinfer.evaluation.fingerprint import spelt, spelt_out
 from smoothinfer.evaluation.meter import Cost, Meter
-from smoothinfer.evaluation.store import Store
 from smoothinfer.evaluation.table import CLEAN, Rows
 from smoothinfer.modes import check_eval, device_of, parameters_frozen
 from smoothinfer.numerics.balls import Ball
-from smoothinfer.numerics.processes import Processes
+from smoothinfer.numerics.precision import tile_for
 from smoothinfer.numerics.randomness import derive_seed, stream
 from smoothinfer.smoothing.classifier import SmoothedClassifier
-from smoothinfer.smoothing.passes import passes
-from smoothinfer.smoothing.voting import Rule, Tally
+from smoothinfer.smoothing.voting import Rule
 from smoothinfer.types import Images, Labels
 
 CRAFTED = 128  # images of one crafted batch, a part of the protocol: it names the streams
@@ -76,31 +73,41 @@ class Evaluation:
             for at in range(0, len(self.images), CRAFTED)
         }
 
-    def run(self, store: Store, progress: bool) -> Rows:
-        """Do every unit of work that ``store`` lacks."""
-        processes = Processes()
-        if processes.count > 1 and store.folder is None:
-            raise InputError("several processes share their rows through a folder: give out=")
-        mine = processes.share(list(self.units))
-        with bar_of_passes(progress and processes.main) as bar:
-            task = bar.add_task("evaluating", total=len(mine) * self.samples[-1])
-            for unit in mine:
-                name, at = self.units[unit]
-                bar.update(task, description=f"{name}, images from {at} on")
-                if store.has(unit):
-                    bar.advance(task, self.samples[-1])
-                else:
-                    store.write(unit, self.do(unit, partial(bar.advance, task)))
-        processes.wait()
-        return store.read(list(self.units))
+    @property
+    def at_once(self) -> int:
+        """How many batches fill the tile that suits the device: their votes run together.
 
-    def do(self, unit: str, advance: Callable[[], object] = lambda: None) -> Rows:
-        """Return the rows of ``unit``; ``advance`` is called after every pass of the vote."""
-        return self._rows(*self.units[unit], advance)
+        One, where adversarial examples are not kept: a kill then loses one batch's attack.
+        """
+        smooth = self.classifier
+        if self.crafted is None:
+            return 1
+        tile = smooth.tile
+        if tile is None:
+            device = device_of(smooth.model, self.images)
+            tile = tile_for(self.images[:1].to(device), smooth.precision)
+        return max(1, tile // CRAFTED)
 
-    def _rows(self, name: str, at: int, advance: Callable[[], object]) -> Rows:
+    def do(
+        self, units: Sequence[str], advance: Callable[[int], object] = lambda batches: None
+    ) -> list[Rows]:
+        """Return the rows of each of ``units``; all are in memory at once.
+
+        ``advance`` is told after every pass of the vote of how many units it was.
+        """
+        places = [self.units[unit] for unit in units]
+        examples = [self.examples(*place) for place in places]
+        moved, seed = [each for each, _ in examples], derive_seed(self.seed, "verdict")
+        found = vote(self.classifier, moved, self.rules, self.samples, seed, advance)
+        return [
+            self._rows(*place, *example, verdicts)
+            for place, example, verdicts in zip(places, examples, found, strict=True)
+        ]
+
+    def _rows(
+        self, name: str, at: int, moved: Images, cost: Cost, verdicts: Sequence[Verdict]
+    ) -> Rows:
         images, labels = self._batch(at)
-        moved, cost = self.examples(name, at)
         radius = 0.0 if name == CLEAN else self.ball.radius
         about_image = {
             "image": list(range(at, at + len(images))),
@@ -110,13 +117,7 @@ class Evaluation:
             "backwards": [cost.backwards / len(images)] * len(images),
         }
         setting = self.describe | {"seed": self.seed, "attack": name, "radius": radius}
-        tables = [
-            _table(
-                about_image, setting | {"rule": rule, "samples": samples}, verdict, first, labels
-            )
-            for rule, samples, verdict, first in self._vote(moved, advance)
-        ]
-        rows = pa.concat_tables(tables)
+        rows = pa.concat_tables(_table(about_image, setting, each, labels) for each in verdicts)
         told = {"attack": name, "images": f"{len(images)}", "seconds": f"{cost.seconds:.3f}"}
         return rows.replace_schema_metadata(told)
 
@@ -179,33 +180,6 @@ class Evaluation:
         )
         return self.ball.project(moved, images)
 
-    def _vote(
-        self, images: Images, advance: Callable[[], object]
-    ) -> list[tuple[str, int, Tensor, Tensor]]:
-        """Return (rule, samples, verdicts, (N, K) passes that put each class first)."""
-        tallies = {name: Tally(rule) for name, rule in self.rules.items()}
-        firsts = Tally("prediction")
-        found = []
-        smooth = self.classifier
-        key = derive_seed(self.seed, "verdict") if smooth.seed is None else smooth.seed
-        run = passes(
-            smooth.model,
-            images,
-            self.samples[-1],
-            key,
-            tile=smooth.tile,
-            per_image=smooth.per_image,
-            precision=smooth.precision,
-        )
-        for s, logits in enumerate(run, start=1):
-            for tally in (firsts, *tallies.values()):
-                tally.add(logits)
-            for name, tally in tallies.items() if s in self.samples else ():
-                verdict = tally.scores().argmax(1)
-                found.append((name, s, verdict, torch.as_tensor(firsts.sums)))
-            advance()
-        return found
-
     def _digests(self) -> dict[str, str]:
         """Name everything that the rows of each attack depend on, so that no two are mixed."""
         smooth = self.classifier
@@ -224,20 +198,18 @@ class Evaluation:
 
 
 def _table(
-    about_image: dict[str, Any],
-    setting: dict[str, Any],
-    verdict: Tensor,
-    first: Tensor,
-    labels: Labels,
+    about_image: dict[str, Any], setting: dict[str, Any], found: Verdict, labels: Labels
 ) -> Rows:
+    setting = setting | {"rule": found.rule, "samples": found.samples}
     columns = {name: [value] * len(labels) for name, value in setting.items()}
-    found = {
-        "predicted": verdict.tolist(),
-        "correct": (verdict == labels).tolist(),
-        "share": (first.gather(1, verdict[:, None]).squeeze(1) / first.sum(1)).tolist(),
-        "hits": first.gather(1, labels[:, None]).squeeze(1).long().tolist(),
+    first = found.firsts.double()
+    judged = {
+        "predicted": found.labels.tolist(),
+        "correct": (found.labels == labels).tolist(),
+        "share": (first.gather(1, found.labels[:, None]).squeeze(1) / first.sum(1)).tolist(),
+        "hits": found.firsts.gather(1, labels[:, None]).squeeze(1).tolist(),
     }
-    return pa.table(about_image | columns | found)
+    return pa.table(about_image | columns | judged)
 
 
 def _classes(model: nn.Module, image: Images) -> int:
@@ -252,9 +224,3 @@ def _classes(model: nn.Module, image: Images) -> int:
     if logits.ndim != 2:
         raise InputError(f"the model must return (N, K) logits, not {tuple(logits.shape)}")
     return logits.shape[1]
-
-
-def bar_of_passes(shown: bool) -> Progress:
-    """Return a bar that counts passes and tells the time left."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(*columns, TimeRemainingColumn(), disable=not shown, transient=True)
