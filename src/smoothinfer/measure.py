@@ -118,7 +118,8 @@ def measure(
         "settings": summarise(rows),
         **made_by(),
     }
-    seconds = Store(out / "rows").seconds()
+    store = Store(out / "rows")
+    seconds, summary["computers"] = store.seconds(), store.computers()
     said = [gains(summary["settings"]), budgets(summary["settings"], seconds)]
     if processes.main:
         told = {"table": write_table(rows, out / "table.parquet"), "asked": dict(settings or {})}

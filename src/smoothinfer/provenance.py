@@ -18,6 +18,18 @@ def remember(arguments: Sequence[str]) -> None:
     _SAID["command"] = shlex.join(["smoothinfer", *arguments])
 
 
+def computer() -> str:
+    """Return what numbers are computed by here: another one rounds otherwise.
+
+    >>> computer().startswith("torch")
+    True
+    """
+    if torch.cuda.is_available():
+        return f"torch {torch.__version__}, {torch.cuda.get_device_name()}"
+    name = torch.cpu.get_capabilities().get("cpu_name", platform.machine())
+    return f"torch {torch.__version__}, {name}"
+
+
 def made_by() -> dict[str, Any]:
     """Return ``versions`` and, in a program run from the command line, its ``command``.
 

@@ -92,7 +92,7 @@ class Recipe:
     flip: bool = True
     precision: str = "auto"
     channels_last: bool = True
-    compile: str = "auto"
+    compile: str = "off"
     accumulate: int = 1
     ema: float = 0.0
     keep_worst: bool = False

@@ -18,7 +18,7 @@ from smoothinfer.configuration import changed, filled, plain, read_scaled
 from smoothinfer.data import ImageData, load_data
 from smoothinfer.errors import InputError, choose
 from smoothinfer.evaluation import Evaluation, Sweep, prepare, summarise
-from smoothinfer.evaluation.store import write_table
+from smoothinfer.evaluation.store import Store, write_table
 from smoothinfer.evaluation.table import Rows
 from smoothinfer.files import write_json, write_whole
 from smoothinfer.measure import attack_of, noise_columns, under_noise
@@ -215,6 +215,7 @@ def _write(rows: Rows, recipe: SweepRecipe, out: Path, origins: dict[str, Any]) 
         "interval": "95 % (Wilson) over images, noise members fixed by the seed",
         "settings": summarise(rows),
         **origins,
+        "computers": Store(out / "rows").computers(),
         "table": write_table(rows, out / "table.parquet"),
     }
     write_json(out / "summary.json", told)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -67,13 +67,22 @@ class Store:
         No part of the rows: those repeat, seconds do not.
         """
         spent: dict[str, list[float]] = {}
-        for path in self._listed().values():
-            cost = pq.read_schema(path).metadata or {}
-            if b"attack" in cost and cost[b"attack"].decode() != CLEAN:
-                total = spent.setdefault(cost[b"attack"].decode(), [0.0, 0.0])
-                total[0] += float(cost[b"seconds"])
-                total[1] += float(cost[b"images"])
+        for cost in self._told():
+            if cost.get("attack", CLEAN) != CLEAN:
+                total = spent.setdefault(cost["attack"], [0.0, 0.0])
+                total[0] += float(cost["seconds"])
+                total[1] += float(cost["images"])
         return {attack: seconds / images for attack, (seconds, images) in spent.items()}
+
+    def computers(self) -> list[str]:
+        """Return what computed the rows, each once: they may come from several machines."""
+        return sorted({told["computer"] for told in self._told() if "computer" in told})
+
+    def _told(self) -> Iterator[dict[str, str]]:
+        """Yield what each shard says beside its rows."""
+        for path in self._listed().values():
+            held = pq.read_schema(path).metadata or {}
+            yield {key.decode(): value.decode() for key, value in held.items()}
 
     def take(self, folder: str | Path, units: Iterable[str]) -> tuple[int, int]:
         """Copy what another store holds of ``units``, checked.

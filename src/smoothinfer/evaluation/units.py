@@ -24,6 +24,7 @@ from smoothinfer.modes import check_eval, device_of, parameters_frozen
 from smoothinfer.numerics.balls import Ball
 from smoothinfer.numerics.precision import tile_for
 from smoothinfer.numerics.randomness import derive_seed, stream
+from smoothinfer.provenance import computer
 from smoothinfer.smoothing.classifier import SmoothedClassifier
 from smoothinfer.smoothing.voting import Rule
 from smoothinfer.types import Images, Labels
@@ -119,6 +120,7 @@ class Evaluation:
         setting = self.describe | {"seed": self.seed, "attack": name, "radius": radius}
         rows = pa.concat_tables(_table(about_image, setting, each, labels) for each in verdicts)
         told = {"attack": name, "images": f"{len(images)}", "seconds": f"{cost.seconds:.3f}"}
+        told["computer"] = computer()
         return rows.replace_schema_metadata(told)
 
     @functools.cached_property

@@ -18,7 +18,7 @@ from smoothinfer.reporting.comparison import Comparison, read_comparison
 from smoothinfer.reporting.tables import place_of, told
 
 Record = dict[str, Any]
-_TOLD = ("command", "asked", "versions", "data")
+_TOLD = ("command", "asked", "computers", "versions", "data")
 MEASURES = ("clean", "attacked")
 NOTE = (
     "Accuracies in % with 95 % intervals over images (Wilson); ± is the standard deviation over "

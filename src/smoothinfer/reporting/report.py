@@ -129,6 +129,8 @@ def _markdown(
         if source.name in found:
             part = found[source.name]
             lines += [common(part, varying(part)), "", *markdown_records(part), ""]
+        if computers := source.settings.get("computers"):
+            lines += [f"Computed with {'; '.join(computers)}.", ""]
         if command := source.settings.get("command"):
             lines += ["To repeat it:", "", "```bash", command, "```", ""]
         shown = [*figures.get(source.name, []), *copies[source.name]]

@@ -124,7 +124,7 @@ class _Run:
         self._check_together()
         if settings.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        running = torch.compile(model) if self._compiles() else model
+        running = torch.compile(model) if settings.compile == "on" else model
         # The wrappers share the parameters: whatever is saved or validated is the bare model.
         self.running, self.optimizer = self.accelerator.prepare(running, optimizer)
         self.order, self.order_of = torch.empty(0), -1
@@ -139,10 +139,6 @@ class _Run:
                 f"the processes would go on from different steps, {steps}: --out must be a folder "
                 "that all machines share"
             )
-
-    def _compiles(self) -> bool:
-        pays = self.accelerator.device.type == "cuda"  # planned passes are as fast on a CPU
-        return self.settings.compile == "on" or (self.settings.compile == "auto" and pays)
 
     @property
     def epoch(self) -> int:

@@ -18,7 +18,7 @@ from smoothinfer.errors import InputError, unknown
 from smoothinfer.noise.noisy_model import NOISE_PARTS
 from smoothinfer.numerics.precision import resolve_precision
 
-COMPILE = ("auto", "on", "off")
+COMPILE = ("off", "on")
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Training:
         flip: mirror half of the images.
         precision: "auto", "bf16" (autocast) or "fp32".
         channels_last: memory format of the images.
-        compile: "auto" (where it pays: on GPUs), "on" or "off".
+        compile: "on" or "off": whether `torch.compile` makes the step.
         accumulate: parts of a batch that are forwarded one after the other, to save memory.
         ema: decay of an exponential moving average of the weights, which is then validated and
             saved; 0 for none.
@@ -65,7 +65,7 @@ class Training:
     flip: bool = True
     precision: str = "auto"
     channels_last: bool = True
-    compile: str = "auto"
+    compile: str = "off"
     accumulate: int = 1
     ema: float = 0.0
     keep_worst: bool = False

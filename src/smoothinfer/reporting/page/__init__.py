@@ -228,6 +228,8 @@ def _repeat(sources: Sequence[Source]) -> str:
         settings = settings or (source.certified or {}).get("settings") or {}
         command = settings.get("command", "")
         line = f"<pre>{html.escape(command)}</pre>" if command else ""
+        if computers := settings.get("computers"):
+            line += f"<p>Computed with {html.escape('; '.join(computers))}.</p>"
         text = html.escape(json.dumps(settings, indent=1, default=str))
         name = html.escape(str(source.path))
         parts.append(
