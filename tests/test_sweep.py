@@ -347,6 +347,16 @@ def test_attacks_that_differ_are_spelt_differently(kind):
     assert spelt_out(kind(1)) != spelt_out(kind(2))
 
 
+def test_functions_are_spelt_alike_by_every_version_of_python():
+    assert "def pgd(" in spelt_out(si.pgd)
+    one, two = (lambda x: x + 1), (lambda x: x + 2)  # on one line: their source does not tell
+    assert spelt_out(one) != spelt_out(two)
+    typed = {}
+    exec("def typed(x):\n    return x + 1", typed)
+    exec("def other(x):\n    return x + 2", typed)
+    assert spelt_out(typed["typed"]) != spelt_out(typed["other"]).replace("other", "typed")
+
+
 def test_a_draft_of_another_machine_is_left_alone(tmp_path):
     mine, other = (tmp_path / f".a.json.999999.{host}.tmp" for host in (files._HOST, "elsewhere"))
     for draft in (mine, other):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Callable
 from functools import partial
 from types import CodeType
@@ -13,7 +14,11 @@ from torch import Tensor, nn
 
 
 def spelt(function: Callable[..., Any] | None) -> str:
-    """Spell a function by what it does, without its address in memory."""
+    """Spell a function by what it does, without its address in memory.
+
+    By its source, which is the same in every version of Python, so that rows from several machines
+    go together; by its byte code where there is none (typed in) or it is not alone on its lines.
+    """
     if isinstance(function, partial):
         options = sorted((name, spelt_out(value)) for name, value in function.keywords.items())
         return f"{spelt(function.func)}{[spelt_out(value) for value in function.args]}{options}"
@@ -22,7 +27,17 @@ def spelt(function: Callable[..., Any] | None) -> str:
         return "" if function is None else f"{type(function).__qualname__}{_held(function)}"
     inside = [spelt_out(cell.cell_contents) for cell in function.__closure__ or ()]  # type: ignore[union-attr]
     given = spelt_out([function.__defaults__, function.__kwdefaults__])  # type: ignore[union-attr]
-    return f"{function.__qualname__}{_coded(code)}{inside}{given}"  # type: ignore[union-attr]
+    written = _source(code) or _coded(code)
+    return f"{function.__qualname__}{written}{inside}{given}"  # type: ignore[union-attr]
+
+
+def _source(code: CodeType) -> str:
+    if code.co_name == "<lambda>":
+        return ""
+    try:
+        return inspect.getsource(code)
+    except (OSError, TypeError):
+        return ""
 
 
 def _coded(code: CodeType) -> str:
