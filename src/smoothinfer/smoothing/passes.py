@@ -77,8 +77,7 @@ class Engine:
         per_image: input noise for every image of its own.
         precision: ``"auto"`` (bfloat16 where the device multiplies it in hardware), ``"bf16"`` or
             ``"fp32"``.
-        compile: run the plan through ``torch.compile``, for which every new plan waits: 6 to 11
-            seconds on an H200, where a pass of 128 images was no faster for it.
+        compile: run the plan through ``torch.compile``: every new plan waits for the compiler.
 
     Raises:
         InputError: batch normalisation is in training mode, so that a verdict would depend on
