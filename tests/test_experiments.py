@@ -110,7 +110,7 @@ def test_numbers_stand_beside_the_papers(runs, tmp_path):
     assert list((tmp_path / "figures").glob("*.svg"))
     experiment = load_experiment("table1")
     held = {
-        "one pass": [
+        "without noise": [
             {
                 "model": "TRADES 6",
                 "attack": str(Component.of("pgd(steps=7, step_size=2/255)")),

@@ -22,6 +22,7 @@ from smoothinfer.experiments import (
     where,
 )
 from smoothinfer.numerics.processes import Processes
+from smoothinfer.provenance import made_by
 from smoothinfer.reporting.collect import MEASURES, Record, collect, records, share
 from smoothinfer.reporting.comparison import Comparison, write_comparison
 from smoothinfer.reporting.curves import draw_curves
@@ -155,7 +156,8 @@ def comparison(
         cells.append(str((ours["attacked"] or ours["clean"])["images"]) if ours else "")
         lines.append([str(row["row"]), *cells])
     about = " ".join(experiment.about.split())
-    return Comparison(experiment.title, about, _HEADS if lines else [], lines, [*notes], [*figures])
+    heads, command = _HEADS if lines else [], made_by().get("command", "")
+    return Comparison(experiment.title, about, heads, lines, [*notes], [*figures], command)
 
 
 def _matching(found: Sequence[Record], at: Mapping[str, Any]) -> Record | None:

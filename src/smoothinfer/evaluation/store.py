@@ -133,7 +133,7 @@ def write_table(rows: Rows, path: Path) -> str:
 
 def _encoded(rows: Rows) -> bytes:
     buffer = io.BytesIO()
-    pq.write_table(rows, buffer)
+    pq.write_table(rows, buffer, compression="zstd")
     return buffer.getvalue()
 
 

@@ -20,6 +20,7 @@ class Comparison:
         heads, lines: a table, cells as text; none if only figures are compared.
         notes: how to read it, and what is missing.
         figures: names of PNG files in the folder ``figures`` beside it.
+        command: the command line that made it, if any did.
     """
 
     title: str
@@ -28,6 +29,7 @@ class Comparison:
     lines: list[list[str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     figures: list[str] = field(default_factory=list)
+    command: str = ""
 
     def markdown(self, figures: str = "figures") -> str:
         """Return it in Markdown, below no heading; ``figures`` is where the pictures are."""

@@ -223,7 +223,11 @@ def _repeat(sources: Sequence[Source]) -> str:
     parts = []
     for source in sources:
         if source.comparison is not None:
-            continue  # its parts say how
+            made = html.escape(source.comparison.command)
+            parts.append(
+                f"<h3>{html.escape(str(source.path))}</h3><pre>{made}</pre>" if made else ""
+            )
+            continue  # its parts say with what settings
         settings: Any = source.settings or (source.audit or {}).get("settings") or {}
         settings = settings or (source.certified or {}).get("settings") or {}
         command = settings.get("command", "")
