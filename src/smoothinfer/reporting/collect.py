@@ -22,7 +22,8 @@ _TOLD = ("command", "asked", "computers", "versions", "data")
 MEASURES = ("clean", "attacked")
 NOTE = (
     "Accuracies in % with 95 % intervals over images (Wilson); ± is the standard deviation over "
-    "seeds. Verdicts are voted from noise that the attacks never saw."
+    "seeds. Verdicts are voted from noise that the attacks never saw; samples 1 beside more is the "
+    "mean over all of these passes."
 )
 
 
