@@ -10,10 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from smoothinfer.components import grey_levels
-from smoothinfer.evaluation.table import CLEAN, Rows, accuracy, setting_columns
+from smoothinfer.evaluation.table import CLEAN, Rows, setting_columns, summarise
 from smoothinfer.numerics.statistics import Interval
 
-_COLUMN_OF_ATTACKS = ("attack", "radius")
 RULE_ORDER = ("prediction", "weighted", "top_two", "soft", "logits")
 
 
@@ -22,18 +21,18 @@ def pivot(rows: Rows) -> tuple[list[str], list[str], dict[tuple[Any, ...], dict[
 
     Columns with one value throughout say nothing in a table and are left out.
     """
-    names = [n for n in setting_columns(rows) if n not in _COLUMN_OF_ATTACKS]
-    varying = [n for n in names if len(rows[n].unique()) > 1]
+    found = summarise(rows)
+    described = [entry["description"] for entry in found]
+    names = [name for name in setting_columns(rows) if name != "attack"]
+    varying = [n for n in names if len({about.get(n) for about in described}) > 1]
     attacks = sorted(rows["attack"].unique().to_pylist(), key=lambda name: (name != CLEAN,))
-    keys = rows.select([*varying, "attack"])
-    indices: dict[tuple[Any, ...], dict[str, list[int]]] = {}
-    columns = [keys[name].to_pylist() for name in keys.column_names]
-    for index, (*key, attack) in enumerate(zip(*columns, strict=True)):
-        indices.setdefault(tuple(key), {}).setdefault(attack, []).append(index)
-    cells = {
-        key: {attack: accuracy(rows.take(found)) for attack, found in by_attack.items()}
-        for key, by_attack in indices.items()
-    }
+    cells: dict[tuple[Any, ...], dict[str, Interval]] = {}
+    for about, entry in zip(described, found, strict=True):
+        line = cells.setdefault(tuple(about.get(name) for name in varying), {})
+        for attack, measured in ((CLEAN, entry["clean"]), (about["attack"], entry["attacked"])):
+            if measured:
+                shown = (measured[name] for name in ("value", "low", "high", "images"))
+                line[attack] = Interval(*shown)
     return (
         varying,
         attacks,
