@@ -94,7 +94,10 @@ def draw_lines(
 
 
 def _panel(panel: Axes, part: list[Record], axis: str, series: str, measure: str) -> None:
-    for place, value in enumerate(sorted({record[series] for record in part}, key=place_of)):
+    values = sorted({record[series] for record in part}, key=place_of)
+    many = len(values) > len(_COLOURS)
+    shades = mpl.colormaps["viridis"].resampled(len(values) + 1)  # the last is too pale
+    for place, value in enumerate(values):
         held = sorted((r for r in part if r[series] == value), key=lambda r: float(r[axis]))
         shown = [record[measure] for record in held]
         panel.errorbar(
@@ -104,12 +107,12 @@ def _panel(panel: Axes, part: list[Record], axis: str, series: str, measure: str
                 [each["value"] - each["low"] for each in shown],
                 [each["high"] - each["value"] for each in shown],
             ],
-            color=_COLOURS[place % len(_COLOURS)],
+            color=shades(place) if many else _COLOURS[place],
             marker=_MARKERS[place % len(_MARKERS)],
             markersize=4,
             linewidth=1.4,
-            elinewidth=0.7,
-            capsize=2,
+            elinewidth=0.35 if many else 0.7,
+            capsize=0 if many else 2,
             label=str(value),
         )
     if axis == "samples":
