@@ -77,9 +77,13 @@ function chart(holder) {
     series.includes("rule") ? "rule" : series[0] ?? axis);
   choose("measure", "accuracy", measures.filter((m) => records.some((row) => row[m])), "attacked");
   if (!choices.measure.value) choices.measure.selectedIndex = 0;
+  // What is shown first: where the curve has the most points.
+  const reach = new Map();
+  for (const row of records) reach.set(row.source, (reach.get(row.source) ?? new Set()).add(row[axis]));
+  const first = records.reduce((best, row) => (reach.get(row.source).size > reach.get(best.source).size ? row : best));
   for (const name of varying) {
     const all = values(name);
-    choose("fix-" + name, name, all, name === "samples" ? all[all.length - 1] : records[0][name]);
+    choose("fix-" + name, name, all, name === "samples" ? all[all.length - 1] : first[name]);
   }
   holder.append(controls, picture);
 
