@@ -145,7 +145,7 @@ def test_what_is_not_trained_is_said(runs, tmp_path, capsys, monkeypatch):
     assert "left out: CNI-I+W of cni-i-w" in " ".join(capsys.readouterr().out.split())
     path = reproduce("table1", tmp_path / "one", data="digits", **options)
     text = path.read_text()
-    assert "Not measured: one pass of natural, adversarial" in text
+    assert "Not measured: without noise of natural, adversarial" in text
     assert (tmp_path / "one" / "one pass" / "table.parquet").exists()  # of the one that is there
     with pytest.raises(si.InputError, match="none of the models of figure-b2"):
         reproduce("figure-b2", tmp_path / "none", data="digits", **options)
