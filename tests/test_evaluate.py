@@ -307,3 +307,19 @@ def test_an_attack_that_leaves_the_ball_is_brought_back(world):
     ):
         with pytest.raises(si.InputError, match=said):
             si.evaluate(noisy, (images[:9], labels[:9]), attack={"bad": bad})
+
+
+def test_one_pass_is_the_mean_over_the_most_passes_beside_it():
+    def rows(samples, hits):
+        about = {"attack": "none", "rule": "prediction", "samples": samples, "image": 0, "label": 0}
+        about |= {"predicted": 0, "share": 1.0, "distance": 0.0, "forwards": 0.0, "backwards": 0.0}
+        return [about | {"hits": count, "correct": 2 * count > samples} for count in hits]
+
+    lucky = rows(1, [1, 1, 1, 1])  # one draw of the weights that is right everywhere
+    found = summarise(pa.Table.from_pylist(lucky + rows(4, [4, 3, 1, 0])))
+    one, four = (entry["clean"] for entry in found)
+    assert one["value"] == one["per_draw"] == one["every_draw"] == four["per_draw"] == 0.5
+    assert one["low"] < 0.5 < one["high"]
+    assert four["value"] == 0.5
+    assert four["every_draw"] == 0.25
+    assert summarise(pa.Table.from_pylist(lucky))[0]["clean"]["value"] == 1  # all that there is

@@ -15,6 +15,7 @@ import smoothinfer as si
 from smoothinfer.cli import main
 from smoothinfer.components import Component
 from smoothinfer.experiments import experiments, load_experiment
+from smoothinfer.provenance import computer
 from smoothinfer.recipes import recipe_from
 from smoothinfer.reproduction import comparison, reproduce
 from tests.test_training import TINY
@@ -78,6 +79,8 @@ def test_every_experiment_runs(name, runs, tmp_path):
     page = (tmp_path / "report" / "index.html").read_text()
     experiment = load_experiment(name, "smoke")
     assert html.escape(experiment.title) in page
+    assert f"smoothinfer reproduce {name} " in page
+    assert f"Computed with {computer()}." in page
     for row in experiment.published:  # the paper's figures are on the page too
         assert html.escape(row["row"]) in page
     drawn = list((tmp_path / "figures").glob("*.png"))

@@ -85,7 +85,8 @@ def measure(
     if processes.main:
         write_json(out / "settings.json", {**(settings or {}), **made_by()})
     console.print_json(data=dict(settings or {}), default=str)
-    parts = []
+    parts: list[Rows] = []
+    done: list[str] = []
     for sigma, noisy in noises:
         under = "" if sigma is None else f"sigma={sigma:g}"
         shards = Examples(out / "examples" / under) if examples else None
@@ -105,6 +106,7 @@ def measure(
             shards.write(work)
             _draw(shards, rows, data.classes)
         parts.append(rows)
+        done += work.units
     rows = pa.concat_tables(parts)
     summary = {
         "model": name,
@@ -119,7 +121,7 @@ def measure(
         **made_by(),
     }
     store = Store(out / "rows")
-    seconds, summary["computers"] = store.seconds(), store.computers()
+    seconds, summary["computers"] = store.seconds(), store.computers(done)
     said = [gains(summary["settings"]), budgets(summary["settings"], seconds)]
     if processes.main:
         told = {"table": write_table(rows, out / "table.parquet"), "asked": dict(settings or {})}

@@ -18,7 +18,7 @@ from smoothinfer.configuration import changed, filled, plain, read_scaled
 from smoothinfer.data import ImageData, load_data
 from smoothinfer.errors import InputError, choose
 from smoothinfer.evaluation import Evaluation, Sweep, prepare, summarise
-from smoothinfer.evaluation.store import Store, write_table
+from smoothinfer.evaluation.store import write_table
 from smoothinfer.evaluation.table import Rows
 from smoothinfer.files import write_json, write_whole
 from smoothinfer.measure import attack_of, noise_columns, under_noise
@@ -196,7 +196,7 @@ def run_sweep(
         return None
     rows = sweep.rows()
     if processes.main:
-        _write(rows, recipe, out, told)
+        _write(rows, recipe, out, {**told, "computers": sweep.store.computers(sweep.works)})
     print_table(console, rows)
     console.print(f"{len(rows):,} rows in {out / 'table.parquet'}, summary in summary.json")
     return rows
@@ -215,7 +215,6 @@ def _write(rows: Rows, recipe: SweepRecipe, out: Path, origins: dict[str, Any]) 
         "interval": "95 % (Wilson) over images, noise members fixed by the seed",
         "settings": summarise(rows),
         **origins,
-        "computers": Store(out / "rows").computers(),
         "table": write_table(rows, out / "table.parquet"),
     }
     write_json(out / "summary.json", told)

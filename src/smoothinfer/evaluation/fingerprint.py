@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 from collections.abc import Callable
@@ -31,6 +32,7 @@ def spelt(function: Callable[..., Any] | None) -> str:
     return f"{function.__qualname__}{written}{inside}{given}"  # type: ignore[union-attr]
 
 
+@functools.cache  # asked for at every unit of work
 def _source(code: CodeType) -> str:
     if code.co_name == "<lambda>":
         return ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -74,13 +74,15 @@ class Store:
                 total[1] += float(cost["images"])
         return {attack: seconds / images for attack, (seconds, images) in spent.items()}
 
-    def computers(self) -> list[str]:
-        """Return what computed the rows, each once: they may come from several machines."""
-        return sorted({told["computer"] for told in self._told() if "computer" in told})
+    def computers(self, units: Iterable[str]) -> list[str]:
+        """Return what computed ``units``, each once: they may come from several machines."""
+        told = self._told({_plain(unit) for unit in units})
+        return sorted({each["computer"] for each in told if "computer" in each})
 
-    def _told(self) -> Iterator[dict[str, str]]:
-        """Yield what each shard says beside its rows."""
-        for path in self._listed().values():
+    def _told(self, names: Collection[str] | None = None) -> Iterator[dict[str, str]]:
+        """Yield what the shards called ``names``, or all, say beside their rows."""
+        listed = self._listed()
+        for path in (listed[name] for name in listed if names is None or name in names):
             held = pq.read_schema(path).metadata or {}
             yield {key.decode(): value.decode() for key, value in held.items()}
 

@@ -41,16 +41,6 @@ def accuracy(rows: Rows) -> Interval:
     return proportion(int(pc.sum(rows["correct"].cast(pa.int64())).as_py() or 0), len(rows))
 
 
-def one_pass(rows: Rows) -> Interval:
-    """Return the share of right passes among those of ``rows``, with its interval over images.
-
-    >>> one_pass(pa.table({"hits": [1, 2, 3, 4], "samples": [4, 4, 4, 4]})).value
-    0.625
-    """
-    shares = pc.divide(rows["hits"].cast(pa.float64()), rows["samples"])
-    return mean_of(pc.mean(shares).as_py(), pc.stddev(shares).as_py(), len(rows))
-
-
 def summarise(rows: Rows) -> list[dict[str, Any]]:
     """Return one entry per setting: its ``description``, and what was measured ``clean`` and
     ``attacked``.
@@ -135,7 +125,8 @@ def _average_one_pass(entries: Sequence[dict[str, Any]], measures: Sequence[Meas
         if entry["samples"] == 1 < samples:
             low, high = mean["per_draw_interval"]
             measured |= {"value": mean["per_draw"], "low": low, "high": high}
-            measured |= {name: mean[name] for name in ("per_draw", "per_draw_interval")}
+            for name in ("per_draw", "every_draw"):  # of one pass they are the same
+                measured |= {name: mean["per_draw"], f"{name}_interval": [low, high]}
 
 
 def _without_passes(entry: dict[str, Any]) -> tuple[Any, ...]:

@@ -71,6 +71,8 @@ def collect(folder: str | Path) -> Source:
     elif list(path.glob("rows/*.parquet")) and found.certified is None:
         raise InputError(f"{path} is not finished: the command that began it goes on with it")
     found.comparison = read_comparison(path)
+    if found.comparison is not None and found.comparison.command:
+        found.settings = {"command": found.comparison.command}
     found.sheets = sorted(path.glob("examples/**/*.png"))
     drawn = [] if found.comparison is None else found.comparison.figures
     found.pictures = [path / "figures" / name for name in drawn]

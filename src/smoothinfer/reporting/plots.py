@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from smoothinfer.evaluation.certified import certified_accuracy
-from smoothinfer.evaluation.table import CLEAN, Rows, accuracy, one_pass
+from smoothinfer.evaluation.table import CLEAN, Rows, summarise
 from smoothinfer.files import write_whole
 from smoothinfer.types import Images
 
@@ -60,19 +60,17 @@ def accuracy_against_samples(rows: Rows, path: str | Path, title: str = "") -> N
 
 
 def _curve(panel: Axes, rows: Rows, rule: str, aside: float) -> None:
-    counts = sorted(rows["samples"].unique().to_pylist())
-    parts = [rows.filter(pc.equal(rows["samples"], count)) for count in counts]
-    found = [accuracy(part) for part in parts]
-    if counts[0] == 1:  # one draw of the weights may be a lucky one: all of them have a say
-        found[0] = one_pass(parts[-1])
+    held = {e["description"]["samples"]: e["attacked"] or e["clean"] for e in summarise(rows)}
+    counts = sorted(held)
+    found = [held[count] for count in counts]
     # Curves that lie on each other stay readable when they stand side by side a little.
     shifted = [count * aside for count in counts]
     panel.errorbar(
         shifted,
-        [100 * each.value for each in found],
+        [100 * each["value"] for each in found],
         yerr=[
-            [100 * (each.value - each.low) for each in found],
-            [100 * (each.high - each.value) for each in found],
+            [100 * (each["value"] - each["low"]) for each in found],
+            [100 * (each["high"] - each["value"]) for each in found],
         ],
         color=COLOURS[rule],
         marker=MARKERS[rule],

@@ -131,8 +131,7 @@ def _markdown(
             lines += [common(part, varying(part)), "", *markdown_records(part), ""]
         if computers := source.settings.get("computers"):
             lines += [f"Computed with {'; '.join(computers)}.", ""]
-        made = source.comparison.command if source.comparison else ""
-        if command := source.settings.get("command", made):
+        if command := source.settings.get("command"):
             lines += ["To repeat it:", "", "```bash", command, "```", ""]
         shown = [*figures.get(source.name, []), *copies[source.name]]
         lines += [f"![{p.stem}](figures/{p.name.replace(' ', '%20')})" for p in shown]

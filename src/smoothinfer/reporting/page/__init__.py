@@ -222,12 +222,8 @@ the first images, and with how many of the passes.</caption>
 def _repeat(sources: Sequence[Source]) -> str:
     parts = []
     for source in sources:
-        if source.comparison is not None:
-            made = html.escape(source.comparison.command)
-            parts.append(
-                f"<h3>{html.escape(str(source.path))}</h3><pre>{made}</pre>" if made else ""
-            )
-            continue  # its parts say with what settings
+        if source.comparison is not None and not source.settings:
+            continue  # its parts say how
         settings: Any = source.settings or (source.audit or {}).get("settings") or {}
         settings = settings or (source.certified or {}).get("settings") or {}
         command = settings.get("command", "")
