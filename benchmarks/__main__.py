@@ -106,13 +106,6 @@ class Benchmarks:
         """One step of adversarial training, PGD-7, w = 0.5, CNI at the weights."""
         images, labels = self.images[:128], self.labels[:128]
         loud = naive.with_weight_noise(network()).to(self.device)
-        ours = si.NoisyModel(network(), weights=si.CNI(rank=5)).to(self.device)
-        ours.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        placed = images.contiguous(memory_format=torch.channels_last)
-        precision = self.options.precision
-
-        def attack(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-            return si.pgd(model, x, y, si.Linf(RADIUS), steps=7, precision=precision)
 
         def plainly() -> None:
             moved = naive.pgd(loud.eval(), images, labels, RADIUS, 7)
@@ -120,14 +113,41 @@ class Benchmarks:
             for seen in (images, moved):
                 (0.5 * nn.functional.cross_entropy(loud(seen), labels)).backward()
 
-        def step() -> None:
-            ours.train().zero_grad()
+        return {"naive loop": plainly, "smoothinfer": self.step()}, len(images) * 20 * FLOP
+
+    def step(self, compiled: bool = False) -> Callable[[], object]:
+        """Return a step of training by this library; 7 (1 + 1) + 2 (1 + 2) passes an image."""
+        images, labels = self.images[:128], self.labels[:128]
+        model = si.NoisyModel(network(), weights=si.CNI(rank=5)).to(self.device)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        placed = images.contiguous(memory_format=torch.channels_last)
+        running, precision = torch.compile(model) if compiled else model, self.options.precision
+
+        def attack(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+            return si.pgd(model, x, y, si.Linf(RADIUS), steps=7, precision=precision)
+
+        def run() -> None:
+            running.train().zero_grad()
             with computing(precision, placed.device):
-                loss = adversarial(ours, placed, labels, attack)
+                loss = adversarial(running, placed, labels, attack)
             loss.backward()
 
-        cost = len(images) * (7 * 2 + 2 * 3) * FLOP
-        return {"naive loop": plainly, "smoothinfer": step}, cost
+        return run
+
+    def compiled_votes(self) -> tuple[Cases, float]:
+        """Passes with CNI at the weights, eager and by ``torch.compile``."""
+        n, precision = self.options.samples, self.options.precision
+
+        def votes(compiled: bool) -> Callable[[], object]:
+            engine = Engine(self.by_weights, self.images, 0, precision=precision, compile=compiled)
+            return lambda: [logits.argmax(1) for logits in engine.run(self.images, 0, n)]
+
+        return {"eager": votes(False), "compiled": votes(True)}, len(self.images) * n * FLOP
+
+    def compiled_training(self) -> tuple[Cases, float]:
+        """One step of adversarial training, eager and by ``torch.compile``."""
+        cases: Cases = {"eager": self.step(), "compiled": self.step(compiled=True)}
+        return cases, len(self.images[:128]) * 20 * FLOP
 
     def measure_yardstick(self, rates: dict[str, float]) -> None:
         """Measure the matrix rates once more; the fastest counts, and shares with it are least."""
@@ -172,6 +192,9 @@ SECTIONS = (
     "training",
 )
 
+# Only where asked for: the compiler takes minutes on a CPU.
+COMPILED = ("compiled_votes", "compiled_training")
+
 
 def table(section: dict[str, object], rates: dict[str, float]) -> str:
     """Return a section as Markdown."""
@@ -182,7 +205,7 @@ def table(section: dict[str, object], rates: dict[str, float]) -> str:
     lines = [
         f"### {section['about']}",
         "",
-        "| | seconds | fastest - slowest | times the naive loop's speed | share of matrix rate |",
+        "| | seconds | fastest - slowest | times the first's speed | share of matrix rate |",
         "| :--- | ---: | ---: | ---: | ---: |",
     ]
     for name, case in cases.items():
@@ -218,7 +241,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--samples", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--sections", nargs="*", choices=SECTIONS)
+    parser.add_argument("--sections", nargs="*", choices=SECTIONS + COMPILED)
     parser.add_argument("--precision", default="auto", choices=("auto", "bf16", "fp32"))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()

@@ -19,27 +19,28 @@ class Timing:
 
     Attributes:
         median, fastest, slowest: over the repeats.
+        first: the run before them, with all that is made once.
     """
 
     median: float
     fastest: float
     slowest: float
+    first: float
 
 
 def compare(cases: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, Timing]:
     """Time every case ``repeats`` times, in turn, after one run of each that does not count."""
     seconds: dict[str, list[float]] = {name: [] for name in cases}
-    for turn in range(repeats + 1):
+    for _ in range(repeats + 1):
         for name, run in cases.items():
             begun = time.perf_counter()
             run()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            if turn:
-                seconds[name].append(time.perf_counter() - begun)
+            seconds[name].append(time.perf_counter() - begun)
     return {
-        name: Timing(statistics.median(times), min(times), max(times))
-        for name, times in seconds.items()
+        name: Timing(statistics.median(times), min(times), max(times), first)
+        for name, (first, *times) in seconds.items()
     }
 
 
