@@ -10,6 +10,7 @@ from smoothinfer.cli import main
 from smoothinfer.pictures import picture
 
 ARGUMENTS = ["tests.test_pictures:noisy_line", "--data", "digits", "--limit", "12"]
+PGD = {"pgd": si.pgd}
 
 
 def noisy_line():
@@ -32,21 +33,22 @@ def test_votes_are_those_of_512_passes(tmp_path):
 
 def test_cost_tells_passes_and_the_front(tmp_path, monkeypatch):
     monkeypatch.setattr("smoothinfer.pictures._COUNTS", (1, 16, 64))
-    found = drawn("cost", tmp_path, "--radius", "0.05")["curves"]
+    attacks = ("pgd", "pgd(steps=2, draws=2)")
+    found = drawn("cost", tmp_path, "--radius", "0.05", "--attack", *attacks)["curves"]
     assert [point["clean passes"] for point in found["fixed"]] == [1, 16, 64]
-    for stop in ("exact", "ppr"):
-        for point in found[stop]:
-            assert point["attacked passes"] <= point["samples"]
-    # Exact stopping gives the same answers.
-    assert [p["attacked"] for p in found["exact"]] == [p["attacked"] for p in found["fixed"][1:]]
     points = [point for points in found.values() for point in points]
-    front = [point for point in points if point["front passes"]]
-    best = max(point["attacked"] for point in points)
-    assert max(point["attacked"] for point in front) == best
-    for one in front:
-        for other in points:
-            less = other["attacked passes"] <= one["attacked passes"]
-            assert not (less and other["attacked"] > one["attacked"])
+    for attack in attacks:
+        for stop in ("exact", "ppr"):
+            for point in found[stop]:
+                assert point[f"{attack} passes"] <= point["samples"]
+        # Exact stopping gives the same answers.
+        assert [p[attack] for p in found["exact"]] == [p[attack] for p in found["fixed"][1:]]
+        front = [point for point in points if point[f"front {attack} passes"]]
+        assert max(point[attack] for point in front) == max(point[attack] for point in points)
+        for one in front:
+            for other in points:
+                less = other[f"{attack} passes"] <= one[f"{attack} passes"]
+                assert not (less and other[attack] > one[attack])
 
 
 def test_gradients_are_painted_with_and_without_noise(tmp_path):
@@ -60,12 +62,12 @@ def test_the_noise_of_each_layer_is_drawn(tmp_path):
         net = si.smallnet()
     noisy = si.NoisyModel(net, inputs=si.PNI(), weights=si.PNI(alpha=0.5), shape=(1, 8, 8)).eval()
     data = si.load_data("digits", "test", 4)
-    found = picture("noise", noisy, data, si.pgd, si.Linf(0.1), tmp_path)["strengths"]
+    found = picture("noise", noisy, data, PGD, si.Linf(0.1), tmp_path)["strengths"]
     assert found["inputs"] == pytest.approx(0.25)
     assert sum(value == pytest.approx(0.5) for value in found.values()) == len(found) - 1 > 2
     assert (tmp_path / "noise.png").stat().st_size > 5000
     with pytest.raises(si.InputError, match="no learned noise"):
-        picture("noise", noisy_line(), data, si.pgd, si.Linf(0.1), tmp_path)
+        picture("noise", noisy_line(), data, PGD, si.Linf(0.1), tmp_path)
 
 
 def test_what_cannot_be_drawn_is_refused(tmp_path, capsys):
@@ -73,5 +75,7 @@ def test_what_cannot_be_drawn_is_refused(tmp_path, capsys):
     assert main([*given, "--out", str(tmp_path)]) == 2
     assert "its noise on and off" in capsys.readouterr().err
     data = si.load_data("digits", "test", 4)
+    with pytest.raises(si.InputError, match="shows one attack, not pgd, again"):
+        picture("votes", noisy_line(), data, {**PGD, "again": si.pgd}, si.Linf(0.1), tmp_path)
     with pytest.raises(si.InputError, match="unknown picture 'vote'"):
-        picture("vote", noisy_line(), data, si.pgd, si.Linf(0.1), tmp_path)
+        picture("vote", noisy_line(), data, PGD, si.Linf(0.1), tmp_path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from smoothinfer.numerics.balls import L2, Ball
 from smoothinfer.numerics.processes import Processes
 from smoothinfer.numerics.randomness import derive_seed, stream
 from smoothinfer.numerics.statistics import proportion
+from smoothinfer.provenance import computer, made_by
 from smoothinfer.reporting.looks import COSTS, cost_picture, grid_picture, votes_picture
 from smoothinfer.reporting.plots import strengths_picture
 from smoothinfer.smoothing import SmoothedClassifier
@@ -31,14 +32,15 @@ _CRAFTED = 128  # images together
 _COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 _REPEATS = 3
 
-Draw = Callable[[nn.Module, ImageData, Attack, Ball, Path, int], Any]
+Attacks = Mapping[str, Attack]
+Draw = Callable[[nn.Module, ImageData, Attacks, Ball, Path, int], Any]
 
 
 def picture(
     kind: str,
     model: nn.Module,
     data: ImageData,
-    attack: Attack,
+    attacks: Attacks,
     ball: Ball,
     out: str | Path,
     seed: int = 0,
@@ -49,56 +51,60 @@ def picture(
         kind: ``"cost"``, ``"votes"``, ``"gradients"`` or ``"noise"``.
         model: random, in eval mode.
         data: images and labels.
-        attack, ball: what is done to the images.
+        attacks, ball: what is done to the images, by name; ``"votes"`` takes one attack.
         out: receives ``KIND.png`` and ``KIND.json``.
         seed: names the streams.
 
     Raises:
-        InputError: there is no such picture, or no noise to draw.
+        InputError: there is no such picture, no noise to draw, or one attack too many.
     """
     draw = choose("picture", PICTURES, kind)
     if len(data) == 0:
         raise InputError("there are no images to draw")
-    found = draw(model, data, attack, ball, Path(out), seed)
+    found = draw(model, data, attacks, ball, Path(out), seed)
     write_json(Path(out) / f"{kind}.json", found)
     return found
 
 
 def cost(
-    model: nn.Module, data: ImageData, attack: Attack, ball: Ball, out: Path, seed: int
+    model: nn.Module, data: ImageData, attacks: Attacks, ball: Ball, out: Path, seed: int
 ) -> dict[str, Any]:
     """Accuracy against passes used and milliseconds, for votes of fixed, exact and ppr length.
 
-    Ringed are the points on the Pareto front under attack, which no other beats.
+    Ringed are the points on the Pareto front under each attack, which no other beats.
     """
     device = device_of(model, data.pixels)
-    images, labels = data.images.to(device), data.labels.to(device)
-    moved = _attacked(model, data, attack, ball, seed)
+    labels, seen = data.labels.to(device), {"clean": data.images.to(device)}
+    seen |= {name: _attacked(model, data, each, ball, seed) for name, each in attacks.items()}
     curves: dict[str, list[dict[str, float]]] = {"fixed": [], "exact": [], "ppr": []}
     work = [(stop, n) for stop in curves for n in _COUNTS if stop == "fixed" or n >= 16]
     with Progress(disable=not Processes().main, transient=True) as bar:
         for stop, samples in bar.track(work, description="voting"):
             point: dict[str, float] = {"samples": samples}
             smooth = SmoothedClassifier(model, samples, seed=derive_seed(seed, "cost"))
-            for name, seen in (("clean", images), ("attacked", moved)):
-                answer, milliseconds = _timed(smooth, seen, stop)
+            for name, images in seen.items():
+                answer, milliseconds = _timed(smooth, images, stop)
                 right = proportion(int((answer.labels == labels).sum()), len(labels))
                 point[name] = 100 * right.value
                 point[f"{name} low"], point[f"{name} high"] = 100 * right.low, 100 * right.high
                 point[f"{name} passes"] = float(answer.samples.double().mean())
                 point[f"{name} milliseconds"] = milliseconds / len(labels)
             curves[stop].append(point)
-    for axis in COSTS:
-        _mark_front([point for points in curves.values() for point in points], axis)
-    cost_picture(curves, ("clean", "attacked"), out / "cost.png")
-    return {"images": len(data), "curves": curves}
+    points = [point for each in curves.values() for point in each]
+    for name in attacks:
+        for axis in COSTS:
+            _mark_front(points, name, axis)
+    cost_picture(curves, list(seen), out / "cost.png")
+    return {"images": len(data), "curves": curves, "computer": computer(), **made_by()}
 
 
 def votes(
-    model: nn.Module, data: ImageData, attack: Attack, ball: Ball, out: Path, seed: int
+    model: nn.Module, data: ImageData, attacks: Attacks, ball: Ball, out: Path, seed: int
 ) -> dict[str, Any]:
     """How 512 passes vote on the first images, before and after the attack."""
-    shown = data[:_SHOWN]
+    if len(attacks) != 1:
+        raise InputError(f"this picture shows one attack, not {', '.join(attacks) or 'none'}")
+    shown, (attack,) = data[:_SHOWN], attacks.values()
     moved = _attacked(model, shown, attack, ball, seed)
     smooth = SmoothedClassifier(model, 512, seed=derive_seed(seed, "votes"))
     images = shown.images.to(moved.device)
@@ -109,14 +115,14 @@ def votes(
 
 
 def gradients(
-    model: nn.Module, data: ImageData, attack: Attack, ball: Ball, out: Path, seed: int
+    model: nn.Module, data: ImageData, attacks: Attacks, ball: Ball, out: Path, seed: int
 ) -> dict[str, Any]:
     """What a large targeted attack paints, without noise and averaged over draws of it.
 
     Where gradients follow what people see, as a robust model's do, the target's features appear.
     The attack is targeted PGD in L2 with 60 steps; of the one given only the ball counts.
     """
-    del attack
+    del attacks
     if not isinstance(model, NoisyModel):
         raise InputError("this picture compares a NoisyModel with its noise on and off")
     shown = data[:_SHOWN]
@@ -135,13 +141,13 @@ def gradients(
 
 
 def noise(
-    model: nn.Module, data: ImageData, attack: Attack, ball: Ball, out: Path, seed: int
+    model: nn.Module, data: ImageData, attacks: Attacks, ball: Ball, out: Path, seed: int
 ) -> dict[str, Any]:
     """How strong the learned noise of each layer is, in multiples of what it disturbs.
 
     Noise at the inputs and at activations is as strong as on the images; no attack is run.
     """
-    del attack, ball, seed
+    del attacks, ball, seed
     strengths: dict[str, float] = {}
     if isinstance(model, NoisyModel):
         images = data[:_CRAFTED].images.to(device_of(model, data.pixels))
@@ -181,10 +187,10 @@ def _timed(smooth: SmoothedClassifier, images: Images, stop: str) -> tuple[Any, 
     return answer, sorted(spent)[_REPEATS // 2]
 
 
-def _mark_front(points: list[dict[str, float]], axis: str) -> None:
+def _mark_front(points: list[dict[str, float]], name: str, axis: str) -> None:
     """Mark the points that no other beats: as accurate for less, or more accurate for no more."""
     for point in points:
-        place = point["attacked"], -point[f"attacked {axis}"]
-        others = [(other["attacked"], -other[f"attacked {axis}"]) for other in points]
+        place = point[name], -point[f"{name} {axis}"]
+        others = [(other[name], -other[f"{name} {axis}"]) for other in points]
         beaten = (o[0] >= place[0] and o[1] >= place[1] and o != place for o in others)
-        point[f"front {axis}"] = float(not any(beaten))
+        point[f"front {name} {axis}"] = float(not any(beaten))

@@ -67,7 +67,9 @@ def _sweep(given: Namespace) -> int:
 def _picture_options(parser: ArgumentParser) -> None:
     parser.add_argument("kind", choices=list(PICTURES), help="what to draw")
     model_options(parser)
-    parser.add_argument("--attack", default="pgd", help="as for evaluate")
+    parser.add_argument(
+        "--attack", nargs="+", default=["pgd"], help="as for evaluate; of cost several"
+    )
     ball_options(parser)
     sigma_option(parser)
     parser.add_argument("--limit", type=int, default=200, help="use the first so many images")
@@ -79,8 +81,8 @@ def _picture(given: Namespace) -> int:
     model, sigma = load(given.model).to(Processes().device), optional(given, "sigma")
     model = model if sigma is None else under_noise(model, sigma)
     data = load_data(given.data, "test", given.limit)
-    attack = attack_of(Component.of(given.attack))
-    picture(given.kind, model, data, attack, ball_of(given), given.out, given.seed)
+    attacks = {attack: attack_of(Component.of(attack)) for attack in given.attack}
+    picture(given.kind, model, data, attacks, ball_of(given), given.out, given.seed)
     print(Path(given.out) / f"{given.kind}.png")
     return 0
 

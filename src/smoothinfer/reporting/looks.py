@@ -78,8 +78,9 @@ def cost_picture(
 
     Args:
         curves: points by way to stop; each has ``passes``, ``milliseconds`` and, for every
-            measure, its accuracy in % with ``MEASURE low`` and ``MEASURE high``.
-        measures: names of the accuracies.
+            measure, its accuracy in % with ``MEASURE low`` and ``MEASURE high``; ``front MEASURE
+            passes`` marks those to ring.
+        measures: names of the accuracies: clean, and attacks.
         path: of the PNG, SVG or PDF file, written whole.
     """
     figure = Figure(figsize=(9.6, 3.6 * len(measures)), layout="constrained")
@@ -96,15 +97,13 @@ def cost_picture(
                 place = [point[f"{measure} {axis}"] for point in points]
                 style = {"color": colours[number], "linewidth": 1.3, "elinewidth": 0.6}
                 panel.errorbar(place, value, yerr=ends, marker=marks[number], label=name, **style)
-                best = [
-                    point for point in points if point[f"front {axis}"] and measure == "attacked"
-                ]
+                best = [point for point in points if point.get(f"front {measure} {axis}")]
                 places = [[p[f"{measure} {axis}"] for p in best], [p[measure] for p in best]]
                 panel.scatter(*places, s=90, facecolors="none", edgecolors="black", zorder=3)
             panel.set_xscale("log", base=2 if axis == "passes" else 10)
             panel.set_xlabel(f"mean {axis} an image")
             panel.grid(alpha=0.25)
-        row[0].set_ylabel(f"{measure} accuracy, %")
+        row[0].set_ylabel(f"accuracy, {measure}, %")
     grid[0][0].legend(frameon=False, fontsize=8)
     save_figure(figure, path)
 
