@@ -8,6 +8,7 @@ from torch import nn
 import smoothinfer as si
 from smoothinfer.cli import main
 from smoothinfer.pictures import picture
+from smoothinfer.reporting.collect import collect
 
 ARGUMENTS = ["tests.test_pictures:noisy_line", "--data", "digits", "--limit", "12"]
 PGD = {"pgd": si.pgd}
@@ -27,7 +28,7 @@ def drawn(kind, out, *more):
 
 def test_votes_are_those_of_512_passes(tmp_path):
     found = drawn("votes", tmp_path, "--attack", "pgd(steps=2)")
-    assert all(sum(row) == 512 for rows in found.values() for row in rows)
+    assert all(sum(row) == 512 for name in ("clean", "attacked") for row in found[name])
     assert found["clean"] != found["attacked"]
 
 
@@ -68,6 +69,18 @@ def test_the_noise_of_each_layer_is_drawn(tmp_path):
     assert (tmp_path / "noise.png").stat().st_size > 5000
     with pytest.raises(si.InputError, match="no learned noise"):
         picture("noise", noisy_line(), data, PGD, si.Linf(0.1), tmp_path)
+
+
+def test_a_report_tells_what_drew_each_picture(tmp_path):
+    drawn("votes", tmp_path / "drawn", "--attack", "pgd(steps=1)")
+    drawn("gradients", tmp_path / "drawn")
+    told = collect(tmp_path / "drawn").settings
+    commands = told["command"].splitlines()
+    assert [command.split()[:3] for command in commands] == [
+        ["smoothinfer", "picture", "gradients"],
+        ["smoothinfer", "picture", "votes"],
+    ]
+    assert len(told["computers"]) == 1
 
 
 def test_what_cannot_be_drawn_is_refused(tmp_path, capsys):

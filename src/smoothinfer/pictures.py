@@ -62,7 +62,7 @@ def picture(
     if len(data) == 0:
         raise InputError("there are no images to draw")
     found = draw(model, data, attacks, ball, Path(out), seed)
-    write_json(Path(out) / f"{kind}.json", found)
+    write_json(Path(out) / f"{kind}.json", {**found, "computers": [computer()], **made_by()})
     return found
 
 
@@ -95,7 +95,7 @@ def cost(
         for axis in COSTS:
             _mark_front(points, name, axis)
     cost_picture(curves, list(seen), out / "cost.png")
-    return {"images": len(data), "curves": curves, "computer": computer(), **made_by()}
+    return {"images": len(data), "curves": curves}
 
 
 def votes(

@@ -77,10 +77,22 @@ def collect(folder: str | Path) -> Source:
     drawn = [] if found.comparison is None else found.comparison.figures
     found.pictures = [path / "figures" / name for name in drawn]
     found.pictures += [*sorted(path.glob("*.png")), *found.sheets]
+    found.settings = found.settings or _drawn_by(path)
     shown = (found.rows, found.comparison, found.audit, found.certified, found.pictures)
     if not any(part is not None and part != [] for part in shown):
         raise InputError(f"{path} holds no rows, audit, certificates or pictures to report")
     return found
+
+
+def _drawn_by(folder: Path) -> dict[str, Any]:
+    """Return the commands of ``smoothinfer picture`` that drew what is in ``folder``."""
+    beside = [path.with_suffix(".json") for path in sorted(folder.glob("*.png"))]
+    told = [read_json(path) for path in beside if path.exists()]
+    told = [each for each in told if "command" in each]
+    if not told:
+        return {}
+    computers = sorted({name for each in told for name in each.get("computers", [])})
+    return {"command": "\n".join(each["command"] for each in told), "computers": computers}
 
 
 def _table(folder: Path) -> tuple[Rows, dict[str, Any]]:
