@@ -24,6 +24,7 @@ CIFAR10 = Path(__file__).parents[2] / "shared" / "data" / "cifar10"
 # accelerate finds its fellows whoever started them; "accelerate launch --cpu" starts only one.
 # "--standalone" takes a free port: the usual one may still be held by the launch before.
 TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+ACCELERATE = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
 
 
 def launched(launcher: list[str], arguments: list[str]) -> str:

@@ -16,7 +16,7 @@ from smoothinfer.numerics.randomness import isolated_rng, normal, part_of_batch,
 from smoothinfer.recipes import recipe_from
 from smoothinfer.training.course import Course
 from smoothinfer.training.loop import _moved
-from tests.conftest import TORCHRUN, launched
+from tests.conftest import ACCELERATE, TORCHRUN, launched
 from tests.test_training import TINY
 
 SHORT = TINY | {"epochs": 1, "attack": "pgd(steps=1)", "judge": "pgd(steps=1)"}
@@ -74,9 +74,8 @@ def test_two_processes_resume_and_stop_early_together(tmp_path):
     launched(TORCHRUN, train_tiny(tmp_path / "cut", *changes))
     one, two = ((tmp_path / name / "last.safetensors").read_bytes() for name in ("whole", "cut"))
     assert one == two
-    accelerate = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     stopping = ["lr=0.0", "patience=1", "epochs=9"]
-    assert "stopped early" in launched(accelerate, train_tiny(tmp_path / "early", *stopping))
+    assert "stopped early" in launched(ACCELERATE, train_tiny(tmp_path / "early", *stopping))
     assert len(csv_of(tmp_path / "early")) < 9
 
 

@@ -26,7 +26,7 @@ from smoothinfer.evaluation.fingerprint import spelt_out
 from smoothinfer.smoothing import SmoothedClassifier
 from smoothinfer.smoothing.passes import Engine
 from smoothinfer.sweeps import SweepRecipe, load_sweep, run_sweep, works_of
-from tests.conftest import TORCHRUN, launched
+from tests.conftest import ACCELERATE, TORCHRUN, launched
 
 CONTENT = {
     "models": {"line": "tests.test_sweep:line"},
@@ -248,10 +248,11 @@ def kill_at_random(whole, folder, kills):
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_rows_of_one(whole, tmp_path):
-    """About half a minute."""
+@pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate"])
+def test_two_processes_give_the_rows_of_one(launcher, whole, tmp_path):
+    """About half a minute each."""
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(CONTENT))
-    launched(TORCHRUN, ["sweep", str(tmp_path / "sweep.yaml"), "--out", str(tmp_path / "out")])
+    launched(launcher, ["sweep", str(tmp_path / "sweep.yaml"), "--out", str(tmp_path / "out")])
     assert table_of(tmp_path / "out") == table_of(whole)
 
 
