@@ -85,14 +85,16 @@ def _comparisons(sources: Sequence[Source]) -> str:
     return "\n".join(['<h2 id="comparisons">Beside the paper</h2>', *parts]) if parts else ""
 
 
+def _compared(name: str, *cells: str) -> str:
+    head = f'<th scope="row">{html.escape(name)}</th>'
+    return head + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
+
+
 def _comparison(source: Source) -> str:
     held = source.comparison
     assert held is not None
     heads = "".join(f'<th scope="col">{html.escape(head)}</th>' for head in held.heads)
-    lines = "\n".join(
-        f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in line)}</tr>"
-        for line in held.lines
-    )
+    lines = "\n".join(f"<tr>{_compared(*line)}</tr>" for line in held.lines)
     table = f"""<div class="scroll"><table><caption>{html.escape(held.title)}</caption>
 <thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table></div>"""
     drawn = [path for path in source.pictures if path.name in held.figures]
