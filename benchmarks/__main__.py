@@ -20,6 +20,7 @@ from benchmarks import clock, naive, peers
 from smoothinfer.numerics.precision import computing, keep_heap_warm
 from smoothinfer.smoothing.passes import Engine
 from smoothinfer.training.losses import adversarial
+from smoothinfer.training.replay import quickened
 
 FLOP = 81.6e6  # of one ResNet-20 forward on a 32x32 image
 RADIUS, SIGMA = 8 / 255, 0.06
@@ -115,13 +116,13 @@ class Benchmarks:
 
         return {"naive loop": plainly, "smoothinfer": self.step()}, len(images) * 20 * FLOP
 
-    def step(self, compiled: bool = False) -> Callable[[], object]:
+    def step(self, compile: str = "off") -> Callable[[], object]:
         """Return a step of training by this library; 7 (1 + 1) + 2 (1 + 2) passes an image."""
         images, labels = self.images[:128], self.labels[:128]
         model = si.NoisyModel(network(), weights=si.CNI(rank=5)).to(self.device)
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         placed = images.contiguous(memory_format=torch.channels_last)
-        running, precision = torch.compile(model) if compiled else model, self.options.precision
+        running, precision = quickened(model, compile), self.options.precision
 
         def attack(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
             return si.pgd(model, x, y, si.Linf(RADIUS), steps=7, precision=precision)
@@ -145,8 +146,10 @@ class Benchmarks:
         return {"eager": votes(False), "compiled": votes(True)}, len(self.images) * n * FLOP
 
     def compiled_training(self) -> tuple[Cases, float]:
-        """One step of adversarial training, eager and by ``torch.compile``."""
-        cases: Cases = {"eager": self.step(), "compiled": self.step(compiled=True)}
+        """One step of adversarial training: eager, by ``torch.compile``, as CUDA graphs."""
+        cases: Cases = {"eager": self.step(), "compiled": self.step("on")}
+        if self.device.type == "cuda":
+            cases["graphs"] = self.step("graphs")
         return cases, len(self.images[:128]) * 20 * FLOP
 
     def measure_yardstick(self, rates: dict[str, float]) -> None:

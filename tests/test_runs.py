@@ -101,6 +101,10 @@ def test_a_start_that_failed_claims_no_folder(tmp_path, digits):
             si.train_run(recipe_from(SHORT | bad), digits, tmp_path)
     si.train_run(recipe_from(SHORT), digits, tmp_path)
     si.train_run(recipe_from(SHORT | {"save_seconds": 9.0, "about": "mine"}), digits, tmp_path)
+    written = (tmp_path / "recipe.yaml").read_text()  # of a version with other ways to compile
+    (tmp_path / "recipe.yaml").write_text(written.replace("compile: 'off'", "compile: auto"))
+    assert "compile: auto" in (tmp_path / "recipe.yaml").read_text()
+    si.train_run(recipe_from(SHORT), digits, tmp_path)
     with pytest.raises(si.InputError, match=r"they differ in lr: choose another"):
         si.train_run(recipe_from(SHORT | {"lr": 0.3}), digits, tmp_path)
     (tmp_path / "state.pt").write_bytes((tmp_path / "state.pt").read_bytes()[:500])

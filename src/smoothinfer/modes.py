@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from smoothinfer.errors import InputError
+
+_RECORDING: contextvars.ContextVar[bool] = contextvars.ContextVar("recording", default=False)
 
 
 def device_of(model: nn.Module, otherwise: Tensor) -> torch.device:
@@ -59,6 +62,21 @@ def under_attack(model: nn.Module) -> Iterator[None]:
             if isinstance(part, _Noisy):
                 stack.enter_context(part.layers_held())
         yield
+
+
+@contextlib.contextmanager
+def recording() -> Iterator[None]:
+    """Inside, a pass is recorded, to be replayed with other weights: it must read them afresh."""
+    token = _RECORDING.set(True)
+    try:
+        yield
+    finally:
+        _RECORDING.reset(token)
+
+
+def is_recorded() -> bool:
+    """Say whether this pass is recorded or compiled, so that no copy of the weights may serve."""
+    return _RECORDING.get() or torch.compiler.is_compiling()
 
 
 @runtime_checkable

@@ -26,7 +26,8 @@ from smoothinfer.training.course import Course
 from smoothinfer.training.loop import train
 from smoothinfer.training.losses import Craft, craft
 
-_FREE = ("about", "save_seconds", "trackers")  # may change from one part of a run to the next
+# May change from one part of a run to the next.
+_FREE = ("about", "compile", "save_seconds", "trackers")
 _JUDGING_DRAWS = 8
 _BATCH = 128
 
@@ -180,6 +181,7 @@ def _claim(out: Path, recipe: Recipe, data: ImageData, begun: dict[str, Any]) ->
         if held.pop("start_sha256", None) not in (None, begun.get("start_sha256")):
             other.append("the weights of start")
         # Compared as recipes, so that an option added since does not shut out an older run.
+        held = {key: value for key, value in held.items() if key not in _FREE}
         before, now = recipe_from(held, str(path)).written(), recipe.written()
         other += [key for key in now if before[key] != now[key] and key not in _FREE]
         if other:

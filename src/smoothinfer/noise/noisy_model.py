@@ -14,6 +14,7 @@ from torch.func import functional_call
 
 from smoothinfer.errors import InputError, check_kind, unknown
 from smoothinfer.models import Normalize
+from smoothinfer.modes import is_recorded
 from smoothinfer.noise.additive import Additive
 from smoothinfer.noise.base import Noise
 from smoothinfer.noise.member import Member
@@ -170,7 +171,7 @@ class NoisyModel(nn.Module):
 
     def _draws_snapshots(self) -> bool:
         """Say whether this pass needs no gradient of parameters, nor moves batch statistics."""
-        if torch.compiler.is_compiling():
+        if is_recorded():
             return False
         if self._samplers.known_to_hold:
             return True

@@ -30,6 +30,7 @@ from smoothinfer.numerics.randomness import derive_seed, isolated_rng, part_of_b
 from smoothinfer.numerics.together import normalised_together
 from smoothinfer.training.augmentation import crop_and_flip
 from smoothinfer.training.course import ALARM, Course
+from smoothinfer.training.replay import quickened
 from smoothinfer.training.settings import Training, make_accelerator, make_optimizer
 from smoothinfer.training.state import restore, save_state
 
@@ -124,7 +125,9 @@ class _Run:
         self._check_together()
         if settings.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        running = torch.compile(model) if settings.compile == "on" else model
+        if settings.compile == "graphs" and self.accelerator.num_processes > 1:
+            raise InputError("compile: graphs is for one process: choose off or on")
+        running = quickened(model, settings.compile)
         # The wrappers share the parameters: whatever is saved or validated is the bare model.
         self.running, self.optimizer = self.accelerator.prepare(running, optimizer)
         self.order, self.order_of = torch.empty(0), -1

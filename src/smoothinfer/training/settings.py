@@ -18,7 +18,7 @@ from smoothinfer.errors import InputError, unknown
 from smoothinfer.noise.noisy_model import NOISE_PARTS
 from smoothinfer.numerics.precision import resolve_precision
 
-COMPILE = ("off", "on")
+COMPILE = ("off", "on", "graphs")
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class Training:
         flip: mirror half of the images.
         precision: "auto", "bf16" (autocast) or "fp32".
         channels_last: memory format of the images.
-        compile: "on" or "off": whether `torch.compile` makes the step.
+        compile: how the passes of a step run: "off", as they are; "on", by `torch.compile`;
+            "graphs", recorded once as CUDA graphs, for small networks on one GPU.
         accumulate: parts of a batch that are forwarded one after the other, to save memory.
         ema: decay of an exponential moving average of the weights, which is then validated and
             saved; 0 for none.
