@@ -18,9 +18,9 @@ from torch import Tensor, nn
 import smoothinfer as si
 from benchmarks import clock, naive, peers
 from smoothinfer.numerics.precision import computing, keep_heap_warm
-from smoothinfer.smoothing.passes import Engine
+from smoothinfer.engine.passes import Engine
 from smoothinfer.training.losses import adversarial
-from smoothinfer.training.replay import quickened
+from smoothinfer.training.cuda_graphs import quickened
 
 FLOP = 81.6e6  # of one ResNet-20 forward on a 32x32 image
 RADIUS, SIGMA = 8 / 255, 0.06

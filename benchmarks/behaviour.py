@@ -24,7 +24,7 @@ from benchmarks.verdicts import agreement, stopping
 from smoothinfer.numerics.precision import keep_heap_warm
 from smoothinfer.training import loop
 from smoothinfer.training.losses import adversarial
-from smoothinfer.training.settings import Training
+from smoothinfer.training.options import Training
 
 _MEMORY = (64, 4096)
 

@@ -14,7 +14,7 @@ from typing import Any
 import smoothinfer as si
 from benchmarks import naive
 from benchmarks.__main__ import RADIUS, network
-from smoothinfer.sweeps import SweepRecipe, run_sweep
+from smoothinfer.workflows.sweep import SweepRecipe, run_sweep
 
 PASSES = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
 RULES = ["prediction", "weighted", "soft"]

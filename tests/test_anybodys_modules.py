@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 import smoothinfer as si
-from smoothinfer.attacks.landscape import is_random
-from smoothinfer.smoothing.passes import Engine, passes
+from smoothinfer.attacks.eot import is_random
+from smoothinfer.engine.passes import Engine, passes
 from tests.conftest import bf16_only
 
 

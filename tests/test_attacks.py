@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import nn
 
 import smoothinfer as si
-from smoothinfer.attacks.carlini_linf import carlini_linf
+from smoothinfer.attacks.carlini_wagner_linf import carlini_linf
 from smoothinfer.attacks.gradients import mean_gradient, mean_objective, pooled_gradient
-from smoothinfer.attacks.objectives import cross_entropy, margin
+from smoothinfer.attacks.losses import cross_entropy, margin
 from tests.conftest import HalfSpace
 
 RADIUS = 0.05

@@ -11,7 +11,7 @@ import smoothinfer as si
 from smoothinfer.evaluation.audit import CHECKS, audit
 from smoothinfer.evaluation.audit.finding import judged, worse
 from smoothinfer.recipes import load_recipe
-from smoothinfer.runs import train_run
+from smoothinfer.workflows.train import train_run
 
 BALL = si.Linf(0.15)
 

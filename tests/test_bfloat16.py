@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import smoothinfer as si
-from smoothinfer.models import ResNet
+from smoothinfer.networks import ResNet
 from smoothinfer.numerics.precision import pinned
 from smoothinfer.training.losses import adversarial
 from tests.conftest import bf16_only

@@ -8,7 +8,7 @@ from scipy.stats import binomtest, norm
 from torch import nn
 
 import smoothinfer as si
-from smoothinfer.certificates import certify_run
+from smoothinfer.workflows.certify import certify_run
 from smoothinfer.cli import main
 from smoothinfer.evaluation import certified_accuracy, certify_rows
 from smoothinfer.smoothing.certification import log_evidence, lower_bound

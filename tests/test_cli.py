@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 import smoothinfer as si
-from smoothinfer.attacks.landscape import is_random
+from smoothinfer.attacks.eot import is_random
 from smoothinfer.cli import main
-from smoothinfer.components import Component
-from smoothinfer.measure import attack_of
+from smoothinfer.config.components import Component
+from smoothinfer.workflows.evaluate import attack_of
 from tests.test_training import TINY
 
 

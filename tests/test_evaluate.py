@@ -12,11 +12,11 @@ import smoothinfer as si
 from smoothinfer.cli import main
 from smoothinfer.evaluation.evaluate import prepare
 from smoothinfer.evaluation.store import Store
-from smoothinfer.evaluation.table import CLEAN, summarise
+from smoothinfer.evaluation.rows import CLEAN, summarise
 from smoothinfer.evaluation.units import CRAFTED
-from smoothinfer.measure import measure
+from smoothinfer.workflows.evaluate import measure
 from smoothinfer.numerics.randomness import stream
-from smoothinfer.reporting.plots import accuracy_against_samples
+from smoothinfer.reporting.figures import accuracy_against_samples
 from smoothinfer.reporting.tables import markdown_table, pivot
 from tests.conftest import TORCHRUN, HalfSpace, launched
 

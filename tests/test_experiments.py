@@ -13,11 +13,11 @@ from torch import nn
 
 import smoothinfer as si
 from smoothinfer.cli import main
-from smoothinfer.components import Component
-from smoothinfer.experiments import experiments, load_experiment
-from smoothinfer.provenance import computer
+from smoothinfer.config.components import Component
+from smoothinfer.workflows.reproduce.experiments import experiments, load_experiment
+from smoothinfer.runtime.provenance import computer
 from smoothinfer.recipes import recipe_from
-from smoothinfer.reproduction import comparison, reproduce
+from smoothinfer.workflows.reproduce.tables_and_figures import comparison, reproduce
 from tests.test_training import TINY
 
 NAMES = list(experiments())
@@ -140,7 +140,7 @@ def measured(value):
 
 def test_what_is_not_trained_is_said(runs, tmp_path, capsys, monkeypatch):
     # Whatever comes with the package:
-    monkeypatch.setattr("smoothinfer.experiments._SHIPPED", "-of-nobody")
+    monkeypatch.setattr("smoothinfer.workflows.reproduce.experiments._SHIPPED", "-of-nobody")
     shutil.copytree(runs / "cni-w", tmp_path / "runs" / "cni-w")
     options = {"scale": "smoke", "runs": tmp_path / "runs", "changes": ["limit=6"]}
     path = reproduce("table4", tmp_path / "out", data="digits", **options)
@@ -185,7 +185,7 @@ def test_the_short_figures_share_their_sweeps():
 
 
 def test_all_experiments_are_one_command(runs, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("smoothinfer.experiments._SHIPPED", "-of-nobody")
+    monkeypatch.setattr("smoothinfer.workflows.reproduce.experiments._SHIPPED", "-of-nobody")
     shutil.copytree(runs / "cni-w", tmp_path / "runs" / "cni-w")
     given = ["reproduce", "all", "--data", "digits", "--scale", "smoke", "--set", "limit=6"]
     out = tmp_path / "out"

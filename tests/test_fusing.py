@@ -7,10 +7,10 @@ from torch import nn
 
 import smoothinfer as si
 from smoothinfer.attacks.gradients import mean_gradient
-from smoothinfer.attacks.objectives import margin
+from smoothinfer.attacks.losses import margin
 from smoothinfer.noise import fusing
-from smoothinfer.noise.plan import Plan
-from smoothinfer.noise.tracing import tensors_of
+from smoothinfer.engine.plan import Plan
+from smoothinfer.engine.tracing import tensors_of
 from smoothinfer.numerics.precision import computing
 from tests.conftest import bf16_only
 

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 import smoothinfer as si
-from smoothinfer.models import ResNet
-from smoothinfer.smoothing.passes import Engine, passes, tiles
+from smoothinfer.networks import ResNet
+from smoothinfer.engine.passes import Engine, passes, tiles
 from tests.conftest import bf16_only, small_net
 
 NOISY = {

@@ -7,7 +7,7 @@ from torch import nn
 
 import smoothinfer as si
 from smoothinfer.cli import main
-from smoothinfer.pictures import picture
+from smoothinfer.workflows.picture import picture
 from smoothinfer.reporting.collect import collect
 
 ARGUMENTS = ["tests.test_pictures:noisy_line", "--data", "digits", "--limit", "12"]
@@ -33,7 +33,7 @@ def test_votes_are_those_of_512_passes(tmp_path):
 
 
 def test_cost_tells_passes_and_the_front(tmp_path, monkeypatch):
-    monkeypatch.setattr("smoothinfer.pictures._COUNTS", (1, 16, 64))
+    monkeypatch.setattr("smoothinfer.workflows.picture._COUNTS", (1, 16, 64))
     attacks = ("pgd", "pgd(steps=2, draws=2)")
     found = drawn("cost", tmp_path, "--radius", "0.05", "--attack", *attacks)["curves"]
     assert [point["clean passes"] for point in found["fixed"]] == [1, 16, 64]

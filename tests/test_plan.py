@@ -4,10 +4,10 @@ import torch.nn.functional as F
 from torch import nn
 
 import smoothinfer as si
-from smoothinfer.modes import under_attack
-from smoothinfer.noise.plan import Plan
-from smoothinfer.noise.tracing import PlanError, tensors_of
-from smoothinfer.smoothing.passes import Engine
+from smoothinfer.runtime.modes import under_attack
+from smoothinfer.engine.plan import Plan
+from smoothinfer.engine.tracing import PlanError, tensors_of
+from smoothinfer.engine.passes import Engine
 
 
 def stirred(module):

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import smoothinfer as si
-from smoothinfer.components import Component
-from smoothinfer.configuration import SCALES, changed
+from smoothinfer.config.components import Component
+from smoothinfer.config.yaml_files import SCALES, changed
 from smoothinfer.recipes import load_recipe, recipe_from
 
 OTHERS = {"paper", "sweeps"}  # experiments and sweeps, which have tests of their own

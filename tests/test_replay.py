@@ -10,13 +10,13 @@ from torch import nn
 from smoothinfer.attacks import kl_pgd, pgd
 from smoothinfer.data import load_data
 from smoothinfer.errors import InputError
-from smoothinfer.models import Normalize, smallnet
+from smoothinfer.networks import Normalize, smallnet
 from smoothinfer.noise import CNI, PNI, Gaussian, NoisyModel
 from smoothinfer.numerics.balls import Linf
 from smoothinfer.training.loop import train
 from smoothinfer.training.losses import adversarial, trades
-from smoothinfer.training.replay import Replayed
-from smoothinfer.training.settings import Training
+from smoothinfer.training.cuda_graphs import Replayed
+from smoothinfer.training.options import Training
 
 
 class Again:

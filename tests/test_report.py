@@ -15,7 +15,7 @@ from smoothinfer.reporting.collect import collect, records, share, varying
 from smoothinfer.reporting.latex import latex_table
 from smoothinfer.reporting.report import write_report
 from smoothinfer.reporting.said import budgets
-from smoothinfer.sweeps import run_sweep
+from smoothinfer.workflows.sweep import run_sweep
 from tests.test_sweep import recipe
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

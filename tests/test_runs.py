@@ -14,7 +14,7 @@ import smoothinfer as si
 from smoothinfer.cli import main
 from smoothinfer.numerics.randomness import isolated_rng, normal, part_of_batch, uniform
 from smoothinfer.recipes import recipe_from
-from smoothinfer.training.course import Course
+from smoothinfer.training.history import Course
 from smoothinfer.training.loop import _moved
 from tests.conftest import ACCELERATE, TORCHRUN, launched
 from tests.test_training import TINY

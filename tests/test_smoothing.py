@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import smoothinfer as si
-from smoothinfer.noise.member import member_of
-from smoothinfer.smoothing.voting import Tally, by_rank, rule_of
+from smoothinfer.engine.members import member_of
+from smoothinfer.engine.voting import Tally, by_rank, rule_of
 from tests.conftest import small_net
 
 LOGITS = torch.randn(7, 5, 4, generator=torch.Generator().manual_seed(0))  # (S, N, K)

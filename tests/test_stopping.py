@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 import smoothinfer as si
-from smoothinfer.smoothing.stopping import Question, needed_votes, ppr_evidence, stopping
-from smoothinfer.smoothing.voting import RULES
+from smoothinfer.engine.stopping import Question, needed_votes, ppr_evidence, stopping
+from smoothinfer.engine.voting import RULES
 
 PUBLISHED = {0: 18, 1: 22, 2: 25, 5: 33, 10: 44, 20: 62, 50: 110, 100: 181}
 

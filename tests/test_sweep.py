@@ -20,12 +20,12 @@ from torch import nn
 import smoothinfer as si
 from smoothinfer import files
 from smoothinfer.cli import main
-from smoothinfer.configuration import filled
+from smoothinfer.config.yaml_files import filled
 from smoothinfer.evaluation import Store, prepare
 from smoothinfer.evaluation.fingerprint import spelt_out
 from smoothinfer.smoothing import SmoothedClassifier
-from smoothinfer.smoothing.passes import Engine
-from smoothinfer.sweeps import SweepRecipe, load_sweep, run_sweep, works_of
+from smoothinfer.engine.passes import Engine
+from smoothinfer.workflows.sweep import SweepRecipe, load_sweep, run_sweep, works_of
 from tests.conftest import ACCELERATE, TORCHRUN, launched
 
 CONTENT = {
@@ -223,7 +223,7 @@ def test_killed_at_fifty_random_moments_it_ends_with_the_same_table(whole, tmp_p
 def kill_at_random(whole, folder, kills):
     """kill -9; finished rows stay, none is doubled, and the table is that of one go."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["smoothinfer.sweeps", "tests.test_sweep"])
+    context.set_forkserver_preload(["smoothinfer.workflows.sweep", "tests.test_sweep"])
     moments, done, tries = random.Random(0), 0, 0
     while done < kills:
         out = folder / f"{tries}"

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import smoothinfer as si
-from smoothinfer.modes import evaluating, parameters_frozen
+from smoothinfer.runtime.modes import evaluating, parameters_frozen
 from smoothinfer.recipes import recipe_from
 from smoothinfer.training import loop
 from smoothinfer.training.losses import adversarial, craft
@@ -395,7 +395,7 @@ def test_a_training_starts_from_another_model(tmp_path, digits):
 def test_the_worst_epoch_is_kept_when_asked_for(tmp_path, digits, monkeypatch):
     scores = iter([0.5, 0.2, 0.4] * 2)
     monkeypatch.setattr(
-        "smoothinfer.runs.validate", lambda *_, **__: {"clean": 0.9, "attacked": next(scores)}
+        "smoothinfer.workflows.train.validate", lambda *_, **__: {"clean": 0.9, "attacked": next(scores)}
     )
     for keep in (True, False):
         recipe = recipe_from(TINY | {"epochs": 3, "keep_worst": keep})
@@ -427,7 +427,7 @@ def test_short_epochs_draw_their_images_afresh(tmp_path, digits, monkeypatch):
 def test_a_collapse_is_told(tmp_path, digits, capsys, monkeypatch):
     scores = iter([0.5, 0.1])
     monkeypatch.setattr(
-        "smoothinfer.runs.validate", lambda *_, **__: {"clean": 0.9, "attacked": next(scores)}
+        "smoothinfer.workflows.train.validate", lambda *_, **__: {"clean": 0.9, "attacked": next(scores)}
     )
     si.train_run(recipe_from(TINY), digits, tmp_path)
     assert "catastrophic overfitting" in " ".join(capsys.readouterr().out.split())

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import nn
 
 import smoothinfer as si
-from smoothinfer.attacks.landscape import Landscape, is_random, repeats
-from smoothinfer.attacks.nattack import _Search
-from smoothinfer.attacks.objectives import cross_entropy, margin
+from smoothinfer.attacks.eot import Landscape, is_random, repeats
+from smoothinfer.attacks.nes_attack import _Search
+from smoothinfer.attacks.losses import cross_entropy, margin
 from smoothinfer.recipes import load_recipe
-from smoothinfer.runs import train_run
+from smoothinfer.workflows.train import train_run
 from tests.conftest import small_net
 
 

@@ -27,14 +27,14 @@ from smoothinfer.errors import InputError
 from smoothinfer.evaluation import accuracy, evaluate, load_examples, summarise
 from smoothinfer.evaluation.audit import audit
 from smoothinfer.hub import HubModel, publish
-from smoothinfer.models import MODELS, LogitsOf, Normalize, resnet20, smallnet
+from smoothinfer.networks import MODELS, LogitsOf, Normalize, resnet20, smallnet
 from smoothinfer.noise import CNI, NOISES, PNI, Gaussian, Laplace, Noise, NoisyModel, Uniform
 from smoothinfer.numerics.balls import BALLS, L2, Linf
 from smoothinfer.numerics.randomness import isolated_rng
 from smoothinfer.recipes import Recipe, load_recipe
-from smoothinfer.reporting.plots import accuracy_against_samples
+from smoothinfer.reporting.figures import accuracy_against_samples
 from smoothinfer.reporting.report import write_report
-from smoothinfer.runs import train_run
+from smoothinfer.workflows.train import train_run
 from smoothinfer.smoothing import (
     RULES,
     STOPS,

@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from smoothinfer.components import imported
+from smoothinfer.config.components import imported
 from smoothinfer.errors import InputError, unknown
-from smoothinfer.files import read_json, write_json, write_whole
+from smoothinfer.runtime.files import read_json, write_json, write_whole
 from smoothinfer.noise.noisy_model import NOISE_PARTS, NoisyModel
-from smoothinfer.provenance import made_by
+from smoothinfer.runtime.provenance import made_by
 from smoothinfer.recipes import Recipe, recipe_from
 
 Built = TypeVar("Built", bound=NoisyModel)

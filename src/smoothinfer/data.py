@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from smoothinfer.errors import InputError, unknown
-from smoothinfer.files import write_whole
+from smoothinfer.runtime.files import write_whole
 from smoothinfer.numerics.randomness import stream
 from smoothinfer.types import Images, Labels
 

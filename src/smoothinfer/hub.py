@@ -23,7 +23,7 @@ from smoothinfer.checkpoints import (
 )
 from smoothinfer.errors import InputError
 from smoothinfer.evaluation.fingerprint import spelt_out
-from smoothinfer.files import read_json, write_json, write_whole
+from smoothinfer.runtime.files import read_json, write_json, write_whole
 from smoothinfer.noise.noisy_model import NOISE_PARTS, NoisyModel
 from smoothinfer.reporting.models import figures_told
 

@@ -13,16 +13,16 @@ from typing import Any, TypeVar
 from torch import nn
 
 from smoothinfer.attacks import ATTACKS
-from smoothinfer.components import Component
-from smoothinfer.configuration import changed, filled, plain, read_scaled
+from smoothinfer.config.components import Component
+from smoothinfer.config.yaml_files import changed, filled, plain, read_scaled
 from smoothinfer.errors import InputError, unknown
-from smoothinfer.models import MODELS, Normalize
+from smoothinfer.networks import MODELS, Normalize
 from smoothinfer.noise import NOISES, NoisyModel
 from smoothinfer.numerics.balls import BALLS, Ball
 from smoothinfer.numerics.randomness import derive_seed, isolated_rng
 from smoothinfer.training.losses import LOSSES
 from smoothinfer.training.schedules import SCHEDULES
-from smoothinfer.training.settings import Training
+from smoothinfer.training.options import Training
 
 Built = TypeVar("Built", bound=NoisyModel)
 

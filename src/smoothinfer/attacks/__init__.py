@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from smoothinfer.attacks.apgd import apgd
+from smoothinfer.attacks.auto_pgd import apgd
 from smoothinfer.attacks.gradients import GRADIENTS
-from smoothinfer.attacks.minimal_norm import cw, ddn
-from smoothinfer.attacks.multitargeted import multitargeted
-from smoothinfer.attacks.nattack import nattack
-from smoothinfer.attacks.objectives import OBJECTIVES
-from smoothinfer.attacks.pgd import fgsm, kl_pgd, pgd
-from smoothinfer.attacks.square import square
-from smoothinfer.attacks.transfer import transfer
+from smoothinfer.attacks.minimum_norm import cw, ddn
+from smoothinfer.attacks.multi_targeted import multitargeted
+from smoothinfer.attacks.nes_attack import nattack
+from smoothinfer.attacks.losses import OBJECTIVES
+from smoothinfer.attacks.projected_gradient import fgsm, kl_pgd, pgd
+from smoothinfer.attacks.square_attack import square
+from smoothinfer.attacks.transfer_attack import transfer
 from smoothinfer.types import Images
 
 Attack = Callable[..., Images]

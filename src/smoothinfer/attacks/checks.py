@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from smoothinfer.errors import InputError, check_images, check_labels, unknown
-from smoothinfer.modes import check_eval
+from smoothinfer.runtime.modes import check_eval
 from smoothinfer.numerics.balls import Ball, check_ball
 from smoothinfer.types import Images, Labels
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from smoothinfer.attacks.landscape import seeded
+from smoothinfer.attacks.eot import seeded
 from smoothinfer.attacks.pooling import log_mean_probability
 from smoothinfer.numerics.randomness import derive_seed
 from smoothinfer.types import Images, Scores

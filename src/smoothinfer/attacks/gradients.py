@@ -8,8 +8,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from smoothinfer.attacks.landscape import Landscape, fresh_seeds, seeded
-from smoothinfer.attacks.objectives import Objective
+from smoothinfer.attacks.eot import Landscape, fresh_seeds, seeded
+from smoothinfer.attacks.losses import Objective
 from smoothinfer.attacks.pooling import POOLS, Pool, log_mean_probability
 from smoothinfer.errors import InputError, check_labels
 from smoothinfer.numerics.precision import computing
@@ -32,7 +32,7 @@ def mean_gradient(
 
     Source: Nemcovsky et al. 2019, equations (24)-(25); Athalye et al. 2018 (EoT).
 
-    >>> from smoothinfer.attacks.objectives import margin
+    >>> from smoothinfer.attacks.losses import margin
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
     >>> g = mean_gradient(net, torch.rand(1, 1, 2, 2), torch.tensor([0]), margin)
     >>> bool(torch.allclose(g.flatten(), net[1].weight[1] - net[1].weight[0]))
@@ -66,7 +66,7 @@ def pooled_gradient(
 
     Source: Salman et al. 2019, arXiv 1906.04584; Nemcovsky et al. 2019, section 2.
 
-    >>> from smoothinfer.attacks.objectives import cross_entropy
+    >>> from smoothinfer.attacks.losses import cross_entropy
     >>> net = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(4, 2))
     >>> images, labels = torch.rand(1, 1, 2, 2), torch.tensor([0])
     >>> pooled_gradient(net, images, labels, cross_entropy, draws=8).shape
@@ -104,7 +104,7 @@ def query_gradient(
     Source: Ilyas et al. 2018, *Black-box Adversarial Attacks with Limited Queries and
     Information*, arXiv 1804.08598.
 
-    >>> from smoothinfer.attacks.objectives import margin
+    >>> from smoothinfer.attacks.losses import margin
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     >>> query_gradient(net, torch.rand(2, 1, 2, 2), torch.tensor([0, 1]), margin, queries=4).shape
     torch.Size([2, 1, 2, 2])

@@ -12,10 +12,10 @@ from rich.console import Console
 
 from smoothinfer.cli import making, measuring, showing
 from smoothinfer.errors import InputError
-from smoothinfer.interrupts import heed_sigterm
+from smoothinfer.runtime.signals import heed_sigterm
 from smoothinfer.numerics.precision import keep_heap_warm
-from smoothinfer.numerics.processes import leave
-from smoothinfer.provenance import remember
+from smoothinfer.runtime.processes import leave
+from smoothinfer.runtime.provenance import remember
 
 _ABOUT = (
     "Make image classifiers more robust to adversarial examples by smoothed inference: many noisy "

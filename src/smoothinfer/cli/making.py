@@ -15,15 +15,15 @@ from smoothinfer.checkpoints import (
     read_card,
 )
 from smoothinfer.cli.command import Command
-from smoothinfer.cli.reading import DATA_HELP, recipe_file
-from smoothinfer.configuration import SCALES
+from smoothinfer.cli.options import DATA_HELP, recipe_file
+from smoothinfer.config.yaml_files import SCALES
 from smoothinfer.data import load_data
-from smoothinfer.demo import demo
+from smoothinfer.workflows.demo import demo
 from smoothinfer.hub import HubModel, publish
-from smoothinfer.numerics.processes import Processes
+from smoothinfer.runtime.processes import Processes
 from smoothinfer.recipes import load_recipe
 from smoothinfer.reporting.models import print_models
-from smoothinfer.runs import train_run
+from smoothinfer.workflows.train import train_run
 
 _SMOKE_IMAGES = 256
 

@@ -8,11 +8,11 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from smoothinfer.attacks import ATTACKS
-from smoothinfer.calibrate import calibrate
-from smoothinfer.certificates import certify_run, predict_run
+from smoothinfer.workflows.calibrate import calibrate
+from smoothinfer.workflows.certify import certify_run, predict_run
 from smoothinfer.checkpoints import load
 from smoothinfer.cli.command import Command
-from smoothinfer.cli.reading import (
+from smoothinfer.cli.options import (
     ball_of,
     ball_options,
     hash_of,
@@ -25,9 +25,9 @@ from smoothinfer.cli.reading import (
 )
 from smoothinfer.data import load_data
 from smoothinfer.errors import InputError
-from smoothinfer.measure import audit_run, measure
+from smoothinfer.workflows.evaluate import audit_run, measure
 from smoothinfer.noise.additive import UNITS
-from smoothinfer.smoothing.voting import RULES
+from smoothinfer.engine.voting import RULES
 
 
 def _evaluate_options(parser: ArgumentParser) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from smoothinfer.appendix import appendix
+from smoothinfer.workflows.reproduce.appendix import appendix
 from smoothinfer.checkpoints import load
 from smoothinfer.cli.command import Command
-from smoothinfer.cli.reading import (
+from smoothinfer.cli.options import (
     DATA_HELP,
     ball_of,
     ball_options,
@@ -19,17 +19,17 @@ from smoothinfer.cli.reading import (
     recipe_file,
     sigma_option,
 )
-from smoothinfer.components import Component
-from smoothinfer.configuration import SCALES
+from smoothinfer.config.components import Component
+from smoothinfer.config.yaml_files import SCALES
 from smoothinfer.data import load_data
 from smoothinfer.errors import InputError
-from smoothinfer.experiments import experiments
-from smoothinfer.measure import attack_of, under_noise
-from smoothinfer.numerics.processes import Processes
-from smoothinfer.pictures import PICTURES, picture
+from smoothinfer.workflows.reproduce.experiments import experiments
+from smoothinfer.workflows.evaluate import attack_of, under_noise
+from smoothinfer.runtime.processes import Processes
+from smoothinfer.workflows.picture import PICTURES, picture
 from smoothinfer.reporting.report import write_report
-from smoothinfer.reproduction import ALL, APPENDIX, reproduce, reproduce_all
-from smoothinfer.sweeps import describe, load_sweep, run_sweep
+from smoothinfer.workflows.reproduce.tables_and_figures import ALL, APPENDIX, reproduce, reproduce_all
+from smoothinfer.workflows.sweep import describe, load_sweep, run_sweep
 
 
 def _sweep_options(parser: ArgumentParser) -> None:

@@ -10,19 +10,19 @@ from typing import Any
 from torch import nn
 
 from smoothinfer.attacks import ATTACKS, Attack
-from smoothinfer.attacks.landscape import is_random
+from smoothinfer.attacks.eot import is_random
 from smoothinfer.data import ImageData, images_and_labels
 from smoothinfer.errors import InputError, choose
-from smoothinfer.evaluation.crafted import Crafted
-from smoothinfer.evaluation.labour import rows_of
+from smoothinfer.evaluation.example_cache import Crafted
+from smoothinfer.evaluation.runner import rows_of
 from smoothinfer.evaluation.store import Store
-from smoothinfer.evaluation.table import CLEAN, Rows
+from smoothinfer.evaluation.rows import CLEAN, Rows
 from smoothinfer.evaluation.units import Evaluation
-from smoothinfer.modes import device_of
-from smoothinfer.noise.member import Member
+from smoothinfer.runtime.modes import device_of
+from smoothinfer.engine.members import Member
 from smoothinfer.numerics.balls import Ball, Linf, check_ball
 from smoothinfer.smoothing.classifier import SmoothedClassifier
-from smoothinfer.smoothing.voting import Rule, rule_of
+from smoothinfer.engine.voting import Rule, rule_of
 from smoothinfer.types import Images, Labels
 
 Attacks = str | Attack | Mapping[str, Attack] | None

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from smoothinfer.errors import InputError
-from smoothinfer.evaluation.table import CLEAN
+from smoothinfer.evaluation.rows import CLEAN
 from smoothinfer.evaluation.units import CRAFTED, Evaluation
-from smoothinfer.files import write_whole
+from smoothinfer.runtime.files import write_whole
 
 
 class Examples:

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from smoothinfer.errors import InputError
-from smoothinfer.evaluation.table import CLEAN, Rows
-from smoothinfer.files import write_whole
+from smoothinfer.evaluation.rows import CLEAN, Rows
+from smoothinfer.runtime.files import write_whole
 
 _LONGEST = 160  # letters of a unit that a file is called after
 _NAME = re.compile(r"(?P<unit>.+)\.(?P<digest>[0-9a-f]{16})\.parquet")

@@ -10,15 +10,15 @@ from pathlib import Path
 import pyarrow as pa
 
 from smoothinfer.errors import InputError
-from smoothinfer.evaluation.crafted import asked_by
-from smoothinfer.evaluation.labour import do_units
-from smoothinfer.evaluation.meter import Meter
+from smoothinfer.evaluation.example_cache import asked_by
+from smoothinfer.evaluation.runner import do_units
+from smoothinfer.evaluation.pass_counter import Meter
 from smoothinfer.evaluation.store import Store
-from smoothinfer.evaluation.table import Rows
+from smoothinfer.evaluation.rows import Rows
 from smoothinfer.evaluation.units import CRAFTED, Evaluation
-from smoothinfer.modes import device_of
-from smoothinfer.numerics.processes import Processes
-from smoothinfer.smoothing.passes import passes
+from smoothinfer.runtime.modes import device_of
+from smoothinfer.runtime.processes import Processes
+from smoothinfer.engine.passes import passes
 
 _PROBED = 1  # images on which the cost of an attack is counted
 _TIMED = 64  # images on which a pass is timed

@@ -15,18 +15,18 @@ from torch import nn
 
 from smoothinfer.attacks import Attack
 from smoothinfer.errors import InputError, check_images, check_labels
-from smoothinfer.evaluation.ballot import Verdict, vote
-from smoothinfer.evaluation.crafted import Crafted, asked_by, is_ours
+from smoothinfer.engine.tally import Verdict, vote
+from smoothinfer.evaluation.example_cache import Crafted, asked_by, is_ours
 from smoothinfer.evaluation.fingerprint import spelt, spelt_out
-from smoothinfer.evaluation.meter import Cost, Meter
-from smoothinfer.evaluation.table import CLEAN, Rows
-from smoothinfer.modes import check_eval, device_of, parameters_frozen
+from smoothinfer.evaluation.pass_counter import Cost, Meter
+from smoothinfer.evaluation.rows import CLEAN, Rows
+from smoothinfer.runtime.modes import check_eval, device_of, parameters_frozen
 from smoothinfer.numerics.balls import Ball
 from smoothinfer.numerics.precision import tile_for
 from smoothinfer.numerics.randomness import derive_seed, stream
-from smoothinfer.provenance import computer
+from smoothinfer.runtime.provenance import computer
 from smoothinfer.smoothing.classifier import SmoothedClassifier
-from smoothinfer.smoothing.voting import Rule
+from smoothinfer.engine.voting import Rule
 from smoothinfer.types import Images, Labels
 
 CRAFTED = 128  # images of one crafted batch, a part of the protocol: it names the streams

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from smoothinfer.errors import InputError, choose
 from smoothinfer.noise.base import Noise, Place
 from smoothinfer.numerics.randomness import normal
-from smoothinfer.numerics.together import std_together
+from smoothinfer.numerics.sync_batchnorm import std_together
 
 _GRANULARITY: dict[str, Callable[[torch.Size], tuple[int, ...]]] = {
     "layer": lambda shape: (1,),

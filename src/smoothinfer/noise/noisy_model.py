@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from smoothinfer.errors import InputError, check_kind, unknown
-from smoothinfer.models import Normalize
-from smoothinfer.modes import is_recorded
+from smoothinfer.networks import Normalize
+from smoothinfer.runtime.modes import is_recorded
 from smoothinfer.noise.additive import Additive
 from smoothinfer.noise.base import Noise
-from smoothinfer.noise.member import Member
-from smoothinfer.noise.placing import (
+from smoothinfer.engine.members import Member
+from smoothinfer.noise.placement import (
     SIDES,
     Where,
     activation_shapes,
@@ -26,11 +26,11 @@ from smoothinfer.noise.placing import (
     on_activations,
     own_weight,
 )
-from smoothinfer.noise.plan import Network, Plan
-from smoothinfer.noise.sampler import Sampler, noisy_weights
-from smoothinfer.noise.samplers import Samplers
+from smoothinfer.engine.plan import Network, Plan
+from smoothinfer.engine.sampler import Sampler, noisy_weights
+from smoothinfer.engine.sampler_cache import Samplers
 from smoothinfer.noise.strengths import strengths_of
-from smoothinfer.noise.tracing import PlanError, tensors_of
+from smoothinfer.engine.tracing import PlanError, tensors_of
 from smoothinfer.numerics.precision import autocast_dtype
 from smoothinfer.types import Images, Logits
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from smoothinfer.noise.placing import on_activations
+from smoothinfer.noise.placement import on_activations
 from smoothinfer.types import Images
 
 if TYPE_CHECKING:

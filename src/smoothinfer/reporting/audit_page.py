@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from smoothinfer.evaluation.audit import Audit, Finding
-from smoothinfer.files import write_json, write_whole
+from smoothinfer.runtime.files import write_json, write_whole
 
 _SIGNS = {"clear": "clear", "note": "note", "alarm": "ALARM", "skipped": "skipped"}
 _STYLE = """

@@ -11,8 +11,8 @@ from typing import Any
 
 from smoothinfer.errors import InputError
 from smoothinfer.evaluation.store import decoded
-from smoothinfer.evaluation.table import Rows, summarise
-from smoothinfer.files import read_json
+from smoothinfer.evaluation.rows import Rows, summarise
+from smoothinfer.runtime.files import read_json
 from smoothinfer.numerics.statistics import Interval
 from smoothinfer.reporting.comparison import Comparison, read_comparison
 from smoothinfer.reporting.tables import place_of, told

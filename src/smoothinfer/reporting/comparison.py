@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from smoothinfer.files import read_json, write_json, write_whole
+from smoothinfer.runtime.files import read_json, write_json, write_whole
 from smoothinfer.reporting.tables import markdown_of
 
 _FILE = "experiment.json"

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from smoothinfer.reporting.collect import Record
-from smoothinfer.reporting.plots import COLOURS, MARKERS, save_figure
+from smoothinfer.reporting.figures import COLOURS, MARKERS, save_figure
 from smoothinfer.reporting.tables import place_of
 
 _COLOURS = [*COLOURS.values(), "#56B4E9", "#000000"]

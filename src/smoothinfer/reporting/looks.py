@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from smoothinfer.reporting.plots import COLOURS, save_figure
+from smoothinfer.reporting.figures import COLOURS, save_figure
 from smoothinfer.types import Counts, Images, Labels
 
 COSTS = ("passes", "milliseconds")

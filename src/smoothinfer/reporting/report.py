@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from smoothinfer.errors import InputError
-from smoothinfer.files import write_whole
+from smoothinfer.runtime.files import write_whole
 from smoothinfer.reporting.collect import (
     NOTE,
     Record,

@@ -9,8 +9,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from smoothinfer.components import grey_levels
-from smoothinfer.evaluation.table import CLEAN, Rows, setting_columns, summarise
+from smoothinfer.config.components import grey_levels
+from smoothinfer.evaluation.rows import CLEAN, Rows, setting_columns, summarise
 from smoothinfer.numerics.statistics import Interval
 
 RULE_ORDER = ("prediction", "weighted", "top_two", "soft", "logits")

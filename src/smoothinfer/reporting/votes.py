@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from smoothinfer.evaluation.table import CLEAN, IMAGE_COLUMNS, Rows, setting_columns
+from smoothinfer.evaluation.rows import CLEAN, IMAGE_COLUMNS, Rows, setting_columns
 
 Votes = dict[int, dict[str, Any]]
 _SHOWN = 10

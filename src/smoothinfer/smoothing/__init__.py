@@ -2,9 +2,9 @@
 
 from smoothinfer.smoothing.certification import Certificates, certify, predict_or_abstain
 from smoothinfer.smoothing.classifier import Prediction, SmoothedClassifier, frozen
-from smoothinfer.smoothing.passes import passes
-from smoothinfer.smoothing.stopping import STOPS
-from smoothinfer.smoothing.voting import RULES, Rule, Tally, rank_rule, rule_of
+from smoothinfer.engine.passes import passes
+from smoothinfer.engine.stopping import STOPS
+from smoothinfer.engine.voting import RULES, Rule, Tally, rank_rule, rule_of
 
 __all__ = [
     "RULES",

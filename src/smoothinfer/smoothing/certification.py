@@ -23,7 +23,7 @@ from smoothinfer.errors import InputError, check_images
 from smoothinfer.noise import Gaussian, NoisyModel
 from smoothinfer.numerics.randomness import derive_seed, fresh_seed
 from smoothinfer.smoothing.classifier import SmoothedClassifier
-from smoothinfer.smoothing.passes import Engine
+from smoothinfer.engine.passes import Engine
 from smoothinfer.types import ABSTAIN, Counts, Images, Labels
 
 _TESTED = 20_000  # numbers of the noise that are tested for a Gaussian

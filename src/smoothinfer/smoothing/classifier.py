@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from smoothinfer.errors import InputError, check_images
-from smoothinfer.modes import check_eval
-from smoothinfer.noise.member import member_of
+from smoothinfer.runtime.modes import check_eval
+from smoothinfer.engine.members import member_of
 from smoothinfer.numerics.randomness import fresh_seed, isolated_rng
-from smoothinfer.smoothing.passes import Engine
-from smoothinfer.smoothing.stopping import Question, Stopping, stopping
-from smoothinfer.smoothing.voting import RULES, Rule, rule_of
+from smoothinfer.engine.passes import Engine
+from smoothinfer.engine.stopping import Question, Stopping, stopping
+from smoothinfer.engine.voting import RULES, Rule, rule_of
 from smoothinfer.types import Counts, Images, Labels, Logits, Scores
 
 

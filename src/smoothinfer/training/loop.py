@@ -24,14 +24,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from smoothinfer.data import ImageData, to_float
 from smoothinfer.errors import InputError
-from smoothinfer.interrupts import TERMINATED, asked_to_stop, patient
+from smoothinfer.runtime.signals import TERMINATED, asked_to_stop, patient
 from smoothinfer.numerics.precision import pinned
 from smoothinfer.numerics.randomness import derive_seed, isolated_rng, part_of_batch, stream
-from smoothinfer.numerics.together import normalised_together
+from smoothinfer.numerics.sync_batchnorm import normalised_together
 from smoothinfer.training.augmentation import crop_and_flip
-from smoothinfer.training.course import ALARM, Course
-from smoothinfer.training.replay import quickened
-from smoothinfer.training.settings import Training, make_accelerator, make_optimizer
+from smoothinfer.training.history import ALARM, Course
+from smoothinfer.training.cuda_graphs import quickened
+from smoothinfer.training.options import Training, make_accelerator, make_optimizer
 from smoothinfer.training.state import restore, save_state
 
 StepLoss = Callable[[nn.Module, Tensor, Tensor], Tensor]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from smoothinfer.errors import InputError
-from smoothinfer.modes import evaluating, under_attack
+from smoothinfer.runtime.modes import evaluating, under_attack
 from smoothinfer.numerics.precision import tile_for
 from smoothinfer.numerics.randomness import parts_of_batch
 from smoothinfer.types import Images, Labels, Logits

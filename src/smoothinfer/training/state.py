@@ -11,8 +11,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from smoothinfer.errors import InputError
-from smoothinfer.files import write_whole
-from smoothinfer.training.course import Course
+from smoothinfer.runtime.files import write_whole
+from smoothinfer.training.history import Course
 
 
 def save_state(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from smoothinfer.attacks import OBJECTIVES, fgsm, pgd, square
-from smoothinfer.attacks.landscape import Landscape, Seen, fresh_seeds
+from smoothinfer.attacks.eot import Landscape, Seen, fresh_seeds
 from smoothinfer.evaluation.audit.finding import (
     ALARM,
     CLEAR,
@@ -21,7 +21,7 @@ from smoothinfer.evaluation.audit.finding import (
     more_than,
     worse,
 )
-from smoothinfer.evaluation.audit.subject import Subject
+from smoothinfer.evaluation.audit.context import Subject
 from smoothinfer.numerics.balls import Ball, Linf
 from smoothinfer.numerics.randomness import isolated_rng
 from smoothinfer.types import Images

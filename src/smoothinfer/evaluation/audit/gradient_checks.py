@@ -21,8 +21,8 @@ from smoothinfer.evaluation.audit.finding import (
     judged,
     worse,
 )
-from smoothinfer.evaluation.audit.subject import BATCH, Subject
-from smoothinfer.modes import under_attack
+from smoothinfer.evaluation.audit.context import BATCH, Subject
+from smoothinfer.runtime.modes import under_attack
 from smoothinfer.numerics.randomness import isolated_rng
 from smoothinfer.types import Images, Logits
 

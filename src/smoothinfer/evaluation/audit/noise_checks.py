@@ -17,7 +17,7 @@ from smoothinfer.evaluation.audit.finding import (
     judged,
     worse,
 )
-from smoothinfer.evaluation.audit.subject import BATCH, Subject
+from smoothinfer.evaluation.audit.context import BATCH, Subject
 from smoothinfer.numerics.randomness import isolated_rng
 from smoothinfer.types import Images
 

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from smoothinfer.evaluation.table import CLEAN
+from smoothinfer.evaluation.rows import CLEAN
 from smoothinfer.reporting.collect import (
     MEASURES,
     NOTE,

@@ -1,0 +1,81 @@
+"""``smoothinfer demo``: the whole idea on scikit-learn's digits, in about a minute."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from smoothinfer.attacks import pgd
+from smoothinfer.checkpoints import load, shipped
+from smoothinfer.data import load_data
+from smoothinfer.evaluation import evaluate
+from smoothinfer.evaluation.rows import Rows
+from smoothinfer.runtime.files import write_whole
+from smoothinfer.recipes import load_recipe
+from smoothinfer.reporting.figures import accuracy_against_samples
+from smoothinfer.reporting.tables import markdown_table, print_table
+from smoothinfer.workflows.train import train_run
+from smoothinfer.smoothing import SmoothedClassifier
+
+SAMPLES = (1, 8, 64, 512)
+RULES = ("prediction", "weighted", "soft")
+ATTACKS = {"PGD-7": partial(pgd, steps=7), "EPGD-7x8": partial(pgd, steps=7, draws=8)}
+
+
+def demo(out: Path, seed: int = 0) -> Rows:
+    """Train a small net with CNI noise, attack it, smooth it, and write a report to ``out``.
+
+    Args:
+        out: receives ``report.md``, ``accuracy.png``, the run and its rows.
+        seed: names every random stream.
+    """
+    console = Console()
+    began = time.monotonic()
+    recipe = load_recipe(shipped("recipes", "digits/cni-w.yaml"), [f"seed={seed}"])
+    console.print("1. Training a small net on the digits with adversarial examples and CNI noise")
+    train_run(recipe, load_data("digits", "train"), out / "run")
+    console.print("2. Attacking and voting on the test digits")
+    data = load_data("digits", "test")
+    smooth = SmoothedClassifier(load(out / "run", "last"), max(SAMPLES))
+    rows = evaluate(
+        smooth,
+        data,
+        attack=ATTACKS,
+        ball=recipe.build_ball(),
+        rules=RULES,
+        samples=SAMPLES,
+        seed=seed,
+        out=out / "rows",
+        progress=True,
+    )
+    told = f"{len(data)} test digits, L-infinity radius {recipe.build_ball().radius:g}"
+    print_table(console, rows, f"accuracy, % (95 % interval), {told}")
+    accuracy_against_samples(rows, out / "accuracy.png", f"Smoothed inference on {told}")
+    report = REPORT.format(told=told, table=markdown_table(rows), epochs=recipe.epochs)
+    write_whole(out / "report.md", lambda file: file.write(report.encode()))
+    seconds = time.monotonic() - began
+    console.print(f"Report: {out / 'report.md'}, picture: {out / 'accuracy.png'} ({seconds:.0f} s)")
+    return rows
+
+
+REPORT = """# Smoothed inference on scikit-learn's digits
+
+A net of three convolutions with learned coloured noise (CNI, rank 5) on its weights, trained for
+{epochs} epochs on clean and PGD-7 images in equal parts. Measured on {told}.
+
+A line is a way to read the network: `samples` noisy passes counted by `rule`. At 1 sample every
+rule is a single noisy pass.
+
+PGD-7 follows one draw of the noise at each step, as the paper does. EPGD-7x8 averages the
+gradient over 8 draws: what a defence gains under the first but not under the second is noise in
+the attacker's gradient, not robustness. Verdicts are voted from noise that the attacks never saw.
+
+{table}
+![accuracy against the number of samples](accuracy.png)
+
+Intervals are 95 % over images (Wilson). Repeat with other seeds (`smoothinfer demo --seed 1
+--out demo-1`) to see chance in the training and in the noise.
+"""

@@ -1,0 +1,214 @@
+"""``smoothinfer reproduce``: the tables and figures of the paper, our numbers beside its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from smoothinfer.workflows.reproduce.appendix import appendix
+from smoothinfer.config.components import Component
+from smoothinfer.data import ImageData, load_data
+from smoothinfer.errors import InputError
+from smoothinfer.workflows.reproduce.experiments import (
+    Experiment,
+    Figure,
+    experiments,
+    is_model,
+    load_experiment,
+    where,
+)
+from smoothinfer.runtime.processes import Processes
+from smoothinfer.runtime.provenance import made_by
+from smoothinfer.reporting.collect import MEASURES, Record, collect, records, share
+from smoothinfer.reporting.comparison import Comparison, write_comparison
+from smoothinfer.reporting.curves import draw_curves
+from smoothinfer.reporting.report import write_report
+from smoothinfer.workflows.sweep import SweepRecipe, run_sweep
+
+ALL, APPENDIX = "all", "appendix-a"
+_HEADS = ["", "paper: clean", "attacked", "ours: clean", "attacked", "images"]
+_NOTE = "Ours: % with 95 % intervals over images; ± is the standard deviation over seeds."
+
+
+class NoModelError(InputError):
+    """None of the models of an experiment is there."""
+
+
+def reproduce_all(
+    out: str | Path,
+    *,
+    data: str | ImageData,
+    scale: str = "short",
+    runs: str | Path = "runs",
+    changes: Sequence[str] = (),
+) -> Path:
+    """Run every experiment whose models are there, each in ``out/NAME``, and report on all.
+
+    What two experiments measure alike is measured once. The arguments are those of `reproduce`.
+
+    Returns:
+        The page, ``out/report/index.html``.
+
+    Raises:
+        InputError: none of the models of any experiment is there.
+    """
+    out, done = Path(out), []
+    out.mkdir(parents=True, exist_ok=True)
+    options = {"data": data, "scale": scale, "runs": runs, "changes": changes}
+    for name in experiments():
+        try:
+            reproduce(name, out / name, reuse=out, **options)  # type: ignore[arg-type]
+            done.append(out / name)
+        except NoModelError as error:
+            Console(highlight=False).print(f"{name} is left out: {error}")
+    if not done:
+        raise NoModelError(f"none of the models of the paper is in {runs}, and none is shipped")
+    if Processes().main:
+        appendix(out / APPENDIX)
+        write_report([*done, out / APPENDIX], out / "report", "Tables and figures of the paper")
+    return out / "report" / "index.html"
+
+
+def reproduce(
+    name: str,
+    out: str | Path,
+    *,
+    data: str | ImageData,
+    scale: str = "short",
+    runs: str | Path = "runs",
+    changes: Sequence[str] = (),
+    reuse: str | Path | None = None,
+) -> Path:
+    """Run the experiment ``name``; write its rows, figures and ``report/index.html``.
+
+    Args:
+        name: such as ``"table1"``; see `experiments`.
+        out: folder; finished work in it is not done again.
+        data: where the images are, or the images.
+        scale: ``"smoke"``, ``"short"`` or ``"paper"``.
+        runs: folder of trained models, each in a folder called as in the recipe; shipped models
+            stand in for those that are not there.
+        changes: ``key=value`` changes to every sweep.
+        reuse: folder of other experiments: what they measured alike is copied, not done again.
+
+    Returns:
+        The comparison with the paper, a Markdown file.
+
+    Raises:
+        InputError: there is no such experiment, or none of its models.
+    """
+    experiment, out = load_experiment(name, scale, runs), Path(out)
+    others = _others(reuse, out) if reuse is not None else []
+    console, main = Console(highlight=False), Processes().main
+    told = data if isinstance(data, str) else data.name
+    sweeps = experiment.sweeps([f"data={told}", *changes])
+    drawn, ready, missing = experiment.drawn(), {}, {}
+    for part, recipe in sweeps.items():
+        found, lacking = _found(recipe, Path(runs))
+        if found:
+            ready[part] = replace(recipe, models=found)
+        if lacking:
+            missing[part] = lacking
+            console.print(f"left out: {part} of {', '.join(lacking)}, not trained in {runs}")
+        for model, place in found.items():
+            console.print(f"{part}: {model} is {place}")
+    if not ready:
+        raise NoModelError(f"none of the models of {name} is in {runs}, and none is shipped")
+    for part, recipe in ready.items():
+        images = load_data(data, recipe.split) if isinstance(data, str) else data
+        run_sweep(recipe, out / part, data=images[: recipe.limit], reuse=others)
+    if main:
+        held = {part: records(rows) for part in ready if (rows := collect(out / part).rows)}
+        figures = _draw(drawn, held, out / "figures")
+        notes = [f"Not measured: {part} of {', '.join(lack)}." for part, lack in missing.items()]
+        if len(figures) < len(drawn):
+            fewer = len(drawn) - len(figures)
+            notes.append(f"Not drawn, for want of points: {fewer} of {len(drawn)} figures.")
+        write_comparison(comparison(experiment, held, [*notes, _NOTE], figures), out, name)
+        write_report([out], out / "report", experiment.title)
+    return out / f"{name}.md"
+
+
+def _others(folder: str | Path, out: Path) -> list[Path]:
+    """Return the sweeps in ``folder``, without those of ``out``."""
+    if not Path(folder).is_dir():
+        raise InputError(f"no folder {folder} to reuse")
+    found = sorted({path.parent.parent for path in Path(folder).rglob("rows/*.parquet")})
+    return [each for each in found if out.resolve() not in each.resolve().parents]
+
+
+def comparison(
+    experiment: Experiment,
+    held: Mapping[str, list[Record]],
+    notes: Sequence[str] = (),
+    figures: Sequence[str] = (),
+) -> Comparison:
+    """Return what the paper says beside what was measured; unknown cells are empty."""
+    lines = []
+    for row in experiment.published:
+        ours = _matching(held.get(row.get("part", ""), []), row.get("at", {}))
+        cells = [f"{row[key]:g}" if key in row else "" for key in MEASURES]
+        cells += [share(ours[key]) if ours else "" for key in MEASURES]
+        cells.append(str((ours["attacked"] or ours["clean"])["images"]) if ours else "")
+        lines.append([str(row["row"]), *cells])
+    about = " ".join(experiment.about.split())
+    heads, command = _HEADS if lines else [], made_by().get("command", "")
+    return Comparison(experiment.title, about, heads, lines, [*notes], [*figures], command)
+
+
+def _matching(found: Sequence[Record], at: Mapping[str, Any]) -> Record | None:
+    """Return the only record with these values; several would leave open which is meant."""
+    fits = [
+        record
+        for record in found
+        if all(_same(record.get(name), value) for name, value in at.items())
+    ]
+    return fits[0] if len(fits) == 1 else None
+
+
+def _same(one: Any, two: Any) -> bool:
+    if isinstance(one, float) and isinstance(two, int | float):
+        return abs(one - two) < 1e-9
+    if isinstance(one, str) and isinstance(two, str) and "(" in one and "(" in two:
+        return Component.of(one) == Component.of(two)  # 2/255 and 0.00784... are one
+    return bool(one == two)
+
+
+def _found(recipe: SweepRecipe, runs: Path) -> tuple[dict[str, str], list[str]]:
+    """Return where each model is, and which are nowhere; without their sources none counts."""
+    places = {name: where(path, runs) for name, path in recipe.named.items()}
+    lacking = [path for name, path in recipe.named.items() if places[name] is None]
+    sources = [Component.of(attack).options.get("source") for attack in recipe.attacks]
+    absent = [each for each in sources if isinstance(each, str) and not is_model(each)]
+    if absent:
+        return {}, sorted({*lacking, *absent})
+    return {name: place for name, place in places.items() if place is not None}, lacking
+
+
+def _draw(drawn: Sequence[Figure], held: Mapping[str, list[Record]], folder: Path) -> list[str]:
+    """Draw the figures that have points enough; return the names of their PNGs."""
+    names = []
+    for number, figure in enumerate(drawn, start=1):
+        if figure.part not in held:
+            continue
+        part = [record | _computed(record) for record in held[figure.part]]
+        shown = [r for r in part if all(_same(r.get(k), v) for k, v in figure.at.items())]
+        if len({record.get(figure.axis) for record in shown if record["attacked"]} - {None}) < 2:
+            continue
+        stem = folder / f"{number}-{figure.part.replace(' ', '_')}-{figure.axis}"
+        fixed = ", ".join(f"{k} {v}" for k, v in figure.at.items())
+        title = f"{figure.part}{': ' if fixed else ''}{fixed}"
+        paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg")]
+        draw_curves(shown, figure.axis, figure.series, paths, title)
+        names.append(paths[0].name)
+    return names
+
+
+def _computed(record: Record) -> Record:
+    """Return columns to draw by: the attack without its options, and how many gradients it took."""
+    spent = (record["attacked"] or {}).get("backwards")
+    return {"family": str(record["attack"]).partition("(")[0], "gradients": spent}
