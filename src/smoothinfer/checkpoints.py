@@ -10,15 +10,16 @@ from typing import Any, TypeVar
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from smoothinfer.config.components import imported
+from smoothinfer.config.components import import_object
 from smoothinfer.errors import InputError, unknown
-from smoothinfer.runtime.files import read_json, write_json, write_whole
 from smoothinfer.noise.noisy_model import NOISE_PARTS, NoisyModel
-from smoothinfer.runtime.provenance import made_by
 from smoothinfer.recipes import Recipe, recipe_from
+from smoothinfer.runtime.files import read_json, write_bytes, write_json
+from smoothinfer.runtime.provenance import made_by
 
 Built = TypeVar("Built", bound=NoisyModel)
 _PACKAGE = Path(__file__).parent
+_CARD_KEYS = {"recipe", "shape", "classes", "sha256"}
 
 
 def load(model: str | Path, which: str = "best") -> nn.Module:
@@ -26,7 +27,7 @@ def load(model: str | Path, which: str = "best") -> nn.Module:
 
     Args:
         model: a run folder, a ``.safetensors`` checkpoint with its card beside it, a shipped
-            name (see `models`), ``hf:user/name`` for one on the Hugging Face hub, or
+            name (see `list_models`), ``hf:user/name`` for one on the Hugging Face hub, or
             ``package.module:factory`` (called without arguments).
         which: ``"best"`` or ``"last"``, for a run folder.
 
@@ -38,9 +39,10 @@ def load(model: str | Path, which: str = "best") -> nn.Module:
         return load_checkpoint(path)
     if ":" in str(model):
         return _from_factory(str(model))
+    names = ", ".join(list_models()) or "none is shipped"
     raise InputError(
         f"no model {str(model)!r}: give a run folder, a .safetensors file, package.module:factory, "
-        f"or a shipped name ({', '.join(models()) or 'none is shipped'})"
+        f"or a shipped name ({names})"
     )
 
 
@@ -50,22 +52,23 @@ def find_checkpoint(model: str | Path, which: str = "best") -> Path | None:
         return from_hub(str(model).removeprefix("hf:"))
     path = Path(model)
     if path.is_dir():
-        found = path / f"{which}.safetensors"
-        if not found.exists():
-            raise InputError(f"the run folder {path} has no {found.name} yet")
-        return found
+        file = path / f"{which}.safetensors"
+        if not file.exists():
+            raise InputError(f"the run folder {path} has no {file.name} yet")
+        return file
     if path.suffix == ".safetensors":
         return path
-    return shipped("checkpoints", f"{model}.safetensors") if str(model) in models() else None
+    named = str(model) in list_models()
+    return shipped("checkpoints", f"{model}.safetensors") if named else None
 
 
-def models() -> list[str]:
+def list_models() -> list[str]:
     """Return the names of the shipped models."""
     return [path.stem for base in _bases("checkpoints") for path in checkpoints_in(base)]
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
-    """Return the checkpoints that lie in ``folder``, by name."""
+    """Return the checkpoints in ``folder``, by name."""
     return sorted(folder.glob("*.safetensors"))
 
 
@@ -85,11 +88,14 @@ def from_hub(name: str, **how: Any) -> Path:
 
 
 def load_checkpoint(path: str | Path, kind: type[Built] = NoisyModel) -> Built:  # type: ignore[assignment]
-    """Rebuild the model that ``path`` holds, after checking its hash against its card.
+    """Rebuild the model in ``path``, after checking its hash against its card.
 
     Args:
         path: ends in ``.safetensors``.
         kind: the class to build, a `NoisyModel`.
+
+    Raises:
+        InputError: the file is missing, is not the one of its card, or does not fit its recipe.
     """
     path = Path(path)
     card = read_card(path)
@@ -97,7 +103,7 @@ def load_checkpoint(path: str | Path, kind: type[Built] = NoisyModel) -> Built: 
         raise InputError(f"no such checkpoint: {path}")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if digest != card["sha256"]:
-        raise InputError(f"{path} is not the file its card describes: its SHA-256 is {digest}")
+        raise InputError(f"{path} is not the file of its card: its SHA-256 is {digest}")
     recipe = recipe_from(card["recipe"], f"the recipe in {path.with_suffix('.json')}")
     model = recipe.build_model(tuple(card["shape"]), len(card["classes"]), kind)
     try:
@@ -107,13 +113,13 @@ def load_checkpoint(path: str | Path, kind: type[Built] = NoisyModel) -> Built: 
     return model.eval()
 
 
-def start_from(model: nn.Module, start: str | Path) -> None:
-    """Give ``model`` the weights of a trained one, to train on; noise that is new stays as it is.
+def load_weights_into(model: nn.Module, name: str | Path) -> None:
+    """Give ``model`` the weights of a trained one to start from; noise that is new stays as it is.
 
     Raises:
         InputError: there is no such model, or its weights do not fit.
     """
-    path = _start(start)
+    path = _find_start(name)
     try:
         missing, surplus = model.load_state_dict(load_file(path), strict=False)
     except RuntimeError as error:
@@ -123,29 +129,29 @@ def start_from(model: nn.Module, start: str | Path) -> None:
         raise InputError(f"{path} does not fit this recipe: {[*lacking, *surplus][:5]} differ")
 
 
-def start_card(start: str | Path) -> dict[str, Any]:
+def card_of_start(name: str | Path) -> dict[str, Any]:
     """Return the card of a model to start from.
 
     Raises:
         InputError: there is no such model.
     """
-    return read_card(_start(start))
+    return read_card(_find_start(name))
 
 
-def _start(start: str | Path) -> Path:
-    path = find_checkpoint(start)
+def _find_start(name: str | Path) -> Path:
+    path = find_checkpoint(name)
     if path is None or not path.is_file():
         raise InputError(
-            f"no model to start from: {str(start)!r}: train it first, or name another with "
-            "--set start=MODEL ('smoothinfer models' lists the shipped ones)"
+            f"no model {str(name)!r} to start from: train it first, or name another with "
+            "--set init_from=MODEL ('smoothinfer models' lists the shipped ones)"
         )
     return path
 
 
 def read_card(path: str | Path) -> dict[str, Any]:
     """Return the card beside a checkpoint."""
-    card = read_json(Path(path).with_suffix(".json"))
-    missing = {"recipe", "shape", "classes", "sha256"} - set(card)
+    card: dict[str, Any] = read_json(Path(path).with_suffix(".json"))
+    missing = _CARD_KEYS - set(card)
     if missing:
         raise InputError(f"the card of {path} lacks {', '.join(sorted(missing))}")
     return card
@@ -163,32 +169,26 @@ def save_checkpoint(
 
     Args:
         path: ends in ``.safetensors``; the card stands beside it with ``.json``.
-        model: what ``recipe`` builds.
+        model: built by ``recipe``.
         shape: (C, H, W) of an image.
         classes: the class names.
-        more: goes into the card: data, results.
+        more: further keys of the card: data, results.
     """
     card = {
-        "recipe": recipe.written(),
+        "recipe": recipe.to_dict(),
         "shape": list(shape),
         "classes": list(classes),
         **made_by(),
         **more,
     }
-    save_with_card(Path(path), model, card)
+    save_with_card(Path(path), model.state_dict(), card)
 
 
-def save_with_card(path: Path, model: nn.Module, card: dict[str, Any]) -> None:
-    """Write the weights of ``model``, and ``card`` with their hash."""
-    save_tensors(path, model.state_dict(), card)
-
-
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], card: dict[str, Any]) -> None:
+def save_with_card(path: Path, tensors: Mapping[str, Tensor], card: dict[str, Any]) -> None:
     """Write ``tensors``, and ``card`` with their hash."""
     content = save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
-    write_whole(path, lambda file: file.write(content))
-    told = {"sha256": hashlib.sha256(content).hexdigest()}
-    write_json(path.with_suffix(".json"), card | told)
+    write_bytes(path, content)
+    write_json(path.with_suffix(".json"), card | {"sha256": hashlib.sha256(content).hexdigest()})
 
 
 def shipped(kind: str, name: str) -> Path:
@@ -201,15 +201,15 @@ def shipped(kind: str, name: str) -> Path:
 
 
 def _bases(kind: str) -> Iterator[Path]:
-    """In a wheel the files lie in the package, in a checkout at its root; then what is here."""
+    """In a wheel they lie in the package, in a checkout at its root; also in the current folder."""
     places = [_PACKAGE / "shipped" / kind, _PACKAGE.parents[1] / kind]
     places += [Path(kind)] if kind == "checkpoints" else []  # where ``publish`` puts them
     yield from dict.fromkeys(place.resolve() for place in places if place.is_dir())
 
 
 def _from_factory(path: str) -> nn.Module:
-    model = imported(path)()
+    model = import_object(path)()
     if not isinstance(model, nn.Module):
         raise InputError(f"{path}() must return a torch.nn.Module, not {type(model).__name__}")
-    # A model that its author put in eval mode may keep parts on on purpose (dropout).
+    # A model that its author put in eval mode may have random parts left on (dropout).
     return model.eval() if model.training else model

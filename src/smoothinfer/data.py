@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smoothinfer.errors import InputError, unknown
-from smoothinfer.runtime.files import write_whole
+from smoothinfer.errors import InputError, check_limit, unknown
 from smoothinfer.numerics.randomness import stream
+from smoothinfer.runtime.files import write_whole
+from smoothinfer.runtime.progress import track
 from smoothinfer.types import Images, Labels
 
 SPLITS = ("train", "test")
@@ -27,7 +28,7 @@ class ImageData:
     """A data set in memory.
 
     Attributes:
-        name: where it came from.
+        name: of the data set.
         pixels: (N, C, H, W) uint8.
         labels: (N,) int64.
         classes: the K class names.
@@ -63,7 +64,7 @@ class ImageData:
 
     @functools.cached_property
     def images(self) -> Images:
-        """All pixels as floats in [0, 1], made once: the settings of a sweep share them."""
+        """All pixels as floats in [0, 1], converted once."""
         return to_float(self.pixels)
 
     @property
@@ -73,7 +74,7 @@ class ImageData:
 
     @functools.cached_property
     def hash(self) -> str:
-        """SHA-256 over pixels and labels, so that a result names its data exactly."""
+        """SHA-256 over pixels and labels, which identifies the data of a result."""
         digest = hashlib.sha256(repr(tuple(self.pixels.shape)).encode())
         digest.update(self.pixels.contiguous().numpy().tobytes())
         digest.update(self.labels.numpy().tobytes())
@@ -93,7 +94,7 @@ def load_data(source: str, split: str = "test", limit: int | None = None) -> Ima
             folder (of Parquet files, or of images in ``train/CLASS/*.png``); or the name of
             a data set on the Hugging Face hub, such as ``"uoft-cs/cifar10"``.
         split: ``"train"`` or ``"test"``.
-        limit: keep the first so many images.
+        limit: number of images to keep, the first ones.
 
     Raises:
         InputError: the source, its split or its columns cannot be found, or images differ in
@@ -104,8 +105,7 @@ def load_data(source: str, split: str = "test", limit: int | None = None) -> Ima
     """
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
-    if limit is not None and limit < 1:
-        raise InputError(f"limit must be at least 1, not {limit}")
+    check_limit(limit)
     if source in DATASETS:
         data = DATASETS[source](split)
     elif source.endswith(".npz"):
@@ -116,39 +116,40 @@ def load_data(source: str, split: str = "test", limit: int | None = None) -> Ima
 
 
 def hold_out(data: ImageData, count: int, seed: int = 0) -> tuple[ImageData, ImageData]:
-    """Split off ``count`` random images for validation: ``(the rest, the held out)``.
+    """Split off ``count`` random images for validation; return (training, validation) images.
 
-    Of one ``seed`` fewer held out are among more held out: a model can be trained on from another
-    and still never see the images that are to judge it.
+    With one ``seed`` a smaller validation set is part of a larger one, so a model that is
+    fine-tuned from another never trains on the images that validate it.
 
-    >>> rest, held = hold_out(load_data("digits", "train"), 100)
-    >>> len(held)
+    >>> training, validation = hold_out(load_data("digits", "train"), 100)
+    >>> len(validation)
     100
     """
     if not 1 <= count < len(data):
         raise InputError(
-            f"cannot hold {count} of {len(data)} images out for validation: keep at least 1 on "
-            "both sides"
+            f"cannot hold {count} of {len(data)} images out for validation: at least 1 must "
+            "remain on either side"
         )
-    rest, held = held_out_rows(len(data), count, seed)
-    return data[rest], data[held]
+    training, validation = held_out_rows(len(data), count, seed)
+    return data[training], data[validation]
 
 
 def held_out_rows(images: int, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Return the rows that `hold_out` keeps of ``images``, and those that it holds out."""
+    """Return the rows of the training and of the validation images of `hold_out`."""
     order = torch.randperm(images, generator=stream(seed, "hold out"))
     return order[count:].sort().values, order[:count].sort().values
 
 
-def told_of(data: ImageData, told: Mapping[str, Any]) -> ImageData | None:
-    """Return the first images of ``data`` if they are those of a training, else ``None``.
+def images_of_training(data: ImageData, card: Mapping[str, Any]) -> ImageData | None:
+    """Return the first images of ``data`` if a model was trained on them, else ``None``.
 
     Args:
-        told: ``"images"``, ``"held_out"`` and ``"hash"`` of a card, which may have none of them.
+        data: the training split.
+        card: ``"images"``, ``"held_out"`` and ``"hash"`` of the model's card, or none of them.
     """
-    count = told.get("images", 0) + told.get("held_out", 0)
-    first = data[:count] if count else None  # training may have been on the first only
-    return first if first is not None and first.hash == told.get("hash") else None
+    count = card.get("images", 0) + card.get("held_out", 0)
+    first = data[:count] if count else None  # the training may have used the first images only
+    return first if first is not None and first.hash == card.get("hash") else None
 
 
 def _digits(split: str) -> ImageData:
@@ -225,20 +226,18 @@ def _columns(source: str, features: Any) -> tuple[str, str]:
 
 
 def _decoded(source: str, table: Any, column: str, cache: Path) -> Tensor:
-    """Decode every image once; the array is kept beside the other caches of this user."""
+    """Decode every image once; the array is cached for the next time."""
     if cache.is_file():
         return torch.from_numpy(np.load(cache, allow_pickle=False))
-    from rich.progress import track
-
     first = np.asarray(table[0][column])
     mode = "L" if first.ndim == 2 else "RGB"
     pictures: list[np.ndarray] = []
-    for row in track(table, description=f"decoding {source}", transient=True):
+    for row in track(table, f"decoding {source}"):
         picture = np.asarray(row[column].convert(mode))
         if picture.shape[:2] != first.shape[:2]:
             raise InputError(
                 f"{source}: image {len(pictures)} is {picture.shape[1]}x{picture.shape[0]}, the "
-                f"first is {first.shape[1]}x{first.shape[0]}: bring them to one size first"
+                f"first is {first.shape[1]}x{first.shape[0]}: resize them to one size first"
             )
         pictures.append(picture if picture.ndim == 3 else picture[..., None])
     pixels = np.ascontiguousarray(np.stack(pictures).transpose(0, 3, 1, 2))
@@ -258,12 +257,12 @@ def images_and_labels(data: ImageData | tuple[Images, Labels]) -> tuple[Images, 
     """Return the images (N, C, H, W) in [0, 1] and the labels (N,) of ``data``.
 
     Raises:
-        InputError: it is neither what `load_data` returns nor a pair.
+        InputError: it is neither an `ImageData` nor a pair.
     """
     if isinstance(data, ImageData):
         return data.images, data.labels
     if not isinstance(data, tuple | list) or len(data) != 2:
         raise InputError(
-            f"data must be (images, labels) or what load_data returns, not {type(data).__name__}"
+            f"data must be (images, labels) or the result of load_data, not {type(data).__name__}"
         )
     return data[0], data[1]

@@ -1,4 +1,4 @@
-"""Errors that name the thing and the valid choices, raised before any work starts."""
+"""Errors that name the faulty input and the valid choices, raised before any work starts."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import torch
 
 from smoothinfer.types import Images, Labels
 
-Member = TypeVar("Member")
+Entry = TypeVar("Entry")
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used; the message says what and what would do."""
+    """The input cannot be used; the message names the fault and the remedy."""
 
 
 def unknown(kind: str, name: object, choices: Iterable[str]) -> InputError:
-    """Return the error for a name that is not on the menu.
+    """Return the error for a name that a registry does not have.
 
     >>> str(unknown("attack", "pdg", ["pgd", "fgsm"]))
     "unknown attack 'pdg': choose one of fgsm, pgd (did you mean 'pgd'?)"
@@ -29,54 +29,68 @@ def unknown(kind: str, name: object, choices: Iterable[str]) -> InputError:
     return InputError(f"unknown {kind} {name!r}: choose one of {', '.join(names)}{hint}")
 
 
-def choose(kind: str, menu: Mapping[str, Member], name: str) -> Member:
-    """Return ``menu[name]``, or raise an `InputError` that lists the valid names.
+def choose(kind: str, registry: Mapping[str, Entry], name: str) -> Entry:
+    """Return ``registry[name]``.
+
+    Raises:
+        InputError: the name is unknown; the message lists the valid ones.
 
     >>> choose("colour", {"red": 1}, "red")
     1
     """
-    if name not in menu:
-        raise unknown(kind, name, menu)
-    return menu[name]
+    if name not in registry:
+        raise unknown(kind, name, registry)
+    return registry[name]
 
 
-def check_kind(what: str, value: object, kind: type, example: str) -> None:
+def check_type(argument: str, value: object, kind: type, example: str) -> None:
     """Raise `InputError` unless ``value`` is an instance of ``kind``; ``example`` shows one.
 
-    >>> check_kind("inputs", 0.06, dict, "inputs={}")
+    >>> check_type("inputs", 0.06, dict, "inputs={}")
     Traceback (most recent call last):
     smoothinfer.errors.InputError: inputs must be a dict, not 0.06: write for example inputs={}
     """
     if not isinstance(value, kind):
-        told = f"the class {value.__name__}" if isinstance(value, type) else repr(value)[:80]
+        shown = f"the class {value.__name__}" if isinstance(value, type) else repr(value)[:80]
         raise InputError(
-            f"{what} must be a {kind.__name__}, not {told}: write for example {example}"
+            f"{argument} must be a {kind.__name__}, not {shown}: write for example {example}"
         )
 
 
-def check_images(images: Images, what: str = "images") -> None:
+def check_limit(limit: int | None) -> None:
+    """Raise `InputError` unless ``limit``, the number of images to use, is ``None`` or at least 1.
+
+    >>> check_limit(0)
+    Traceback (most recent call last):
+    smoothinfer.errors.InputError: limit must be at least 1, not 0
+    """
+    if limit is not None and limit < 1:
+        raise InputError(f"limit must be at least 1, not {limit}")
+
+
+def check_images(images: Images, argument: str = "images") -> None:
     """Raise `InputError` unless ``images`` is (N, C, H, W), floating, finite and in [0, 1]."""
     if not isinstance(images, torch.Tensor):
-        raise InputError(f"{what} must be a torch.Tensor, not {type(images).__name__}")
+        raise InputError(f"{argument} must be a torch.Tensor, not {type(images).__name__}")
     if images.ndim != 4:
-        raise InputError(f"{what} must have shape (N, C, H, W), not {tuple(images.shape)}")
+        raise InputError(f"{argument} must have shape (N, C, H, W), not {tuple(images.shape)}")
     if not images.is_floating_point():
         raise InputError(
-            f"{what} must be floats in [0, 1], not {images.dtype}: divide uint8 pixels by 255"
+            f"{argument} must be floats in [0, 1], not {images.dtype}: divide uint8 pixels by 255"
         )
     if images.numel() == 0:
         return
     low, high = torch.stack(images.detach().aminmax()).tolist()
     if not (low >= 0.0 and high <= 1.0):  # NaN fails both comparisons
         raise InputError(
-            f"{what} must be finite and in [0, 1], but range over [{low:.4g}, {high:.4g}]: "
-            "normalisation belongs inside the model (smoothinfer.Normalize)"
+            f"{argument} must be finite and in [0, 1], but range over [{low:.4g}, {high:.4g}]: "
+            "put the normalisation into the model (smoothinfer.Normalize)"
         )
 
 
 def check_labels(labels: Labels, images: Images, classes: int | None = None) -> None:
     """Raise `InputError` unless ``labels`` is (N,) int64 with values in 0..classes-1."""
-    check_kind("labels", labels, torch.Tensor, "torch.as_tensor(labels)")
+    check_type("labels", labels, torch.Tensor, "torch.as_tensor(labels)")
     if labels.ndim != 1 or len(labels) != len(images):
         raise InputError(
             f"labels must have shape ({len(images)},) like the images, not {tuple(labels.shape)}"

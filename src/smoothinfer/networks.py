@@ -13,14 +13,15 @@ from smoothinfer.types import Images, Logits
 
 
 class Normalize(nn.Module):
-    """(images - mean) / std per channel, inside the model, so that all outside is in [0, 1].
+    """(images - mean) / std per channel, inside the model: outside, pixels are in [0, 1].
 
     Args:
         mean: one value per channel, in pixel units.
         std: one positive value per channel, in pixel units.
 
     Raises:
-        InputError: the lengths differ, a std is not positive, or an image has other channels.
+        InputError: the lengths differ, a std is not positive, or an image has another number of
+            channels.
 
     >>> Normalize([0.5], [0.25])(torch.ones(1, 1, 1, 1)).item()
     2.0
@@ -217,16 +218,16 @@ def smallnet(classes: int = 10, channels: int = 1, width: int = 16) -> nn.Sequen
 
 
 class LogitsOf(nn.Module):
-    """A network that answers with an object, such as those of transformers: only its logits.
+    """The logits of a network that returns an object, as those of transformers do.
 
     Args:
         network: a module from (N, C, H, W) images to an object with ``logits``, (N, K).
 
     >>> from types import SimpleNamespace
-    >>> class Wordy(nn.Linear):
+    >>> class WithLoss(nn.Linear):
     ...     def forward(self, images):
     ...         return SimpleNamespace(logits=super().forward(images.flatten(1)), loss=None)
-    >>> LogitsOf(Wordy(4, 3))(torch.rand(2, 1, 2, 2)).shape
+    >>> LogitsOf(WithLoss(4, 3))(torch.rand(2, 1, 2, 2)).shape
     torch.Size([2, 3])
     """
 

@@ -1,4 +1,4 @@
-"""Recipes: a frozen dataclass filled from YAML and ``--set key=value``, and what it builds."""
+"""Recipes: a frozen dataclass filled from YAML and ``--set key=value``, and the model it builds."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from torch import nn
 
 from smoothinfer.attacks import ATTACKS
 from smoothinfer.config.components import Component
-from smoothinfer.config.yaml_files import changed, filled, plain, read_scaled
+from smoothinfer.config.settings_files import apply_overrides, read_settings
+from smoothinfer.config.typed import from_dict, to_plain
 from smoothinfer.errors import InputError, unknown
 from smoothinfer.networks import MODELS, Normalize
 from smoothinfer.noise import NOISES, NoisyModel
 from smoothinfer.numerics.balls import BALLS, Ball
 from smoothinfer.numerics.randomness import derive_seed, isolated_rng
 from smoothinfer.training.losses import LOSSES
-from smoothinfer.training.schedules import SCHEDULES
-from smoothinfer.training.options import Training
+from smoothinfer.training.options import TrainingOptions
 
 Built = TypeVar("Built", bound=NoisyModel)
 
@@ -65,88 +65,75 @@ class Validation:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Everything that decides what a training makes, but the data."""
+class Recipe(TrainingOptions):
+    """Everything that decides the result of a training, except the data.
 
-    about: str = ""
-    seed: int = 0
+    The options of the loop are those of `TrainingOptions`.
+
+    Attributes:
+        description: for the reader.
+        model: a component of ``MODELS``, or ``package.module:factory``.
+        normalise: first layer of the model.
+        noise: where noise enters.
+        loss: a component of ``LOSSES``.
+        attack: a component of ``ATTACKS``, for the adversarial examples of the training.
+        validation_attack: the attack of the validation; by default that of the training.
+        ball: of both attacks.
+        init_from: a trained model whose weights the training starts from.
+        validation: which images measure each epoch.
+    """
+
+    description: str = ""
     model: Component = Component("resnet20")
     normalise: Normalisation = Normalisation()
     noise: NoisePlan = NoisePlan()
     loss: Component = Component("adversarial", {"w": 0.5})
     attack: Component = Component("pgd", {"steps": 7})
-    judge: Component | None = None
+    validation_attack: Component | None = None
     ball: Component = Component("linf", {"radius": 8 / 255})
-    epochs: int = 25
-    epoch_images: int = 0
-    batch_size: int = 128
-    lr: float = 0.2
-    momentum: float = 0.9
-    nesterov: bool = True
-    weight_decay: float = 1e-4
-    noise_decay: float | None = None
-    noise_lr: float = 1.0
-    clip: float = 0.0
-    schedule: Component = Component("one_cycle")
-    crop: int = 4
-    flip: bool = True
-    precision: str = "auto"
-    channels_last: bool = True
-    compile: str = "off"
-    accumulate: int = 1
-    ema: float = 0.0
-    keep_worst: bool = False
-    patience: int = 0
-    trackers: list[str] = dataclasses.field(default_factory=list)
-    start: str | None = None
-    save_seconds: float = 120.0
+    init_from: str | None = None
     validation: Validation = Validation()
-
-    def training(self) -> Training:
-        """Return the numbers of the training loop."""
-        shared = {f.name for f in dataclasses.fields(Training)} - {"schedule", "trackers"}
-        numbers = {name: getattr(self, name) for name in shared}
-        schedule = self.schedule.bind("schedule", SCHEDULES)
-        return Training(schedule=schedule, trackers=tuple(self.trackers), **numbers)
 
     def build_ball(self) -> Ball:
         """Return the ball of the attack."""
-        return self.ball.bind("ball", BALLS)()
+        ball: Ball = self.ball.bind("ball", BALLS)()
+        return ball
 
     def build_attack(self) -> Callable[..., Any]:
         """Return the attack of the training, with its options and its ball bound."""
-        return self._bound(self.attack, "attack")
+        return self._bind_attack(self.attack, "attack")
 
-    def build_judge(self) -> Callable[..., Any]:
-        """Return the attack of the validation: ``judge``, or that of the training.
+    def build_validation_attack(self) -> Callable[..., Any]:
+        """Return the attack of the validation.
 
-        An attack of a single step judges nothing, for a network can learn to hide its gradient
-        from it: there `pgd` of 10 steps judges.
+        A network can learn to hide its gradient from an attack of a single step, so beside such a
+        training `pgd` of 10 steps validates, unless the recipe names another attack.
         """
-        if self.judge is not None:
-            return self._bound(self.judge, "judge")
-        by = Component("pgd", {"steps": 10}) if _single_step(self.attack) else self.attack
-        return self._bound(by, "attack")
+        if self.validation_attack is not None:
+            return self._bind_attack(self.validation_attack, "validation_attack")
+        longer = Component("pgd", {"steps": 10})
+        return self._bind_attack(longer if _single_step(self.attack) else self.attack, "attack")
 
     @property
     def risk(self) -> str:
-        """What may go wrong with training on attacks of a single step, ``""`` for others."""
+        """The known risk of training on attacks of a single step, ``""`` for others."""
         if self.loss.name == "natural" or not _single_step(self.attack):
             return ""
-        blind = self.judge is not None and _single_step(self.judge)
-        told = ": nor does a judge of a single step see it, give one of more" if blind else ""
+        validated = self.validation_attack
+        blind = validated is not None and _single_step(validated)
+        hint = ": nor does a validation attack of a single step see it, use more steps"
         return (
             "training on attacks of a single step may suddenly lose all robustness to longer ones "
-            f"(catastrophic overfitting){told}"
+            f"(catastrophic overfitting){hint if blind else ''}"
         )
 
-    def _bound(self, component: Component, key: str) -> Callable[..., Any]:
-        _refuse(component, key, "ball", "the recipe's own key 'ball'")
+    def _bind_attack(self, component: Component, key: str) -> Callable[..., Any]:
+        _refuse_option(component, key, "ball", "the recipe's own key 'ball'")
         return partial(component.bind("attack", ATTACKS), ball=self.build_ball())
 
     def build_loss(self) -> Callable[..., Any]:
         """Return the loss with its options and its attack bound."""
-        _refuse(self.loss, "loss", "attack", "the recipe's own key 'attack'")
+        _refuse_option(self.loss, "loss", "attack", "the recipe's own key 'attack'")
         return partial(self.loss.bind("loss", LOSSES), attack=self.build_attack())
 
     def build_model(
@@ -156,6 +143,11 @@ class Recipe:
         kind: type[Built] = NoisyModel,  # type: ignore[assignment]
     ) -> Built:
         """Return the noisy network for images of ``shape``, freshly initialised, as a ``kind``.
+
+        Args:
+            shape: (C, H, W) of an image.
+            classes: K.
+            kind: the class to build.
 
         Raises:
             InputError: a name or an option is unknown, or normalisation is not given.
@@ -168,18 +160,17 @@ class Recipe:
             network = make(**self._sizes(make, shape[0], classes))
             if not isinstance(network, nn.Module):
                 raise InputError(f"model {self.model} made no torch.nn.Module but {network!r:.80}")
-            module = nn.Sequential(Normalize(mean, std), network)
             return kind(
-                module,
-                inputs=_noise(self.noise.inputs),
-                weights=_noises(self.noise.weights),
-                activations=_noises(self.noise.activations),
+                nn.Sequential(Normalize(mean, std), network),
+                inputs=_build_noise(self.noise.inputs),
+                weights=_build_noises(self.noise.weights),
+                activations=_build_noises(self.noise.activations),
                 side=self.noise.side,
                 shape=shape,
             )
 
     def _sizes(self, make: Callable[..., Any], channels: int, classes: int) -> dict[str, int]:
-        """Return the sizes of the data that the network's maker takes and that are left open."""
+        """Return the sizes of the data that the factory takes and the recipe leaves open."""
         sizes = {"classes": classes, "channels": channels}
         if ":" not in self.model.name:
             return sizes
@@ -187,33 +178,36 @@ class Recipe:
         sizes |= {"num_classes": classes, "in_channels": channels}
         return {k: v for k, v in sizes.items() if k in takes and k not in self.model.options}
 
-    def written(self) -> dict[str, Any]:
-        """Return the recipe as plain YAML values, ready for `recipe_from`."""
-        return plain(self)
+    def to_dict(self) -> dict[str, Any]:
+        """Return the recipe as plain YAML values, which `recipe_from` reads."""
+        plain: dict[str, Any] = to_plain(self)
+        own = [field.name for field in dataclasses.fields(self)]
+        first = ["description", "seed", "model"]
+        return {name: plain[name] for name in [*first, *(n for n in own if n not in first)]}
 
 
-def load_recipe(path: str | Path, changes: Iterable[str] = (), scale: str = "short") -> Recipe:
-    """Read a recipe file in one of its sizes and apply ``key=value`` changes (dotted keys).
+def load_recipe(path: str | Path, overrides: Iterable[str] = (), scale: str = "short") -> Recipe:
+    """Read a recipe file at a scale and apply ``key=value`` overrides (dotted keys).
 
-    ``"short"`` is the recipe as it is written; ``"paper"`` as long as the paper's training;
-    ``"smoke"`` is an epoch that shows that it runs, from no other model.
+    ``"short"`` is the recipe as written; ``"paper"`` has the length of the paper's training;
+    ``"smoke"`` is one epoch on a few images, without a model to start from.
 
     Raises:
         InputError: the file is missing or malformed, a key or the scale is unknown.
     """
-    content = read_scaled(path, scale, SMOKE)
-    return recipe_from(changed(content, changes), str(path))
+    content = read_settings(path, scale, SMOKE)
+    return recipe_from(apply_overrides(content, overrides), str(path))
 
 
 SMOKE: dict[str, Any] = {
     "epochs": 1,
     "batch_size": 16,
-    "start": None,
+    "init_from": None,
     "validation": {"held_out": 64, "images": 32},
 }
 
 
-def recipe_from(content: Mapping[str, Any], where: str = "the recipe") -> Recipe:
+def recipe_from(content: Mapping[str, Any], source: str = "the recipe") -> Recipe:
     """Return the recipe written in ``content``.
 
     Raises:
@@ -223,23 +217,24 @@ def recipe_from(content: Mapping[str, Any], where: str = "the recipe") -> Recipe
     >>> recipe_from({"epochs": 3, "attack": "pgd(steps=2)"}).attack.options
     {'steps': 2}
     """
-    return filled(Recipe, content, where)
+    recipe: Recipe = from_dict(Recipe, content, source)
+    return recipe
 
 
 def _single_step(attack: Component) -> bool:
     return attack.name == "fgsm" or attack.options.get("steps") == 1
 
 
-def _refuse(component: Component, kind: str, option: str, instead: str) -> None:
+def _refuse_option(component: Component, kind: str, option: str, instead: str) -> None:
     if option in component.options:
         raise InputError(f"{kind}.{option} would be overridden: set {instead}")
 
 
-def _noise(component: Component | None) -> Any:
+def _build_noise(component: Component | None) -> Any:
     return None if component is None else component.bind("noise", NOISES)()
 
 
-def _noises(plan: Component | dict[str, Component] | None) -> Any:
+def _build_noises(plan: Component | dict[str, Component] | None) -> Any:
     if isinstance(plan, dict):
-        return {pattern: _noise(component) for pattern, component in plan.items()}
-    return _noise(plan)
+        return {pattern: _build_noise(component) for pattern, component in plan.items()}
+    return _build_noise(plan)

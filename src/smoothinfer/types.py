@@ -1,15 +1,15 @@
-"""The legend of axes and units: every tensor of the library is one of these.
+"""Names for the tensors that the library passes around, with their shapes and units.
 
 | name   | shape        | unit |
 |--------|--------------|------|
 | Images | (N, C, H, W) | pixels in [0, 1], float |
 | Labels | (N,)         | class index, int64 |
-| Logits | (N, K)       | one noisy pass |
+| Logits | (N, K)       | of one noisy pass |
 | Votes  | (N, K)       | what one pass gives to each class, not negative |
-| Scores | (N, K)       | log scale, the largest decides, safe as logits |
-| Counts | (N, K)       | how many passes put the class first, int64 |
+| Scores | (N, K)       | log scale; the largest decides; safe to use as logits |
+| Counts | (N, K)       | number of passes that put the class first, int64 |
 
-N images, C x H x W pixels, K classes.
+N images of C x H x W pixels, K classes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Floor 4: attacks see an `nn.Module` and nothing else.
+"""Attacks: functions of (model, images, labels, ball) that see a plain `nn.Module`.
 
-Every attack is a function ``(model, images, labels, ball, *, generator=None, ...) -> images``.
+Every attack is called ``attack(model, images, labels, ball, *, generator=None, ...)`` and returns
+adversarial images.
 """
 
 from __future__ import annotations
@@ -9,12 +10,11 @@ from collections.abc import Callable
 from functools import partial
 
 from smoothinfer.attacks.auto_pgd import apgd
-from smoothinfer.attacks.gradients import GRADIENTS
+from smoothinfer.attacks.losses import ATTACK_LOSSES
 from smoothinfer.attacks.minimum_norm import cw, ddn
 from smoothinfer.attacks.multi_targeted import multitargeted
 from smoothinfer.attacks.nes_attack import nattack
-from smoothinfer.attacks.losses import OBJECTIVES
-from smoothinfer.attacks.projected_gradient import fgsm, kl_pgd, pgd
+from smoothinfer.attacks.projected_gradient import GRADIENTS, fgsm, kl_pgd, pgd
 from smoothinfer.attacks.square_attack import square
 from smoothinfer.attacks.transfer_attack import transfer
 from smoothinfer.types import Images
@@ -33,7 +33,7 @@ ATTACKS: dict[str, Attack] = {
     "high_k": partial(pgd, steps=56),
     "multitargeted": multitargeted,
     "apgd": apgd,
-    "apgd_dlr": partial(apgd, objective="dlr"),
+    "apgd_dlr": partial(apgd, loss="dlr"),
     "cw": cw,
     "ddn": ddn,
     "nattack": nattack,
@@ -43,8 +43,8 @@ ATTACKS: dict[str, Attack] = {
 
 __all__ = [
     "ATTACKS",
+    "ATTACK_LOSSES",
     "GRADIENTS",
-    "OBJECTIVES",
     "Attack",
     "apgd",
     "cw",

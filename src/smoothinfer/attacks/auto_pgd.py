@@ -7,18 +7,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from smoothinfer.attacks.checks import check_attack
-from smoothinfer.attacks.eot import Landscape, Seeds, fresh_seeds, searching
-from smoothinfer.attacks.losses import OBJECTIVES, Objective
-from smoothinfer.attacks.pooling import POOLS
+from smoothinfer.attacks.checks import attack_precision, check_attack
+from smoothinfer.attacks.eot import BestPoints, EOTLoss, Seeds, fresh_seeds
+from smoothinfer.attacks.losses import POOLS, AttackLoss, checked_loss
 from smoothinfer.errors import choose
-from smoothinfer.runtime.modes import under_attack
-from smoothinfer.numerics.balls import Ball
+from smoothinfer.numerics.balls import Ball, per_image, pick_images
 from smoothinfer.numerics.randomness import draw_seed, isolated_rng
+from smoothinfer.runtime.modes import attack_mode
 from smoothinfer.types import Images, Labels
 
 _MOMENTUM, _ENOUGH = 0.75, 0.75
-_DRAWS = 20  # as AutoAttack's version for random defences takes
+_DRAWS = 20  # as in AutoAttack's version for random defences
 
 
 def apgd(
@@ -29,7 +28,7 @@ def apgd(
     *,
     steps: int = 100,
     draws: int | None = None,
-    objective: str | Objective = "cross_entropy",
+    loss: str | AttackLoss = "cross_entropy",
     gradient: str = "mean",
     restarts: int = 1,
     precision: str = "auto",
@@ -38,15 +37,15 @@ def apgd(
     """Move each image within ``ball`` by PGD that halves its own steps: no step size to choose.
 
     z = P(x_k + a ascend(g)), x_{k+1} = P(x_k + 0.75 (z - x_k) + 0.25 (x_k - x_{k-1})), from a = 2
-    radii. At checkpoints a is halved, and the climb goes back to its best point, where fewer than
-    three quarters of the steps gained, or nothing was gained since the last halving.
+    radii. At checkpoints a is halved, and the search goes back to its best point, where fewer than
+    three quarters of the steps raised the loss, or the best loss has not risen since the last
+    halving.
 
-    On a random model the published attack looks at its last draw alone: a lucky one halves the
-    step, is kept as the best point and counts as success. Here whatever a step compares (its end,
-    its beginning, the best point so far) is averaged over ``draws`` draws that are the same for
-    all three, and new in the next step. An image leaves the climb when every draw
-    of a step errs and 32 fresh ones do. A step costs 1 gradient and up to 2 forward passes for each
-    draw.
+    On a random model the published attack judges by its last draw alone: a lucky one halves the
+    step, is kept as the best point and counts as success. Here all values that a step compares (at
+    its end, at its beginning, at the best point so far) are averaged over ``draws`` draws, the same
+    for all three, and new in the next step. An image leaves the search when every draw of a step
+    errs and 32 fresh ones do. A step costs 1 gradient and up to 2 forward passes for each draw.
 
     Args:
         model: any module from images to logits, random or not, in eval mode.
@@ -55,11 +54,11 @@ def apgd(
         ball: `Linf` or `L2`, its radius in pixel units.
         steps: number of steps.
         draws: draws of each step; by default 20 where two forward passes differ, else 1.
-        objective: a name in ``OBJECTIVES`` or a function (logits, labels) -> (N,).
-        gradient: ``"mean"`` climbs the mean objective of the draws, ``"pooled"``, ``"vote"``,
-            ``"rank"`` the objective of their pooled answer; see ``POOLS``.
-        restarts: random starts; the point with the largest goal is kept.
-        precision: ``"bf16"``, ``"fp32"``, or ``"auto"``: see `searching`.
+        loss: a name in ``ATTACK_LOSSES`` or a function (logits, labels) -> (N,).
+        gradient: ``"mean"`` maximises the mean loss of the draws, ``"pooled"``, ``"vote"``,
+            ``"rank"`` the loss of their pooled answer; see ``POOLS``.
+        restarts: random starts; the point with the largest loss is kept.
+        precision: ``"bf16"``, ``"fp32"``, or ``"auto"``: see `attack_precision`.
         generator: source of the start and, through a seed, of the model's noise.
 
     Raises:
@@ -70,55 +69,54 @@ def apgd(
     >>> from smoothinfer.numerics.balls import Linf
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     >>> images = torch.rand(3, 1, 2, 2)
-    >>> moved = apgd(net, images, torch.tensor([0, 1, 0]), Linf(8 / 255), steps=10)
-    >>> bool(((moved - images).abs() <= 8 / 255 + 1e-6).all())
+    >>> adversarial = apgd(net, images, torch.tensor([0, 1, 0]), Linf(8 / 255), steps=10)
+    >>> bool(((adversarial - images).abs() <= 8 / 255 + 1e-6).all())
     True
     """
-    goal = choose("objective", OBJECTIVES, objective) if isinstance(objective, str) else objective
+    maximised = checked_loss(loss)
     check_attack(model, images, labels, ball, steps=steps, draws=draws, restarts=restarts)
     pool = choose("gradient", POOLS, gradient)
     if len(images) == 0:
         return images
     with (
-        under_attack(model),
+        attack_mode(model),
         isolated_rng(draw_seed(generator)),
-        searching(model, images, precision) as random,
+        attack_precision(model, images, precision) as random,
     ):
-        land = Landscape(model, goal, pool, random)
-        climb = _Climb(land, images, labels, ball, draws or (_DRAWS if random else 1))
+        eot = EOTLoss(model, maximised, pool, random)
+        search = _Search(eot, images, labels, ball, draws or (_DRAWS if random else 1))
         for _ in range(restarts):
-            climb.start()
-            climb.run(steps)
-    return climb.found
+            search.start()
+            search.run(steps)
+    return search.adversarial
 
 
-class _Climb:
-    """All images on their way; those every draw gets wrong stay behind."""
+class _Search:
+    """All images on their way; those that every draw gets wrong stay behind."""
 
     def __init__(
-        self, land: Landscape, images: Images, labels: Labels, ball: Ball, draws: int
+        self, eot: EOTLoss, images: Images, labels: Labels, ball: Ball, draws: int
     ) -> None:
-        self.land, self.images, self.labels, self.ball = land, images, labels, ball
+        self.eot, self.images, self.labels, self.ball = eot, images, labels, ball
         self.draws = draws
-        self.found = images.detach().clone()
-        first = land.see(images, labels, fresh_seeds(draws))
-        self.active = (~land.fooled(images, labels, first)).nonzero().flatten()
+        self.adversarial = images.detach().clone()
+        clean = eot.evaluate(images, labels, fresh_seeds(draws))
+        self.active = (~eot.is_fooled(images, labels, clean)).nonzero().flatten()
 
     def start(self) -> None:
-        """Begin at random points; what an earlier start found stays until it is beaten."""
+        """Begin at random points; the result of an earlier start stays until it is beaten."""
         images = self.images[self.active]
-        point = self.ball.random(images)
-        self.state = _State.at(point, 2 * self.ball.radius)
+        self.state = _State.at(self.ball.random(images), 2 * self.ball.radius)
 
     def run(self, steps: int) -> None:
-        """Take the steps, and keep what beats the point that stands in ``found``."""
-        marks = _checkpoints(steps)
+        """Take the steps, and keep the best points that beat those in ``adversarial``."""
+        checkpoints = _checkpoints(steps)
         last = 0
         for step in range(1, steps + 1):
             if len(self.active) == 0:
                 return
             self._step(fresh_seeds(self.draws))
-            if step in marks:
+            if step in checkpoints:
                 self.state.halve(step - last)
                 last = step
         self._keep()
@@ -128,42 +126,44 @@ class _Climb:
 
     def _step(self, seeds: Seeds) -> None:
         (images, labels), state = self._rows(), self.state
-        here = self.land.climb(state.point, labels, seeds)
-        assert here.slope is not None
-        moved = state.ahead(self.ball, images, here.slope)
-        there = self.land.see(moved, labels, seeds)
-        lead = state.best_is_point
-        best = here.value if lead.all() else self.land.see(state.best, labels, seeds).value
-        # Where the best point is this one, the very same number says so.
-        state.accept(moved, there.value, here.value, torch.where(lead, here.value, best))
-        self._leave(self.land.fooled(moved, labels, there))
+        here = self.eot.evaluate_with_gradient(state.point, labels, seeds)
+        assert here.gradient is not None
+        following = state.ahead(self.ball, images, here.gradient)
+        there = self.eot.evaluate(following, labels, seeds)
+        at_best = state.best_is_point
+        best = here.value
+        if not at_best.all():
+            best = self.eot.evaluate(state.best, labels, seeds).value
+        # Where the best point is the current one, its value is exactly the same number.
+        state.accept(following, there.value, here.value, torch.where(at_best, here.value, best))
+        self._leave(self.eot.is_fooled(following, labels, there))
 
-    def _leave(self, done: Tensor) -> None:
-        if not done.any():
+    def _leave(self, fooled: Tensor) -> None:
+        if not fooled.any():
             return
-        self.found[self.active[done]] = self.state.point[done]
-        self.active, self.state = self.active[~done], self.state.rows(~done)
+        self.adversarial[self.active[fooled]] = self.state.point[fooled]
+        self.active, self.state = self.active[~fooled], self.state.rows(~fooled)
 
     def _keep(self) -> None:
         images, labels = self._rows()
         if len(images) == 0:
             return
         seeds = fresh_seeds(max(self.draws, 8))
-        standing = self.found[self.active]
-        new, old = (self.land.see(p, labels, seeds).value for p in (self.state.best, standing))
-        self.found[self.active] = _pick(new > old, self.state.best, standing)
+        best = BestPoints(self.eot, self.adversarial[self.active], labels, seeds)
+        best.offer(self.state.best)
+        self.adversarial[self.active] = best.points
 
 
 @dataclass
 class _State:
-    """Where the climb of each image stands; all tensors have one row for each."""
+    """The position of each image's search; all tensors have one row for each image."""
 
     point: Images
     before: Images
     best: Images
     best_is_point: Tensor
     size: Tensor  # (N,) in pixel units
-    gains: Tensor  # (N,) steps that gained since the last checkpoint
+    gains: Tensor  # (N,) steps that raised the loss since the last checkpoint
     improved: Tensor  # (N,) whether the best point moved since the last checkpoint
     halved: Tensor  # (N,) whether the step was halved at the last checkpoint
 
@@ -177,23 +177,23 @@ class _State:
     def rows(self, kept: Tensor) -> _State:
         return _State(*(value[kept] for value in vars(self).values()))
 
-    def ahead(self, ball: Ball, images: Images, slope: Tensor) -> Images:
+    def ahead(self, ball: Ball, images: Images, gradient: Tensor) -> Images:
         """Return the next point."""
-        step = self.size.view(-1, 1, 1, 1) * ball.ascend(slope)
+        step = per_image(self.size, images) * ball.ascend(gradient)
         target = ball.project(self.point + step, images)
         first = self.point is self.before
         share = 1.0 if first else _MOMENTUM
         drift = share * (target - self.point) + (1 - share) * (self.point - self.before)
         return ball.project(self.point + drift, images)
 
-    def accept(self, moved: Images, there: Tensor, here: Tensor, best: Tensor) -> None:
-        """Go to ``moved``; the three values are under the same draws."""
+    def accept(self, following: Images, there: Tensor, here: Tensor, best: Tensor) -> None:
+        """Go to ``following``; the three losses are under the same draws."""
         self.gains = self.gains + (there > here)
         better = there > best
-        self.best = _pick(better, moved, self.best)
+        self.best = pick_images(better, following, self.best)
         self.improved = self.improved | better
         self.best_is_point = better
-        self.before, self.point = self.point, moved
+        self.before, self.point = self.point, following
 
     def halve(self, steps: int) -> None:
         """At a checkpoint, halve the steps that do not gain, and go back to the best point."""
@@ -201,15 +201,11 @@ class _State:
         stuck = ~self.halved & ~self.improved
         back = slow | stuck
         self.size = torch.where(back, self.size / 2, self.size)
-        self.point = _pick(back, self.best, self.point)
-        self.before = _pick(back, self.best, self.before)
+        self.point = pick_images(back, self.best, self.point)
+        self.before = pick_images(back, self.best, self.before)
         self.best_is_point = self.best_is_point | back
         self.halved = back
         self.gains, self.improved = torch.zeros_like(self.gains), torch.zeros_like(self.improved)
-
-
-def _pick(where: Tensor, one: Images, other: Images) -> Images:
-    return torch.where(where.view(-1, 1, 1, 1), one, other)
 
 
 def _checkpoints(steps: int) -> set[int]:
@@ -218,9 +214,9 @@ def _checkpoints(steps: int) -> set[int]:
     >>> sorted(_checkpoints(100))
     [22, 41, 57, 70, 80, 87, 93, 99]
     """
-    marks, at, gap = set(), 0.22, 0.22
+    points, at, gap = set(), 0.22, 0.22
     while at <= 1:
-        marks.add(-(-round(at * steps * 1000) // 1000))
+        points.add(-(-round(at * steps * 1000) // 1000))
         gap = max(gap - 0.03, 0.06)
         at += gap
-    return marks
+    return points

@@ -1,4 +1,4 @@
-"""Carlini and Wagner's attack in L-infinity: a box shrinks while it still holds a wrong image."""
+"""Carlini and Wagner's attack in L-infinity: a box shrinks while it holds an adversarial image."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from smoothinfer.attacks.losses import margin
+from smoothinfer.numerics.balls import per_image, pick_images
 from smoothinfer.types import Images, Labels
 
 _SHRINK = 0.9
@@ -31,7 +32,7 @@ def carlini_linf(
     of the distance reached; after one that failed, c grows tenfold up to 20.
 
     Args:
-        model: a module from images to logits, the same at every call.
+        model: a module from images to logits, without randomness.
         images: (N, C, H, W), pixels in [0, 1].
         labels: (N,).
         radius: first tau, in pixel units.
@@ -48,32 +49,32 @@ def carlini_linf(
     >>> carlini_linf(net, images, labels, 0.1, **settings).shape
     torch.Size([1, 1, 2, 2])
     """
-    tau = images.new_full((len(images), 1, 1, 1), radius)
+    tau = per_image(images.new_full((len(images),), radius), images)
     weight = images.new_full((len(images),), initial)
     best, nearest = images.clone(), images.new_full((len(images),), torch.inf)
     for _ in range(searches):
         search = _Search(images, best, tau, rate)
         before = nearest
         for _ in range(steps):
-            moved = search.moved
+            points = search.points
             with torch.enable_grad():
-                lead = margin(model(moved), labels)
-                goal = weight * (confidence - lead).relu() + search.outside
-                (slope,) = torch.autograd.grad(goal.sum(), search.share)
-            distance = (moved - images).detach().abs().flatten(1).amax(1)
+                lead = margin(model(points), labels)
+                loss = weight * (confidence - lead).relu() + search.outside
+                (gradient,) = torch.autograd.grad(loss.sum(), search.share)
+            distance = (points - images).detach().abs().flatten(1).amax(1)
             closer = (lead.detach() > confidence) & (distance < nearest)
-            best = torch.where(closer.view(-1, 1, 1, 1), moved.detach(), best)
+            best = pick_images(closer, points.detach(), best)
             nearest = torch.where(closer, distance, nearest)
-            search.step(slope)
+            search.step(gradient)
         gained = nearest < before
         box = torch.where(gained, torch.minimum(tau.flatten(), nearest), tau.flatten())
-        tau = torch.where(gained, _SHRINK * box, box).view(-1, 1, 1, 1)
+        tau = per_image(torch.where(gained, _SHRINK * box, box), images)
         weight = torch.where(gained, weight, (_GROW * weight).clamp(max=_LARGEST))
     return best
 
 
 class _Search:
-    """Adam over delta / tau, kept within what pixels may be."""
+    """Adam over delta / tau, kept within the range of pixels."""
 
     def __init__(self, images: Images, begin: Images, tau: Tensor, rate: float) -> None:
         self.images, self.tau = images, tau.clamp(min=1e-6)
@@ -81,16 +82,15 @@ class _Search:
         self.adam = torch.optim.Adam([self.share], lr=rate)
 
     @property
-    def moved(self) -> Images:
+    def points(self) -> Images:
         return (self.images + self.tau * self.share).clamp(0, 1)
 
     @property
     def outside(self) -> Tensor:
         return (self.share.abs() - 1).relu().flatten(1).sum(1)
 
-    def step(self, slope: Tensor) -> None:
-        self.share.grad = slope
+    def step(self, gradient: Tensor) -> None:
+        self.share.grad = gradient
         self.adam.step()
-        with torch.no_grad():  # a pixel beyond its range would have no slope to come back
-            kept = (self.moved - self.images) / self.tau
-            self.share.copy_(kept)
+        with torch.no_grad():  # a pixel beyond its range would have no gradient to come back
+            self.share.copy_((self.points - self.images) / self.tau)

@@ -1,16 +1,21 @@
-"""What every attack asks of its input, before any work."""
+"""Checks before an attack: its input, its options, and whether the model is random."""
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import torch
 from torch import nn
 
+from smoothinfer.engine.members import run_seeded
 from smoothinfer.errors import InputError, check_images, check_labels, unknown
-from smoothinfer.runtime.modes import check_eval
 from smoothinfer.numerics.balls import Ball, check_ball
+from smoothinfer.numerics.precision import autocast_to, resolve_precision
+from smoothinfer.runtime.modes import check_eval
 from smoothinfer.types import Images, Labels
 
 
@@ -21,7 +26,7 @@ def check_attack(
 
     Args:
         model: batch normalisation in eval mode.
-        images, labels, ball: what the attack was given.
+        images, labels, ball: of the attack.
         counts: numbers that must be at least 1, or ``None``.
     """
     check_ball(ball)
@@ -34,7 +39,7 @@ def check_attack(
 
 
 def check_options(options: Iterable[str], attack: Callable[..., Any]) -> None:
-    """Raise `InputError` for an option that ``attack``, to which it is passed on, does not take.
+    """Raise `InputError` for an option that ``attack`` does not take.
 
     >>> check_options(["x"], lambda model, images, labels, ball, *, steps=7: images)
     Traceback (most recent call last):
@@ -47,3 +52,41 @@ def check_options(options: Iterable[str], attack: Callable[..., Any]) -> None:
     for option in options:
         if option not in named:
             raise unknown("option", option, [name for name in named if name != "generator"])
+
+
+def is_random(model: nn.Module, images: Images) -> bool:
+    """Say whether passes differ: 16 are compared, since a random choice may fall the same way."""
+    with torch.no_grad():
+        first = run_seeded(model, images[:2], 1)
+        others = (run_seeded(model, images[:2], seed) for seed in range(2, 17))
+        return any(not torch.equal(first, other) for other in others)
+
+
+def is_repeatable(model: nn.Module, images: Images) -> bool:
+    """Say whether a seed repeats a pass: not where a module keeps a generator of its own."""
+    with torch.no_grad():
+        return torch.equal(*(run_seeded(model, images[:2], 1) for _ in range(2)))
+
+
+@contextlib.contextmanager
+def attack_precision(model: nn.Module, images: Images, precision: str) -> Iterator[bool]:
+    """Run ``model`` in ``precision`` inside; yields whether it is random.
+
+    ``"auto"`` takes bfloat16, where the device multiplies it in hardware, for a random model only:
+    there the rounding is small beside the noise that is averaged. A model without noise stays in
+    fp32, since rounding would decide which of two near points is better.
+
+    Raises:
+        InputError: the precision is unknown.
+    """
+    resolve_precision(precision, images.device)
+    random = len(images) > 0 and is_random(model, images)
+    if random and not is_repeatable(model, images):
+        warnings.warn(
+            "the model draws random numbers that no seed controls (does it keep a generator?): "
+            "points are compared under different draws, and this attack cannot be repeated",
+            stacklevel=3,
+        )
+    exact = precision == "auto" and not random
+    with autocast_to("fp32" if exact else precision, images.device):
+        yield random

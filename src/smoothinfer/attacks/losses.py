@@ -1,17 +1,20 @@
-"""What an attacker climbs: ``(logits, labels) -> one number per image``, larger is worse for us."""
+"""Losses that an attack maximises, and pools that turn many draws into one answer."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from smoothinfer.errors import InputError
+from smoothinfer.errors import InputError, check_labels, choose
 from smoothinfer.types import Labels, Logits
 
-Objective = Callable[[Logits, Labels], Tensor]
+AttackLoss = Callable[[Logits, Labels], Tensor]
+Pool = Callable[[Tensor], Tensor]
 
 
 def cross_entropy(logits: Logits, labels: Labels) -> Tensor:
@@ -48,21 +51,21 @@ def dlr(logits: Logits, labels: Labels) -> Tensor:
     -0.5
     """
     if logits.shape[1] < 3:
-        raise InputError("the DLR objective needs at least 3 classes; use 'margin'")
+        raise InputError("the DLR loss needs at least 3 classes; use 'margin'")
     first, _, third = logits.float().topk(3, dim=1).values.unbind(1)
     return margin(logits, labels) / (first - third).clamp_min(1e-12)
 
 
-def divergence_from(clean: Tensor) -> Objective:
-    """Return the objective KL(clean || softmax(logits)), (N,), which looks at no label.
+def divergence_from(clean: Tensor) -> AttackLoss:
+    """Return the loss KL(clean || softmax(logits)), (N,), which uses no label.
 
     Args:
-        clean: (N, K) probabilities of the images where they were, one row for each.
+        clean: (N, K) probabilities of the unmoved images.
 
     Source: Zhang et al. 2019, *TRADES*, arXiv 1901.08573.
 
-    >>> goal = divergence_from(torch.tensor([[0.5, 0.5]]))
-    >>> goal(torch.zeros(1, 2), torch.tensor([0])).item()
+    >>> loss = divergence_from(torch.tensor([[0.5, 0.5]]))
+    >>> loss(torch.zeros(1, 2), torch.tensor([0])).item()
     0.0
     """
 
@@ -73,8 +76,87 @@ def divergence_from(clean: Tensor) -> Objective:
     return divergence
 
 
-OBJECTIVES: dict[str, Objective] = {
+def lead_of(targets: Labels) -> AttackLoss:
+    """Return the loss z_t - z_y, with a target t for each image, (N,).
+
+    >>> lead_of(torch.tensor([1]))(torch.tensor([[3.0, 1.0]]), torch.tensor([0])).item()
+    -2.0
+    """
+
+    def lead(logits: Logits, labels: Labels) -> Tensor:
+        rows = torch.stack([targets, labels], 1)
+        target, label = logits.gather(1, rows).float().unbind(1)
+        return target - label
+
+    return lead
+
+
+def towards(logits: Logits, targets: Labels) -> Tensor:
+    """log softmax(logits)[target], which a targeted attack maximises, (N,)."""
+    return -cross_entropy(logits, targets)
+
+
+ATTACK_LOSSES: dict[str, AttackLoss] = {
     "cross_entropy": cross_entropy,
     "margin": margin,
     "dlr": dlr,
+}
+
+
+def checked_loss(loss: str | AttackLoss) -> AttackLoss:
+    """Return a loss by name or as it is, which checks the labels against the logits at first use.
+
+    Once is enough for an attack, whose labels stay the same, and each check waits for the device.
+
+    Raises:
+        InputError: the name is unknown; or, at first use, a label has no logit.
+
+    >>> checked_loss("margin")(torch.zeros(1, 2), torch.tensor([5]))
+    Traceback (most recent call last):
+    smoothinfer.errors.InputError: labels range over [5, 5], but the model has 2 classes (0..1)
+    """
+    function = choose("loss", ATTACK_LOSSES, loss) if isinstance(loss, str) else loss
+    checked = False
+
+    def check_then_compute(logits: Logits, labels: Labels) -> Tensor:
+        nonlocal checked
+        if not checked:
+            check_labels(labels, logits, logits.shape[1])
+            checked = True
+        return function(logits, labels)
+
+    return check_then_compute
+
+
+def log_mean_probability(draws: Tensor, sharpness: float = 1.0) -> Tensor:
+    """log((1/M) sum_i softmax(sharpness * logits_i)), without underflow, (N, K).
+
+    Sharpness 1 is the soft vote, infinite sharpness the hard vote: in between lies a surrogate of
+    the hard vote that has a gradient where images are undecided.
+
+    >>> log_mean_probability(torch.zeros(3, 1, 2)).exp().tolist()
+    [[0.5, 0.5]]
+    """
+    return (sharpness * draws.float()).log_softmax(2).logsumexp(0) - math.log(len(draws))
+
+
+def log_mean_rank_weight(draws: Tensor, sharpness: float = 4.0) -> Tensor:
+    """log((1/M) sum_i 2^-r_i) with the soft rank r_y = sum_{j != y} sigmoid(s (z_j - z_y)), (N, K).
+
+    A surrogate of the vote that gives 2^-r to the class of rank r.
+
+    >>> log_mean_rank_weight(torch.tensor([[[9.0, 0.0, -9.0]]])).exp().round(decimals=3).tolist()
+    [[1.0, 0.5, 0.25]]
+    """
+    gaps = draws.float()[..., None, :] - draws.float()[..., :, None]  # z_j - z_y at [y, j]
+    rank = (sharpness * gaps).sigmoid().sum(-1) - 0.5  # its own sigmoid(0) is 1/2
+    return (-math.log(2) * rank).logsumexp(0) - math.log(len(draws))
+
+
+# (M, N, K) logits of M draws -> (N, K) scores; None takes the mean of each draw's loss (EoT).
+POOLS: dict[str, Pool | None] = {
+    "mean": None,
+    "pooled": log_mean_probability,
+    "vote": partial(log_mean_probability, sharpness=4.0),
+    "rank": log_mean_rank_weight,
 }

@@ -1,4 +1,4 @@
-"""The nearest adversarial examples, C&W and DDN, made honest for random models."""
+"""The nearest adversarial examples by C&W and DDN, verified by fresh votes on random models."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from smoothinfer.attacks.carlini_wagner_linf import carlini_linf
-from smoothinfer.attacks.checks import check_attack
-from smoothinfer.attacks.frozen import Frozen
-from smoothinfer.attacks.eot import Landscape, fresh_seeds, searching
-from smoothinfer.attacks.losses import margin
+from smoothinfer.attacks.checks import attack_precision, check_attack
+from smoothinfer.attacks.eot import EOTLoss, fresh_seeds
+from smoothinfer.attacks.losses import log_mean_probability, margin
+from smoothinfer.engine.members import run_passes, run_seeded
 from smoothinfer.errors import InputError
-from smoothinfer.runtime.modes import parameters_frozen
-from smoothinfer.numerics.balls import L2, Ball, Linf
-from smoothinfer.numerics.randomness import draw_seed, isolated_rng
-from smoothinfer.types import Images, Labels
+from smoothinfer.numerics.balls import L2, Ball, Linf, per_image, pick_images
+from smoothinfer.numerics.randomness import derive_seed, draw_seed, isolated_rng
+from smoothinfer.runtime.modes import frozen_parameters
+from smoothinfer.types import Images, Labels, Scores
 
-_HALVINGS = 10  # of the interval in which the vote turns
-# Of the way, beyond where it turns.
+_HALVINGS = 10  # of the interval in which the vote changes
+# How far beyond that point, as a share of the whole way.
 _PUSHES = (0.0, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.12, 0.2, 0.35, 0.6, 1.0)
 Search = Callable[[nn.Module, Images, Labels], Images]
 
@@ -42,10 +42,10 @@ def ddn(
 ) -> Images:
     """Decoupled direction and norm: the nearest image (L2) that the vote gets wrong.
 
-    A random model is held still at ``samples`` draws, on whose mean probability Foolbox's attack
-    runs: on fresh draws it would stop at a lucky one. Then fresh draws decide how far along the
-    direction found the vote turns, and how far behind that the label has surely lost it (by 2
-    standard errors of 4 ``votes``, twice); further than the ball, and the image stays as it was.
+    Foolbox's attack runs on the mean probability of ``samples`` fixed draws: with fresh draws it
+    would stop at a lucky one. Then fresh draws find the point along its direction where the vote
+    changes, and the point behind it where the label has surely lost (by 2 standard errors of
+    4 ``votes``, twice). If that lies outside the ball, the image stays as it was.
 
     Args:
         model: any module from images to logits, random or not, in eval mode.
@@ -53,10 +53,10 @@ def ddn(
         labels: (N,) true classes.
         ball: `L2`; points beyond its radius, in pixel units, count as failures.
         steps, gamma: of DDN.
-        samples: draws held still; by default 64 where two forward passes differ, else 1.
-        votes: fresh draws that decide where the vote turns. The point lies farther than that, since
-            it must surely have turned: under Gaussian noise by some 4 sigma / sqrt(votes).
-        precision: ``"bf16"``, ``"fp32"``, or ``"auto"``: see `searching`.
+        samples: fixed draws; by default 64 where two forward passes differ, else 1.
+        votes: fresh draws that find where the vote changes. The point returned lies farther, since
+            the label must surely have lost: under Gaussian noise by some 4 sigma / sqrt(votes).
+        precision: ``"bf16"``, ``"fp32"``, or ``"auto"``: see `attack_precision`.
         generator: source of the draws.
 
     Raises:
@@ -100,7 +100,7 @@ def cw(
         steps: Adam steps of each search; by default 1,000 in L2 and 100 in L-infinity.
         searches: for the constant c in L2 (by default 9), for the box in L-infinity (20).
         rate: of Adam; by default 0.01 in L2, and 0.1 of the box in L-infinity.
-        confidence: kappa, by how much the wrong class must lead.
+        confidence: kappa, the lead that the wrong class must have.
         initial: c at first.
 
     Raises:
@@ -123,13 +123,13 @@ def cw(
             f"rate {rate} and initial {initial} must be positive, confidence {confidence} not "
             "negative"
         )
-    goal: dict[str, Any] = {"steps": steps, "confidence": confidence}
+    options: dict[str, Any] = {"steps": steps, "confidence": confidence}
     if isinstance(ball, Linf):
-        goal |= {"searches": searches, "rate": rate, "initial": initial, "radius": ball.radius}
-        search: Search = partial(carlini_linf, **goal)
+        options |= {"searches": searches, "rate": rate, "initial": initial, "radius": ball.radius}
+        search: Search = partial(carlini_linf, **options)
     else:
-        goal |= {"binary_search_steps": searches, "stepsize": rate, "initial_const": initial}
-        search = partial(_by_foolbox, "L2CarliniWagnerAttack", **goal)
+        options |= {"binary_search_steps": searches, "stepsize": rate, "initial_const": initial}
+        search = partial(_by_foolbox, "L2CarliniWagnerAttack", **options)
     return _nearest(search, model, images, labels, ball, samples, votes, precision, generator)
 
 
@@ -148,20 +148,48 @@ def _nearest(
     if len(images) == 0:
         return images
     with (
-        parameters_frozen(model),
+        frozen_parameters(model),
         isolated_rng(draw_seed(generator)),
-        searching(model, images, precision) as random,
+        attack_precision(model, images, precision) as random,
     ):
-        still = Frozen(model, fresh_seeds(1)[0], samples or 64) if random else model
-        found = search(still, images, labels)
+        fixed = _FixedDraws(model, fresh_seeds(1)[0], samples or 64) if random else model
+        points = search(fixed, images, labels)
         if random:
-            found = _where_the_vote_turns(model, images, found, labels, ball, votes)
-    far = ball.distance(found, images) > ball.radius
-    return torch.where(far.view(-1, 1, 1, 1), images, found)
+            points = _where_the_vote_changes(model, images, points, labels, ball, votes)
+    outside = ball.distance(points, images) > ball.radius
+    return pick_images(outside, images, points)
 
 
-class _AsItIs(nn.Module):
-    """A model that Foolbox need not put into eval mode: that would turn off dropout left on."""
+class _FixedDraws(nn.Module):
+    """log mean probability over the same draws at every call: a deterministic view of a model.
+
+    Noise drawn for each image depends on its place in the batch, so this is for an attack that
+    keeps its batch together.
+
+    Args:
+        model: any module from images to logits, random through the global generators.
+        seed: names the draws.
+        samples: number of draws; memory holds one at a time.
+
+    >>> net = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(4, 2))
+    >>> fixed, images = _FixedDraws(net, seed=0, samples=4), torch.rand(3, 1, 2, 2)
+    >>> bool((fixed(images) == fixed(images)).all())
+    True
+    """
+
+    def __init__(self, model: nn.Module, seed: int = 0, samples: int = 1) -> None:
+        super().__init__()
+        self.model, self.training = model, model.training
+        self.seeds = [derive_seed(seed, "frozen", s) for s in range(samples)]
+
+    def forward(self, images: Images) -> Scores:
+        """Return scores (N, K) on a log scale, differentiable."""
+        draws = [partial(run_seeded, self.model, seed=seed) for seed in self.seeds]
+        return log_mean_probability(torch.stack(run_passes(draws, images)))
+
+
+class _InEvalMode(nn.Module):
+    """A wrapper in eval mode: Foolbox's own switch would turn off dropout that was left on."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -181,45 +209,45 @@ def _by_foolbox(
         import foolbox.attacks
     except ImportError as error:
         raise InputError("C&W and DDN run through Foolbox: pip install foolbox") from error
-    wrapped = foolbox.PyTorchModel(_AsItIs(model), bounds=(0, 1), device=images.device)
+    wrapped = foolbox.PyTorchModel(_InEvalMode(model), bounds=(0, 1), device=images.device)
     attack = getattr(foolbox.attacks, name)(**settings)
     with torch.enable_grad():
-        _, found, _ = attack(wrapped, images, labels, epsilons=None)
-    kept: Tensor = found.detach()
-    return torch.where(kept.isfinite(), kept, images).clamp(0, 1)
+        _, adversarial, _ = attack(wrapped, images, labels, epsilons=None)
+    points: Tensor = adversarial.detach()
+    return torch.where(points.isfinite(), points, images).clamp(0, 1)
 
 
 @torch.no_grad()
-def _where_the_vote_turns(
-    model: nn.Module, images: Images, found: Images, labels: Labels, ball: Ball, votes: int
+def _where_the_vote_changes(
+    model: nn.Module, images: Images, points: Images, labels: Labels, ball: Ball, votes: int
 ) -> Images:
-    """Return the nearest point towards ``found``, or farther, where the label has surely lost."""
-    land, seeds, way = Landscape(model, margin), fresh_seeds(votes), found - images
+    """Return the nearest point towards ``points``, or beyond, where the label has surely lost."""
+    eot, seeds, way = EOTLoss(model, margin), fresh_seeds(votes), points - images
 
     def at(share: Tensor) -> Images:
-        return (images + share.view(-1, 1, 1, 1) * way).clamp(0, 1)
+        return (images + per_image(share, images) * way).clamp(0, 1)
 
     near, far = torch.zeros(2, len(images), device=images.device)
     far += 2.0
     for _ in range(_HALVINGS):
         middle = (near + far) / 2
-        lost = land.outvoted(at(middle), labels, seeds, errors=0)
+        lost = eot.is_outvoted(at(middle), labels, seeds, errors=0)
         near, far = torch.where(lost, near, middle), torch.where(lost, middle, far)
     within = ball.distance(at(far), images) <= ball.radius
     share, rows = far.clone(), within.nonzero().flatten()
-    for push in _PUSHES:  # where the vote is even, whoever votes again decides
+    for push in _PUSHES:  # near a tie another vote may decide otherwise
         if len(rows) == 0:
             break
         share[rows] = far[rows] + push
-        sure = _twice(land, at(share)[rows], labels[rows], 4 * votes)
+        sure = _outvoted_twice(eot, at(share)[rows], labels[rows], 4 * votes)
         rows = rows[~sure]
     share[rows] = 0.0  # never sure: no success
-    moved = at(share)
-    return torch.where(within.view(-1, 1, 1, 1), ball.project(moved, images), moved)
+    turned = at(share)
+    return pick_images(within, ball.project(turned, images), turned)
 
 
-def _twice(land: Landscape, points: Images, labels: Labels, votes: int) -> Tensor:
-    """Say where the label is outvoted twice: who tries at many points passes once by chance."""
-    sure = land.outvoted(points, labels, fresh_seeds(votes))
-    again = land.outvoted(points[sure], labels[sure], fresh_seeds(votes))
+def _outvoted_twice(eot: EOTLoss, points: Images, labels: Labels, votes: int) -> Tensor:
+    """True where two independent votes reject the label; of many points one passes by chance."""
+    sure = eot.is_outvoted(points, labels, fresh_seeds(votes))
+    again = eot.is_outvoted(points[sure], labels[sure], fresh_seeds(votes))
     return sure.masked_scatter(sure, again)

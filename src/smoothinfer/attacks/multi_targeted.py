@@ -1,18 +1,18 @@
-"""Multi-targeted PGD: one climb towards every other class, the best of them kept."""
+"""Multi-targeted PGD: one run towards every other class, the best of them kept."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from smoothinfer.attacks.checks import check_attack
-from smoothinfer.attacks.eot import Landscape, fresh_seeds, searching
-from smoothinfer.attacks.losses import margin
+from smoothinfer.attacks.checks import attack_precision, check_attack
+from smoothinfer.attacks.eot import BestPoints, EOTLoss, fresh_seeds
+from smoothinfer.attacks.losses import lead_of, margin
 from smoothinfer.attacks.projected_gradient import pgd
 from smoothinfer.errors import check_labels
 from smoothinfer.numerics.balls import Ball
 from smoothinfer.numerics.randomness import draw_seed, isolated_rng
-from smoothinfer.types import Images, Labels, Logits
+from smoothinfer.types import Images, Labels
 
 _JUDGING_DRAWS = 16
 
@@ -31,20 +31,20 @@ def multitargeted(
     precision: str = "auto",
     generator: torch.Generator | None = None,
 ) -> Images:
-    """For every class t but the label climb z_t - z_y by PGD; keep the largest mean margin.
+    """For every class t but the label maximise z_t - z_y by PGD; keep the largest mean margin.
 
-    Which climb won is judged on at least 16 fresh draws, the same for all.
+    The runs are judged on at least 16 fresh draws, the same for all.
 
     Args:
         model: any module from images to logits, random or not, in eval mode.
         images: (N, C, H, W), pixels in [0, 1].
         labels: (N,) true classes.
         ball: `Linf` or `L2`, its radius in pixel units.
-        steps, step_size, draws, restarts: of each climb, see `pgd`; a step is 2.5 radii / steps
+        steps, step_size, draws, restarts: of each run, see `pgd`; a step is 2.5 radii / steps
             by default.
-        targets: only the so many classes that come next to the label on the image itself; all
+        targets: number of target classes, those with the largest logits on the image itself; all
             by default.
-        precision: of the gradients as for `pgd`, of the judging as `searching` says.
+        precision: of the gradients as for `pgd`, of the judging as for `attack_precision`.
         generator: source of the starts and, through a seed, of the model's noise.
 
     Raises:
@@ -62,13 +62,12 @@ def multitargeted(
     size = 2.5 * ball.radius / steps if step_size is None else step_size
     if len(images) == 0:
         return images
-    with isolated_rng(draw_seed(generator)), searching(model, images, precision):
-        order = _order(model, images, labels, draws)[:, :targets]
+    with isolated_rng(draw_seed(generator)), attack_precision(model, images, precision):
+        order = _order_classes(model, images, labels, draws)[:, :targets]
         seeds = fresh_seeds(max(draws, _JUDGING_DRAWS))
-        land, best = Landscape(model, margin), images
-        highest = land.see(best, labels, seeds).value
+        best = BestPoints(EOTLoss(model, margin), images, labels, seeds)
         for target in order.unbind(1):
-            moved = pgd(
+            points = pgd(
                 model,
                 images,
                 labels,
@@ -77,32 +76,17 @@ def multitargeted(
                 step_size=size,
                 draws=draws,
                 restarts=restarts,
-                objective=_Lead(target),
+                loss=lead_of(target),
                 precision=precision,
             )
-            value = land.see(moved, labels, seeds).value
-            better = value > highest
-            best = torch.where(better.view(-1, 1, 1, 1), moved, best)
-            highest = torch.where(better, value, highest)
-    return best
-
-
-class _Lead:
-    """z_t - z_y, with a target t for each row."""
-
-    def __init__(self, targets: Labels) -> None:
-        self.targets = targets
-
-    def __call__(self, logits: Logits, labels: Labels) -> Tensor:
-        rows = torch.stack([self.targets, labels], 1)
-        target, label = logits.gather(1, rows).float().unbind(1)
-        return target - label
+            best.offer(points)
+    return best.points
 
 
 @torch.no_grad()
-def _order(model: nn.Module, images: Images, labels: Labels, draws: int) -> Tensor:
-    """Return the other classes of each image, (N, K - 1), the likeliest first."""
+def _order_classes(model: nn.Module, images: Images, labels: Labels, draws: int) -> Tensor:
+    """Return the other classes of each image, (N, K - 1), the most likely first."""
     logits = torch.stack([model(images) for _ in range(draws)]).mean(0)
     check_labels(labels, images, logits.shape[1])
-    away = logits.scatter(1, labels[:, None], -torch.inf)
-    return away.argsort(1, descending=True)[:, :-1]
+    others = logits.scatter(1, labels[:, None], -torch.inf)
+    return others.argsort(1, descending=True)[:, :-1]

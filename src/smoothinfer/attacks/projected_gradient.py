@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from smoothinfer.attacks.checks import check_attack, check_options
-from smoothinfer.attacks.gradients import GRADIENTS, Gradient
-from smoothinfer.attacks.eot import Landscape, fresh_seeds
-from smoothinfer.attacks.losses import OBJECTIVES, Objective, cross_entropy, divergence_from
+from smoothinfer.attacks.eot import (
+    BestPoints,
+    EOTLoss,
+    fresh_seeds,
+    mean_gradient,
+    pooled_gradient,
+)
+from smoothinfer.attacks.losses import POOLS, AttackLoss, checked_loss, divergence_from, towards
+from smoothinfer.attacks.nes_attack import query_gradient
 from smoothinfer.errors import InputError, check_labels, choose
-from smoothinfer.runtime.modes import under_attack
 from smoothinfer.numerics.balls import Ball
-from smoothinfer.numerics.precision import computing, resolve_precision
+from smoothinfer.numerics.precision import autocast_to, resolve_precision
 from smoothinfer.numerics.randomness import draw_seed, isolated_rng, normal
-from smoothinfer.types import Images, Labels, Logits
+from smoothinfer.runtime.modes import attack_mode
+from smoothinfer.types import Images, Labels
 
-_CHOOSING_DRAWS = 8
+_JUDGING_DRAWS = 8
+
+Gradient = Callable[[nn.Module, Images, Labels, AttackLoss, int], Tensor]
+
+GRADIENTS: dict[str, Gradient] = {
+    "mean": mean_gradient,
+    **{name: partial(pooled_gradient, pool=pool) for name, pool in POOLS.items() if pool},
+    "queries": query_gradient,
+}
 
 
 def pgd(
@@ -32,7 +48,7 @@ def pgd(
     draws: int = 1,
     gradient: str | Gradient = "mean",
     restarts: int = 1,
-    objective: str | Objective = "cross_entropy",
+    loss: str | AttackLoss = "cross_entropy",
     random_start: bool | float = True,
     accumulate: bool = False,
     targets: Labels | int | None = None,
@@ -41,12 +57,12 @@ def pgd(
 ) -> Images:
     """Move each image within ``ball`` so that ``model`` errs: PGD, or EPGD for ``draws`` > 1.
 
-    x <- P(x + step_size * ascend((1/M) sum_i grad objective(model(x), y))), M = ``draws``
+    x <- P(x + step_size * ascend((1/M) sum_i grad loss(model(x), y))), M = ``draws``
     fresh draws of the model's own noise, P the projection on the ball and on [0, 1].
 
-    The model is used in eval mode (its noise stays on), since batch normalisation that learns
-    would change under the attack. The last iterate is returned: the
-    best of many noisy steps would flatter the attack.
+    The model is used in eval mode (its noise stays on), since batch normalisation in training mode
+    would change under the attack. The last iterate is returned: the best of many noisy steps would
+    overstate the attack.
 
     Args:
         model: any module from images to logits, random or not.
@@ -56,19 +72,20 @@ def pgd(
         steps: number of steps k.
         step_size: length of a step in pixel units; a quarter of the radius by default.
         draws: noise draws M in each gradient.
-        gradient: ``"mean"`` climbs the mean objective over the draws, ``"pooled"`` the objective
-            of their mean probability (SmoothAdv), ``"vote"`` and ``"rank"`` that of surrogates of
-            the hard votes, ``"queries"`` an estimate from answers alone; or a function.
-        restarts: independent starts; the one with the largest mean objective over at least
-            8 fresh draws is kept, for each image.
-        objective: a name in ``OBJECTIVES`` or a function (logits, labels) -> (N,).
+        gradient: ``"mean"`` takes the gradient of the mean loss over the draws, ``"pooled"`` of the
+            loss of their mean probability (SmoothAdv), ``"vote"`` and ``"rank"`` of the loss of
+            surrogates of the hard votes, ``"queries"`` an estimate from answers alone; or a
+            function.
+        restarts: independent starts; for each image the one with the largest mean loss over at
+            least 8 fresh draws is kept.
+        loss: a name in ``ATTACK_LOSSES`` or a function (logits, labels) -> (N,).
         random_start: begin at a random point of the ball; for a number s, at the image + N(0, s^2),
             as TRADES does; for ``False``, at the image itself.
         accumulate: never zero the gradient (momentum 1), as the reference code does.
-        targets: (N,) classes to climb towards, or one for all images, the negative cross-entropy of
-            each being the objective; by default away from ``labels``.
+        targets: (N,) classes to move towards, or one for all images: the loss is then minus the
+            cross-entropy of the target. By default the attack moves away from ``labels``.
         precision: of the gradients: ``"auto"`` (bfloat16 where the device multiplies it in
-            hardware), ``"bf16"`` or ``"fp32"``. Starts are compared in fp32 all the same.
+            hardware), ``"bf16"`` or ``"fp32"``. Restarts are compared in fp32.
         generator: source of the start and, through a seed, of the model's noise.
 
     Raises:
@@ -80,52 +97,46 @@ def pgd(
     >>> from smoothinfer.numerics.balls import Linf
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     >>> images = torch.rand(3, 1, 2, 2)
-    >>> moved = pgd(net, images, torch.tensor([0, 1, 0]), Linf(8 / 255), steps=7)
-    >>> bool(((moved - images).abs() <= 8 / 255 + 1e-6).all())
+    >>> adversarial = pgd(net, images, torch.tensor([0, 1, 0]), Linf(8 / 255), steps=7)
+    >>> bool(((adversarial - images).abs() <= 8 / 255 + 1e-6).all())
     True
     """
-    goal = choose("objective", OBJECTIVES, objective) if isinstance(objective, str) else objective
-    slope = choose("gradient", GRADIENTS, gradient) if isinstance(gradient, str) else gradient
+    gradient_of = choose("gradient", GRADIENTS, gradient) if isinstance(gradient, str) else gradient
     if targets is not None:
-        if objective != "cross_entropy":
-            raise InputError(f"targets have an objective of their own: leave out {objective!r}")
+        if loss != "cross_entropy":
+            raise InputError(f"targets imply a loss: leave out {loss!r}")
         targets = torch.full_like(labels, targets) if isinstance(targets, int) else targets
         check_labels(targets, images)
-        goal, labels = _towards, targets
+        loss, labels = towards, targets
+    maximised = checked_loss(loss)
     check_attack(model, images, labels, ball, steps=steps, draws=draws, restarts=restarts)
     resolve_precision(precision, images.device)
     size = ball.radius / 4 if step_size is None else step_size
     if size < 0:
         raise InputError(f"step_size must not be negative, not {size}")
-
     if len(images) == 0:
         return images
 
-    def climb() -> Images:
-        moved = _start(images, ball, random_start)
-        total = torch.zeros_like(moved)
+    def run() -> Images:
+        points = _start(images, ball, random_start)
+        total = torch.zeros_like(points)
         for _ in range(steps):
-            with computing(precision, images.device):
-                found = slope(model, moved, labels, goal, draws)
-            total = total + found if accumulate else found
-            moved = ball.project(moved + size * ball.ascend(total), images)
-        return moved
+            with autocast_to(precision, images.device):
+                step = gradient_of(model, points, labels, maximised, draws)
+            total = total + step if accumulate else step
+            points = ball.project(points + size * ball.ascend(total), images)
+        return points
 
-    with under_attack(model), isolated_rng(draw_seed(generator)):
-        best = climb()
+    with attack_mode(model), isolated_rng(draw_seed(generator)):
+        points = run()
         if restarts == 1:
-            return best
+            return points
         # The same fresh draws judge every start: none must win by luck.
-        judges = fresh_seeds(max(draws, _CHOOSING_DRAWS))
-        land = Landscape(model, goal)
-        highest = land.see(best, labels, judges).value
+        seeds = fresh_seeds(max(draws, _JUDGING_DRAWS))
+        best = BestPoints(EOTLoss(model, maximised), points, labels, seeds)
         for _ in range(restarts - 1):
-            moved = climb()
-            value = land.see(moved, labels, judges).value
-            better = value > highest
-            best = torch.where(better.view(-1, 1, 1, 1), moved, best)
-            highest = torch.where(better, value, highest)
-    return best
+            best.offer(run())
+    return best.points
 
 
 def fgsm(
@@ -135,7 +146,7 @@ def fgsm(
     ball: Ball,
     *,
     draws: int = 1,
-    objective: str | Objective = "cross_entropy",
+    loss: str | AttackLoss = "cross_entropy",
     precision: str = "auto",
     generator: torch.Generator | None = None,
 ) -> Images:
@@ -150,19 +161,9 @@ def fgsm(
     >>> fgsm(net, torch.rand(3, 1, 2, 2), torch.tensor([0, 1, 0]), Linf(0.1)).shape
     torch.Size([3, 1, 2, 2])
     """
-    return pgd(
-        model,
-        images,
-        labels,
-        ball,
-        steps=1,
-        step_size=ball.radius,
-        draws=draws,
-        objective=objective,
-        random_start=False,
-        precision=precision,
-        generator=generator,
-    )
+    options: dict[str, Any] = {"draws": draws, "loss": loss, "precision": precision}
+    options |= {"steps": 1, "step_size": ball.radius, "random_start": False}
+    return pgd(model, images, labels, ball, generator=generator, **options)
 
 
 def kl_pgd(
@@ -176,7 +177,7 @@ def kl_pgd(
     generator: torch.Generator | None = None,
     **options: Any,
 ) -> Images:
-    """PGD away from the model's own answer: climbs KL(p(image) || p(x)), and looks at no label.
+    """PGD away from the model's own answer: maximises KL(p(image) || p(x)), without labels.
 
     Args:
         model, images, labels, ball, generator: as for `pgd`.
@@ -186,7 +187,7 @@ def kl_pgd(
         options: further options of `pgd`.
 
     Raises:
-        InputError: what `pgd` refuses.
+        InputError: see `pgd`.
 
     Source: Zhang et al. 2019, *TRADES*, arXiv 1901.08573, with steps=10 and step_size=0.007.
 
@@ -197,14 +198,14 @@ def kl_pgd(
     """
     check_attack(model, images, labels, ball, draws=draws)
     check_options(options, pgd)
+    options |= {"draws": draws, "random_start": random_start}
     if len(images) == 0:
-        return pgd(model, images, labels, ball, draws=draws, random_start=random_start, **options)
+        return pgd(model, images, labels, ball, **options)
     with isolated_rng(draw_seed(generator)):
         with torch.no_grad():
             answers = [model(images).float().softmax(1) for _ in range(draws)]
-        goal = divergence_from(torch.stack(answers).mean(0))
-        how = {"draws": draws, "random_start": random_start, "objective": goal, **options}
-        return pgd(model, images, labels, ball, **how)
+        loss = divergence_from(torch.stack(answers).mean(0))
+        return pgd(model, images, labels, ball, **{"loss": loss, **options})
 
 
 def _start(images: Images, ball: Ball, random_start: bool | float) -> Images:
@@ -213,7 +214,3 @@ def _start(images: Images, ball: Ball, random_start: bool | float) -> Images:
     if not random_start:
         return images.detach()
     return ball.project(images + random_start * normal(images.shape, images), images)
-
-
-def _towards(logits: Logits, targets: Labels) -> Tensor:
-    return -cross_entropy(logits, targets)

@@ -1,4 +1,4 @@
-"""Transfer: craft on one model, try on another."""
+"""Transfer: craft adversarial images on one model, evaluate them on another."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import nn
 
 from smoothinfer.attacks.checks import check_options
 from smoothinfer.attacks.projected_gradient import pgd
-from smoothinfer.errors import InputError, check_kind
-from smoothinfer.runtime.modes import device_of, evaluating
+from smoothinfer.errors import InputError, check_type
 from smoothinfer.numerics.balls import Ball
+from smoothinfer.runtime.modes import device_of, eval_mode
 from smoothinfer.types import Images, Labels
 
 
@@ -27,23 +27,23 @@ def transfer(
     generator: torch.Generator | None = None,
     **options: Any,
 ) -> Images:
-    """Run ``attack`` against ``source`` instead of ``model``, which is not asked at all.
+    """Run ``attack`` against ``source`` instead of ``model``, which is not queried at all.
 
     In the paper the source is another training of the same network, without input noise ("PGD"),
-    or with it ("PGD-s"): give the module that is meant. Where attacks are named by strings the
-    source is a model by name, ``sigma=0.06`` puts noise on its inputs, ``noise=False`` takes all
-    its noise away, and an ``attack`` of many draws climbs its smoothed answer:
+    or with it ("PGD-s"). Where attacks are named by strings the source is a model by name,
+    ``sigma=0.06`` puts noise on its inputs, ``noise=False`` removes all its noise, and an
+    ``attack`` with many draws maximises the loss of its smoothed answer:
     ``transfer(source="runs/other", attack="epgd", draws=8)``.
 
     Args:
-        model: the target; what others do with the result.
+        model: the target, on which the caller evaluates the result.
         images, labels, ball, generator: as for the attack.
         source: the module to craft on; run in eval mode, its noise on.
         attack: any attack.
         options: of the attack.
 
     Raises:
-        InputError: ``source`` is missing or no module, or what the attack refuses.
+        InputError: ``source`` is missing or no module; or see the attack.
 
     Source: Nemcovsky et al. 2019, table 2; Papernot et al. 2016, arXiv 1605.07277.
 
@@ -54,11 +54,11 @@ def transfer(
     torch.Size([3, 1, 2, 2])
     """
     del model
-    check_kind("source", source, nn.Module, "transfer(source=model)")
+    check_type("source", source, nn.Module, "transfer(source=model)")
     assert source is not None
     check_options(options, attack)
     device = device_of(source, images)
     if device != images.device:
         raise InputError(f"the source is on {device}, the images are on {images.device}")
-    with evaluating(source):
+    with eval_mode(source):
         return attack(source, images, labels, ball, generator=generator, **options)

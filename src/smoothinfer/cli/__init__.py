@@ -1,65 +1,90 @@
-"""The command line: ``smoothinfer demo | train | evaluate | attack | calibrate | audit | ...``."""
+"""The command line: ``smoothinfer COMMAND``, each command a file in `smoothinfer.workflows`."""
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import sys
-import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
+from types import ModuleType
 
-from jsonargparse import ArgumentParser, Namespace
-from rich.console import Console
-
-from smoothinfer.cli import making, measuring, showing
 from smoothinfer.errors import InputError
-from smoothinfer.runtime.signals import heed_sigterm
-from smoothinfer.numerics.precision import keep_heap_warm
-from smoothinfer.runtime.processes import leave
-from smoothinfer.runtime.provenance import remember
+from smoothinfer.runtime.processes import exit_process, tune_malloc
+from smoothinfer.runtime.provenance import record_command
+from smoothinfer.runtime.signals import install_sigterm_handler
 
-_ABOUT = (
+_DESCRIPTION = (
     "Make image classifiers more robust to adversarial examples by smoothed inference: many noisy "
     "passes, put to the vote. Begin with 'smoothinfer demo'."
 )
 
-COMMANDS = making.COMMANDS | measuring.COMMANDS | showing.COMMANDS
+# Each command is the module of its name in smoothinfer.workflows, with add_arguments() and run().
+COMMANDS = {
+    "demo": "Train, attack and smooth a small net on real digits.",
+    "train": "Train a recipe on a data set; resumes.",
+    "evaluate": "Measure a model, clean and attacked, in one pass and smoothed.",
+    "attack": "Measure a model like evaluate, and keep the adversarial examples.",
+    "calibrate": "Choose sigma and the voting rule on the images that training held out.",
+    "audit": "Check whether a model's robustness is real: thirteen checks, one page. Exit status 1 "
+    "if one fires.",
+    "certify": "Certify images: a radius within which no attack changes the vote.",
+    "sweep": "Measure a grid of settings; resumed, shared by machines, merged.",
+    "reproduce": "Repeat a table or figure of the paper, its numbers beside ours.",
+    "report": "Turn results into one page, Markdown, LaTeX and figures.",
+    "picture": "Draw the cost of passes, the votes under an attack, gradients or learned noise.",
+    "publish": "Put a trained model and its figures into one checkpoint, or on the hub.",
+    "models": "List the shipped models and their figures.",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status.
 
-    0: done; 1: an audit fired; 2: what was given cannot be used; 3: something else went wrong.
+    0: done; 1: an audit fired; 2: the input cannot be used; 3: an error of the program.
     """
-    said = list(sys.argv[1:]) if arguments is None else list(arguments)
-    given = _parser().parse_args(said)
-    remember(said)
-    keep_heap_warm()
-    heed_sigterm()
+    words = list(sys.argv[1:]) if arguments is None else list(arguments)
+    parser, command = _parser(words)
+    options = parser.parse_args(words)
+    assert command is not None
+    record_command(words)
+    tune_malloc()
+    install_sigterm_handler()
     sys.path.insert(0, "")  # package.module:factory is looked up here first
-    return leave(_status(given))
+    return exit_process(_run(command, options))
 
 
-def _status(given: Namespace) -> int:
+def _run(command: ModuleType, options: argparse.Namespace) -> int:
     try:
-        return COMMANDS[given.subcommand].run(given[given.subcommand])
+        status: int = command.run(options)
     except (InputError, OSError) as error:  # OSError: a full disk; its message names the file
-        # Not wrapped: paths in it are there to be copied.
-        told = Console(stderr=True, highlight=False, soft_wrap=True)
-        told.print(f"error: {error}", markup=False, style="red")
+        print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        Console(stderr=True).print("stopped; the same command goes on from here")
+        print("stopped; the same command resumes from here", file=sys.stderr)
         return 130
-    except Exception:  # not 1, by which an audit says that a check fired
+    except Exception:  # not status 1, with which an audit says that a check fired
+        import traceback
+
         traceback.print_exc()
         return 3
+    return status
 
 
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="smoothinfer", description=_ABOUT, version=version("smoothinfer"))
-    branches = parser.add_subcommands()
-    for name, command in COMMANDS.items():
-        branch = ArgumentParser(description=command.about)
-        command.fill(branch)
-        branches.add_subcommand(name, branch, help=command.about)
-    return parser
+def _parser(words: Sequence[str]) -> tuple[argparse.ArgumentParser, ModuleType | None]:
+    """Return the parser, and the module of the command in ``words``: no other is imported."""
+    parser = argparse.ArgumentParser(
+        prog="smoothinfer", description=_DESCRIPTION, allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=version("smoothinfer"))
+    branches = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    chosen = next((word for word in words if not word.startswith("-")), None)
+    module = None
+    for name, description in COMMANDS.items():
+        branch = branches.add_parser(
+            name, help=description, description=description, allow_abbrev=False
+        )
+        if name == chosen:
+            module = importlib.import_module(f"smoothinfer.workflows.{name}")
+            module.add_arguments(branch)
+    return parser, module

@@ -1,18 +1,29 @@
-"""What several commands are given: models, data, attacks, balls, numbers, read and checked."""
+"""Arguments that several commands share: models, data, attacks, balls, sigma, numbers."""
 
 from __future__ import annotations
 
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
+from torch import nn
 
+from smoothinfer.attacks import ATTACKS, Attack
 from smoothinfer.checkpoints import find_checkpoint, load, read_card, shipped
-from smoothinfer.config.components import Component, number
-from smoothinfer.data import DATASETS, SPLITS, ImageData, hold_out, load_data, told_of
-from smoothinfer.errors import InputError, unknown
-from smoothinfer.workflows.evaluate import attack_of
+from smoothinfer.config.components import Component, parse_number
+from smoothinfer.config.settings_files import SCALES
+from smoothinfer.data import (
+    DATASETS,
+    SPLITS,
+    ImageData,
+    hold_out,
+    images_of_training,
+    load_data,
+)
+from smoothinfer.errors import InputError, check_limit, unknown
+from smoothinfer.noise.noisy_model import NoisyModel, with_input_noise
 from smoothinfer.numerics.balls import BALLS, Ball
+from smoothinfer.runtime.processes import Processes
 from smoothinfer.types import Images
 
 DATA_HELP = (
@@ -21,115 +32,151 @@ DATA_HELP = (
 )
 MODEL_HELP = (
     "a run folder, a .safetensors checkpoint, package.module:factory, hf:user/name on the Hugging "
-    "Face hub, or a shipped model "
-    "('smoothinfer models' lists them)"
+    "Face hub, or a shipped model ('smoothinfer models' lists them)"
 )
+RADII = {"linf": "8/255", "l2": "0.5"}
 
 
-def model_options(parser: ArgumentParser) -> None:
-    """Take a model and data."""
+def add_model(parser: ArgumentParser) -> None:
+    """Add a model and data."""
     parser.add_argument("model", help=MODEL_HELP)
     parser.add_argument("--data", required=True, help=DATA_HELP)
 
 
-def ball_options(parser: ArgumentParser) -> None:
-    """Take a ball; see `ball_of`."""
+def add_ball(parser: ArgumentParser) -> None:
+    """Add a ball; see `ball_of`."""
     parser.add_argument(
         "--radius", help="of the attack, in pixel units; by default 8/255 (linf) or 0.5 (l2)"
     )
     parser.add_argument("--norm", default="linf", choices=list(BALLS), help="of the ball")
 
 
-def sigma_option(parser: ArgumentParser) -> None:
-    """Take one sigma; see `optional`."""
+def add_sigma(parser: ArgumentParser) -> None:
+    """Add one sigma; see `load_model`."""
     parser.add_argument(
         "--sigma", help="Gaussian input noise in pixel units; by default the model's own"
     )
 
 
-def recipe_file(given: Namespace) -> Path:
-    """Return the recipe's file: one that is there, or a shipped one."""
-    path = Path(given.recipe)
+def add_seed(parser: ArgumentParser) -> None:
+    """Add the seed."""
+    parser.add_argument("--seed", type=int, default=0, help="names the random streams")
+
+
+def add_recipe(parser: ArgumentParser, example: str) -> None:
+    """Add a recipe file, its scale and overrides; see `recipe_file`."""
+    parser.add_argument("recipe", help=f"a recipe file, or a shipped one such as {example}")
+    add_scale(parser)
+
+
+def add_scale(parser: ArgumentParser) -> None:
+    """Add a scale and overrides of a recipe."""
+    parser.add_argument(
+        "--scale",
+        default="short",
+        choices=list(SCALES),
+        help="short: the recipe as written; paper: the paper's length; smoke: a few images, to see "
+        "that it runs",
+    )
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="changes to the recipe, e.g. epochs=3 attack.steps=10 ball.radius=4/255",
+    )
+
+
+def recipe_file(options: Namespace) -> Path:
+    """Return the recipe's file, or the shipped recipe of that name."""
+    path = Path(options.recipe)
     return path if path.exists() else shipped("recipes", str(path).removeprefix("recipes/"))
 
 
-def optional(given: Namespace, name: str) -> float | None:
-    """Return the number called ``name``, where it was given."""
-    return None if given[name] is None else number_of(name, given[name])
+def number_of(name: str, text: str) -> float:
+    """Read a number such as 0.06 or 8/255; ``name`` is its name in the error."""
+    try:
+        return float(parse_number(text))
+    except ValueError:
+        raise InputError(f"{name} must be a number such as 0.06 or 8/255, not {text!r}") from None
 
 
-def sigmas_of(given: Namespace) -> list[float] | None:
-    """Return the sigmas asked for, if any."""
-    if given.units and not given.sigma:
-        raise InputError("--units says in what --sigma is measured: give --sigma too")
-    return [number_of("sigma", s) for s in given.sigma] if given.sigma else None
+def optional_number(name: str, text: str | None) -> float | None:
+    """Read a number where one was given."""
+    return None if text is None else number_of(name, text)
 
 
-def measured(given: Namespace) -> dict[str, Any]:
-    """Return what evaluate, attack and calibrate are all asked for."""
-    attacks = {} if given.attack == ["none"] else {a: Component.of(a) for a in given.attack}
-    return {
-        "model": load(given.model),
-        "name": str(given.model),
-        "data": images_of(given),
-        "attacks": {name: attack_of(component) for name, component in attacks.items()},
-        "ball": ball_of(given),
-        "out": Path(given.out),
-        "units": given.units or "pixel",
-        "rules": given.rule,
-        "seed": given.seed,
-        "settings": given.as_dict() | {"sha256": hash_of(given.model)},
-    }
+def ball_of(options: Namespace) -> Ball:
+    """Return the ball of --norm and --radius."""
+    radius = number_of("radius", options.radius or RADII[options.norm])
+    return BALLS[options.norm](radius)
 
 
-def hash_of(model: str) -> str | None:
-    """Return the SHA-256 of the weights that ``model`` names, where its card tells."""
+def load_model(options: Namespace) -> nn.Module:
+    """Return the model on this process's device, with the input noise of --sigma."""
+    model = load(options.model).to(Processes().device)
+    return with_input_noise(model, optional_number("sigma", options.sigma))
+
+
+def attack_of(attack: str | Component) -> Attack:
+    """Return an attack by name; a transfer's source is a model by name, with noise or without.
+
+    Raises:
+        InputError: a name or an option is unknown, or the source is missing.
+    """
+    component = Component.of(attack)
+    options = dict(component.options)
+    if component.name == "transfer":
+        options["source"] = _source(options)
+        if isinstance(options.get("attack"), str):
+            options["attack"] = Component.of(options["attack"]).bind("attack", ATTACKS)
+    return Component(component.name, options).bind("attack", ATTACKS)
+
+
+def _source(options: dict[str, Any]) -> nn.Module:
+    """Return the source of a transfer; remove the options that concern it alone."""
+    if not isinstance(options.get("source"), str):
+        raise InputError("transfer needs a source: 'transfer(source=\"runs/other\", steps=7)'")
+    sigma, noise = options.pop("sigma", None), options.pop("noise", True)
+    if not isinstance(noise, bool) or not (noise or sigma is None):
+        raise InputError("noise of a source is True or False, and with False there is no sigma")
+    source = load(options["source"]).to(Processes().device)
+    if not noise and isinstance(source, NoisyModel):
+        source = source.module
+    return with_input_noise(source, None if sigma is None else float(sigma))
+
+
+def weights_hash(model: str) -> str | None:
+    """Return the SHA-256 of the weights of ``model``, if it has a card."""
     path = find_checkpoint(model)
     return None if path is None else str(read_card(path)["sha256"])
 
 
-def ball_of(given: Namespace) -> Ball:
-    """Return the ball of --norm and --radius."""
-    return BALLS[given.norm](number_of("radius", given.radius or RADII[given.norm]))
-
-
-def seen_images(given: Namespace) -> Images | None:
-    """Return the images that the model was trained and tuned on, where its card tells."""
-    path = find_checkpoint(given.model)
+def training_images(options: Namespace) -> Images | None:
+    """Return the images that the model was trained and tuned on, if its card names them."""
+    path = find_checkpoint(options.model)
     if path is None:
         return None
-    trained = told_of(load_data(given.data, "train"), read_card(path).get("data", {}))
+    card = read_card(path).get("data", {})
+    trained = images_of_training(load_data(options.data, "train"), card)
     return None if trained is None else trained.images
 
 
-def images_of(given: Namespace) -> ImageData:
-    """Return the images of --split, also those that the model's training held out."""
-    if given.split not in (splits := (*SPLITS, "validation")):
-        raise unknown("split", given.split, splits)
-    if given.split != "validation":
-        return load_data(given.data, given.split, given.limit)
-    path = find_checkpoint(given.model)
+def images_of_split(options: Namespace) -> ImageData:
+    """Return the images of --split; ``validation`` are those that the model's training held out."""
+    if options.split not in (splits := (*SPLITS, "validation")):
+        raise unknown("split", options.split, splits)
+    if options.split != "validation":
+        return load_data(options.data, options.split, options.limit)
+    path = find_checkpoint(options.model)
     if path is None:
-        raise InputError(f"{given.model} has no card that says which images were held out")
-    told = read_card(path).get("data", {})
-    data = told_of(load_data(given.data, "train"), told)
+        raise InputError(f"{options.model} has no card that names its validation images")
+    card = read_card(path).get("data", {})
+    data = images_of_training(load_data(options.data, "train"), card)
     if data is None:
         raise InputError(
-            f"{given.model} was not trained on the training split of {given.data}, so it is not "
-            "known which of these images it never saw"
+            f"{options.model} was not trained on the training split of {options.data}, so its "
+            "validation images are not known"
         )
-    held = hold_out(data, told["held_out"])[1]
-    if given.limit is not None and not given.limit >= 1:
-        raise InputError(f"limit must be at least 1, not {given.limit}")
-    return held[: given.limit]
-
-
-RADII = {"linf": "8/255", "l2": "0.5"}
-
-
-def number_of(what: str, text: str) -> float:
-    """Read a number such as 0.06 or 8/255, called ``what`` in the error."""
-    try:
-        return float(number(text))
-    except ValueError:
-        raise InputError(f"{what} must be a number such as 0.06 or 8/255, not {text!r}") from None
+    check_limit(options.limit)
+    return hold_out(data, card["held_out"])[1][: options.limit]

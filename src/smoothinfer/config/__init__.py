@@ -1,0 +1,1 @@
+"""Settings as text: components by name, YAML files, typed dataclasses."""

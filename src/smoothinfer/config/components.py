@@ -17,17 +17,18 @@ from smoothinfer.errors import InputError, choose, unknown
 
 _FRACTION = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
 _CALL = re.compile(r"([\w.:-]+)\s*(?:\((.*)\))?", re.DOTALL)
+_PLAIN = (int, float, bool, str, type(None))
 
 
 @dataclass(frozen=True)
 class Component:
-    """A name on a menu, or ``package.module:function``, with its options."""
+    """A name in a registry, or ``package.module:function``, with its options."""
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, given: Any) -> Component:
+    def of(cls, value: Any) -> Component:
         """Read a component from a string, a mapping with a ``name``, or another component.
 
         >>> Component.of("pgd(steps=20, step_size=2/255)").options["steps"]
@@ -35,46 +36,52 @@ class Component:
         >>> Component.of({"name": "cni", "rank": 5})
         Component(name='cni', options={'rank': 5})
         """
-        if isinstance(given, Component):
-            return given
-        if isinstance(given, str):
-            return _spoken(given)
-        if isinstance(given, Mapping) and isinstance(given.get("name"), str):
-            options = {key: number(value) for key, value in given.items() if key != "name"}
-            return cls(given["name"], options)
-        raise InputError(f"write a name, or a mapping with a 'name', not {given!r}")
+        if isinstance(value, Component):
+            return value
+        if isinstance(value, str):
+            return _parse_call(value)
+        if isinstance(value, Mapping) and isinstance(value.get("name"), str):
+            options = {key: parse_number(each) for key, each in value.items() if key != "name"}
+            return cls(value["name"], options)
+        raise InputError(f"write a name, or a mapping with a 'name', not {value!r}")
 
-    def written(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the mapping that `of` reads."""
         return {"name": self.name, **self.options}
 
-    def bind(self, kind: str, menu: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
+    def bind(self, kind: str, registry: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
         """Return the function with its options bound.
 
+        Args:
+            kind: what the registry holds, for error messages.
+            registry: functions by name.
+
         Raises:
-            InputError: the name or an option is unknown; the message lists the valid ones.
+            InputError: the name or an option is unknown (the message lists the valid ones), or an
+                option has the wrong type.
         """
-        function = imported(self.name) if ":" in self.name else choose(kind, menu, self.name)
-        known = inspect.signature(function).parameters
-        free = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
+        named = ":" in self.name
+        function = import_object(self.name) if named else choose(kind, registry, self.name)
+        parameters = inspect.signature(function).parameters
+        takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
         for option in self.options:
-            if option not in known and not free:
-                raise unknown(f"option of {kind} {self.name!r}", option, known)
+            if option not in parameters and not takes_any:
+                raise unknown(f"option of {kind} {self.name!r}", option, parameters)
         self._check_types(kind, function)
         return partial(function, **self.options) if self.options else function
 
     def _check_types(self, kind: str, function: Callable[..., Any]) -> None:
         """Refuse options that are not of the plain types that ``function`` declares."""
         try:
-            known = inspect.signature(function, eval_str=True).parameters
-        except (NameError, SyntaxError, AttributeError, TypeError):  # somebody's annotations
+            parameters = inspect.signature(function, eval_str=True).parameters
+        except (NameError, SyntaxError, AttributeError, TypeError):  # annotations not importable
             return
         for option, value in self.options.items():
-            hint = known[option].annotation if option in known else Any
+            hint = parameters[option].annotation if option in parameters else Any
             union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-            wanted = typing.get_args(hint) if union else (hint,)
-            if all(each in _PLAIN for each in wanted) and not _fits(value, wanted):
-                names = " or ".join(getattr(each, "__name__", str(each)) for each in wanted)
+            expected = typing.get_args(hint) if union else (hint,)
+            if all(each in _PLAIN for each in expected) and not _fits(value, expected):
+                names = " or ".join(getattr(each, "__name__", str(each)) for each in expected)
                 raise InputError(
                     f"option {option} of {kind} {self.name!r} must be {names}, not {value!r}"
                 )
@@ -87,7 +94,7 @@ class Component:
 
 
 def grey_levels(value: Any) -> str | None:
-    """Write a number of whole grey levels as `number` reads it, where that is the shorter way.
+    """Write a multiple of 1/255 as `parse_number` reads it, where that is shorter.
 
     >>> grey_levels(8 / 255), grey_levels(0.2)
     ('8/255', None)
@@ -98,19 +105,10 @@ def grey_levels(value: Any) -> str | None:
     return f"{level}/255" if level / 255 == value else None
 
 
-_PLAIN = (int, float, bool, str, type(None))
-
-
-def _fits(value: Any, wanted: tuple[Any, ...]) -> bool:
-    if isinstance(value, bool):
-        return bool in wanted
-    return isinstance(value, wanted) or (isinstance(value, int) and float in wanted)
-
-
-def number(value: Any) -> Any:
+def parse_number(value: Any) -> Any:
     """Read ``"8/255"`` as a number; leave everything else as it is.
 
-    >>> number("8/255") == 8 / 255
+    >>> parse_number("8/255") == 8 / 255
     True
     """
     if isinstance(value, str) and (match := _FRACTION.fullmatch(value)) and float(match[2]):
@@ -118,7 +116,7 @@ def number(value: Any) -> Any:
     return value
 
 
-def imported(path: str) -> Callable[..., Any]:
+def import_object(path: str) -> Callable[..., Any]:
     """Import ``package.module:name``.
 
     Raises:
@@ -126,15 +124,21 @@ def imported(path: str) -> Callable[..., Any]:
     """
     module, _, name = path.partition(":")
     try:
-        found: Any = importlib.import_module(module)
+        value: Any = importlib.import_module(module)
         for part in name.split("."):
-            found = getattr(found, part)
+            value = getattr(value, part)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"cannot import {path!r}: {error}") from error
-    return found
+    return value
 
 
-def _spoken(text: str) -> Component:
+def _fits(value: Any, expected: tuple[Any, ...]) -> bool:
+    if isinstance(value, bool):
+        return bool in expected
+    return isinstance(value, expected) or (isinstance(value, int) and float in expected)
+
+
+def _parse_call(text: str) -> Component:
     match = _CALL.fullmatch(text.strip())
     if not match:
         raise InputError(f"cannot read {text!r}: write name or name(option=value, ...)")
@@ -143,11 +147,12 @@ def _spoken(text: str) -> Component:
         assert isinstance(call, ast.Call)
         if call.args:
             raise InputError(f"cannot read {text!r}: options need names, as in pgd(steps=20)")
-        options = {str(pair.arg): _value(pair.value) for pair in call.keywords}
+        options = {str(pair.arg): _literal(pair.value) for pair in call.keywords}
     except (SyntaxError, ValueError) as error:
         raise InputError(f"cannot read {text!r}: {error}") from error
     return Component(match[1], options)
 
 
-def _value(node: ast.expr) -> Any:
-    return number(ast.unparse(node)) if isinstance(node, ast.BinOp) else ast.literal_eval(node)
+def _literal(node: ast.expr) -> Any:
+    fraction = isinstance(node, ast.BinOp)
+    return parse_number(ast.unparse(node)) if fraction else ast.literal_eval(node)

@@ -1,8 +1,8 @@
-"""A convolution with the sum and the rectifier that follow it, in one sweep over the features.
+"""A convolution together with the sum and the rectifier after it, in one sweep over the features.
 
-Between two convolutions a residual network adds and rectifies: each is a walk through memory, dear
-where units for bfloat16 make the convolution itself cheap. oneDNN does both while a result is still
-in a register, with the same last bits.
+Between two convolutions a residual network adds and rectifies. Each is a walk through memory, which
+is expensive where bfloat16 units make the convolution itself cheap. oneDNN does both while a result
+is still in a register, with the same last bits.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def fuse(graph: fx.Graph, leaves: Mapping[str, nn.Module], conv: Callable[..., A
     for node in list(graph.nodes):
         if node.op == "call_function" and node.target in _SUMS and not node.kwargs:
             _fuse_sum(graph, node, place, conv)
-        elif (source := _rectified(node, leaves)) is not None and _alone(source, conv):
+        elif (source := _rectifier_input(node, leaves)) is not None and _can_fuse(source, conv):
             source.kwargs = source.kwargs | {"rectify": True}
             _replace(graph, node, source)
     return before - len(graph.nodes)
@@ -55,22 +55,22 @@ def convolution(
     plus: Tensor | None,
     rectify: bool,
 ) -> Tensor:
-    """Return relu(conv(features) + plus): ``F.conv2d`` with what is asked for after it.
+    """Return relu(conv(features) + plus), sum and rectifier only where asked for.
 
     >>> x, w = torch.randn(2, 3, 5, 5), torch.randn(4, 3, 3, 3)
-    >>> found = convolution(x, w, None, (1, 1), (1, 1), (1, 1), 1, None, True)
-    >>> torch.allclose(found, F.conv2d(x, w, padding=1).relu(), atol=1e-5)
+    >>> fused = convolution(x, w, None, (1, 1), (1, 1), (1, 1), 1, None, True)
+    >>> torch.allclose(fused, F.conv2d(x, w, padding=1).relu(), atol=1e-5)
     True
     """
     settings = stride, padding, dilation, groups
-    if _in_one(features, weight, bias, plus, rectify, padding) and (
+    if _runs_fused(features, weight, bias, plus, rectify, padding) and (
         plus is None
         or (
-            (groups == 1 and _channels_last(features))  # else oneDNN sums in a step of its own
-            and plus.shape == _shape(features, weight, stride, padding, dilation)
+            (groups == 1 and _channels_last(features))  # else oneDNN sums in a separate step
+            and plus.shape == _output_shape(features, weight, stride, padding, dilation)
         )
     ):
-        if _climbs(features, plus):
+        if _needs_gradient(features, plus):
             return _Fused.apply(features, weight, bias, settings, plus, rectify)  # type: ignore[no-any-return]
         return _fused(features, weight, bias, settings, plus, rectify)
     return finish(F.conv2d(features, weight, bias, *settings), plus, rectify)
@@ -85,15 +85,15 @@ def _fused(
     rectify: bool,
 ) -> Tensor:
     stride, padding, dilation, groups = settings
-    given = (weight, bias, padding, stride, dilation, groups)
+    arguments = (weight, bias, padding, stride, dilation, groups)
     if plus is None:
-        return _POINTWISE(features, *given, "relu", [], "")  # type: ignore[misc]
+        return _POINTWISE(features, *arguments, "relu", [], "")  # type: ignore[misc]
     after = "relu" if rectify else None
-    return _POINTWISE.binary(features, plus, *given, "add", 1.0, after, [], "")  # type: ignore[union-attr]
+    return _POINTWISE.binary(features, plus, *arguments, "add", 1.0, after, [], "")  # type: ignore[union-attr]
 
 
 class _Fused(torch.autograd.Function):
-    """The same with a gradient of features and sum, not of weights: what an attack climbs."""
+    """The same with a gradient for features and sum, not for weights, as an attack needs it."""
 
     @staticmethod
     def forward(
@@ -105,32 +105,34 @@ class _Fused(torch.autograd.Function):
         plus: Tensor | None,
         rectify: bool,
     ) -> Tensor:
-        found = _fused(features, weight, bias, settings, plus, rectify)
-        ctx.save_for_backward(features, weight, found if rectify else None)
+        output = _fused(features, weight, bias, settings, plus, rectify)
+        ctx.save_for_backward(features, weight, output if rectify else None)
         ctx.settings, ctx.sizes = settings, None if bias is None else [len(bias)]
-        return found
+        return output
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
-        features, weight, found = ctx.saved_tensors
-        if found is not None:
-            slope = torch.ops.aten.threshold_backward(slope, found, 0)
-        moved = None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        features, weight, output = ctx.saved_tensors
+        if output is not None:
+            grad = torch.ops.aten.threshold_backward(grad, output, 0)
+        gradient = None
         if ctx.needs_input_grad[0]:
             stride, padding, dilation, groups = ctx.settings
             given = (ctx.sizes, stride, padding, dilation, False, (0, 0), groups)
-            wanted = (True, False, False)
-            moved = torch.ops.aten.convolution_backward(slope, features, weight, *given, wanted)[0]
-        return moved, None, None, None, slope if ctx.needs_input_grad[4] else None, None
+            outputs = (True, False, False)
+            gradient = torch.ops.aten.convolution_backward(grad, features, weight, *given, outputs)[
+                0
+            ]
+        return gradient, None, None, None, grad if ctx.needs_input_grad[4] else None, None
 
 
-def finish(found: Tensor, plus: Tensor | None, rectify: bool) -> Tensor:
-    """Return relu(found + plus) in the memory of ``found`` where that is large enough."""
+def finish(output: Tensor, plus: Tensor | None, rectify: bool) -> Tensor:
+    """Return relu(output + plus) in the memory of ``output`` where that is large enough."""
     if plus is not None:
-        fits = plus.shape == found.shape and plus.dtype == found.dtype
-        found = found.add_(plus) if fits else found + plus
-    return found.relu_() if rectify else found
+        fits = plus.shape == output.shape and plus.dtype == output.dtype
+        output = output.add_(plus) if fits else output + plus
+    return output.relu_() if rectify else output
 
 
 def _fuse_sum(
@@ -139,9 +141,9 @@ def _fuse_sum(
     terms = [term for term in node.args if isinstance(term, fx.Node)]
     if len(terms) != 2 or terms[0] is terms[1]:
         return
-    # The other term must be there when the convolution runs: the later of the two takes it up.
+    # The other term must exist when the convolution runs: the later of the two takes it up.
     other, last = sorted(terms, key=place.__getitem__)
-    if _alone(last, conv) and not last.kwargs:
+    if _can_fuse(last, conv) and not last.kwargs:
         last.kwargs = {"plus": other}
         _replace(graph, node, last)
 
@@ -151,13 +153,13 @@ def _replace(graph: fx.Graph, node: fx.Node, fused: fx.Node) -> None:
     graph.erase_node(node)
 
 
-def _alone(node: fx.Node, conv: Callable[..., Any]) -> bool:
-    """Say whether ``node`` is a convolution that only the next step sees, not yet rectified."""
+def _can_fuse(node: fx.Node, conv: Callable[..., Any]) -> bool:
+    """Say whether ``node`` is a convolution, not yet rectified, that only the next step uses."""
     return node.target is conv and len(node.users) == 1 and not node.kwargs.get("rectify")
 
 
-def _rectified(node: fx.Node, leaves: Mapping[str, nn.Module]) -> fx.Node | None:
-    """Return what ``node`` rectifies, where that is what it does."""
+def _rectifier_input(node: fx.Node, leaves: Mapping[str, nn.Module]) -> fx.Node | None:
+    """Return the input of ``node`` if it is a rectifier."""
     if node.op == "call_function" and len(node.args) > 3 and isinstance(node.args[2], str):
         source = node.args[3][0] if type(leaves.get(node.args[2])) is nn.ReLU else None  # type: ignore[index]
     elif (node.op == "call_function" and node.target in _RECTIFIERS) or (
@@ -175,13 +177,13 @@ def _channels_last(features: Tensor) -> bool:
     )
 
 
-def _climbs(features: Tensor, plus: Tensor | None) -> bool:
+def _needs_gradient(features: Tensor, plus: Tensor | None) -> bool:
     return torch.is_grad_enabled() and (
         features.requires_grad or (plus is not None and plus.requires_grad)
     )
 
 
-def _in_one(
+def _runs_fused(
     features: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -198,11 +200,11 @@ def _in_one(
     known = dtype == torch.float32 or (dtype == torch.bfloat16 and has_bf16_units("cpu"))
     if not known or features.device.type != "cpu" or weight.dtype != dtype:
         return False
-    wanted = rectify if plus is None else plus.dtype == dtype and dtype in _SUMS_IN
-    return wanted and bool(torch.backends.mkldnn.enabled)
+    needed = rectify if plus is None else plus.dtype == dtype and dtype in _SUMS_IN
+    return needed and bool(torch.backends.mkldnn.enabled)
 
 
-def _shape(
+def _output_shape(
     features: Tensor,
     weight: Tensor,
     stride: tuple[int, int],
@@ -218,11 +220,11 @@ def _shape(
     return (len(features), len(weight), *sides)
 
 
-def _find() -> Callable[..., Tensor] | None:
+def _find_operator() -> Callable[..., Tensor] | None:
     """Return oneDNN's fused convolution, where this build of torch has it."""
     if not torch.backends.mkldnn.is_available():
         return None
     return getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
 
 
-_POINTWISE = _find()
+_POINTWISE = _find_operator()

@@ -1,27 +1,53 @@
-"""Members: one pass of a random network, made deterministic.
+"""One pass of a random network, held fixed: the same images always give the same logits.
 
-A pass ``s`` of the ensemble ``seed`` fixes one realisation of everything random, shared by all
-images, so an image's verdict depends neither on its batch nor on its place in it.
+Pass ``s`` of the ensemble ``seed`` fixes one realisation of everything random, shared by all
+images, so an image's verdict depends neither on its batch nor on its place in the batch.
 """
 
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from smoothinfer.engine.plan import Network, Plan
+from smoothinfer.engine.sampler import Sampler
 from smoothinfer.numerics.randomness import all_isolated, derive_seed, isolated_rng, stream
+from smoothinfer.runtime.modes import device_of
 from smoothinfer.types import Images, Logits
 
-if TYPE_CHECKING:
-    from smoothinfer.noise.base import Noise
-    from smoothinfer.noise.noisy_model import NoisyModel
+
+@runtime_checkable
+class NoisyNetwork(Protocol):
+    """What the engine needs to know of a `NoisyModel`."""
+
+    module: nn.Module
+    inputs: Any  # the noise on the images, or None
+    training: bool
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def plan(self) -> Plan | str: ...
+
+    def sampler_for(self, plan: Plan, dtype: torch.dtype) -> Sampler: ...
+
+    def draw_network(self, generator: torch.Generator | None = None) -> Network: ...
+
+    def run(
+        self,
+        network: Network,
+        images: Images,
+        generator: torch.Generator | None = None,
+        shared: bool = False,
+    ) -> Logits: ...
 
 
 class Member(nn.Module):
-    """The network of pass ``s``: the same images always give the same logits.
+    """The network of pass ``s`` of a `NoisyModel`.
 
     Gradients flow to the images, not to the parameters: a member is a snapshot.
 
@@ -33,48 +59,58 @@ class Member(nn.Module):
 
     >>> from smoothinfer.noise import Gaussian, NoisyModel
     >>> noisy = NoisyModel(nn.Flatten(), inputs=Gaussian(0.1)).eval()
-    >>> image = torch.rand(5, 1, 2, 2)
-    >>> alone, together = noisy.member(0, 7)(image[:1]), noisy.member(0, 7)(image)
-    >>> bool((alone == together[:1]).all())
+    >>> images = torch.rand(5, 1, 2, 2)
+    >>> alone, batch = noisy.member(0, 7)(images[:1]), noisy.member(0, 7)(images)
+    >>> bool((alone == batch[:1]).all())
     True
     """
 
-    def __init__(self, noisy: NoisyModel, seed: int, s: int, per_image: bool = False) -> None:
+    _volatile = ("_network",)  # follows from the rest
+
+    def __init__(self, noisy: NoisyNetwork, seed: int, s: int, per_image: bool = False) -> None:
         super().__init__()
         self.noisy, self.seed, self.s, self.per_image = noisy, seed, s, per_image
-        device = next((p.device for p in noisy.parameters()), torch.device("cpu"))
-        self._network = noisy.realise(stream(seed, "weights", s, device=device))
+        device = device_of(noisy)  # type: ignore[arg-type]
+        self._network = noisy.draw_network(stream(seed, "weights", s, device=device))
         self.training = noisy.training
 
     def forward(self, images: Images) -> Logits:
         generator = stream(self.seed, "activations", self.s, device=images.device)
-        noisy = disturbed(self.noisy.inputs, images, self.seed, self.s, self.per_image)
-        # Whatever else is random in the module (left-on dropout) knows the global generator only.
+        noisy = noisy_images(self.noisy.inputs, images, self.seed, self.s, self.per_image)
+        # Other randomness in the module (left-on dropout) uses the global generator only.
         with isolated_rng(derive_seed(self.seed, "module", self.s)):
             return self.noisy.run(self._network, noisy, generator, shared=True)
 
 
-def disturbed(
-    noise: Noise | None, images: Images, seed: int, s: int, per_image: bool = False
+def noisy_images(
+    noise: nn.Module | None, images: Images, seed: int, s: int, per_image: bool = False
 ) -> Tensor:
     """Return ``images`` under the input noise of pass ``s``: one for all, or ``per_image``."""
     if noise is None:
         return images
     key = (seed, "inputs", s)
     if not per_image:
-        return noise(images, stream(*key, device=images.device), shared=True)
-    each = (zlib.crc32(image.detach().cpu().numpy().tobytes()) for image in images)
+        shared: Tensor = noise(images, stream(*key, device=images.device), shared=True)
+        return shared
+    pixels = (zlib.crc32(image.detach().cpu().numpy().tobytes()) for image in images)
     rows = [
-        noise(image[None], stream(*key, pixels, device=images.device))
-        for image, pixels in zip(images, each, strict=True)
+        noise(image[None], stream(*key, each, device=images.device))
+        for image, each in zip(images, pixels, strict=True)
     ]
     return torch.cat(rows)
 
 
-class SeededModule(nn.Module):
-    """Pass ``s`` of somebody else's random module, seeded through the global generators.
+def run_seeded(model: nn.Module, images: Images, seed: int) -> Logits:
+    """Return the logits of one draw of any random module: all global generators get ``seed``."""
+    with all_isolated(seed):
+        logits: Logits = model(images)
+    return logits
 
-    What such a module draws per image still depends on the image's place in its batch.
+
+class SeededModule(nn.Module):
+    """Pass ``s`` of a third-party random module, seeded through the global generators.
+
+    Numbers that such a module draws per image still depend on the image's place in its batch.
     """
 
     def __init__(self, module: nn.Module, seed: int, s: int) -> None:
@@ -83,12 +119,49 @@ class SeededModule(nn.Module):
         self.training = module.training
 
     def forward(self, images: Images) -> Logits:
-        with all_isolated(self.key):
-            return self.module(images)
+        return run_seeded(self.module, images, self.key)
 
 
 def member_of(model: nn.Module, seed: int, s: int, per_image: bool = False) -> nn.Module:
-    """Return pass ``s`` of any random module: its own `member` where it has one."""
-    if hasattr(model, "member"):
-        return model.member(seed, s, per_image)  # type: ignore[operator]
+    """Return pass ``s`` of any random module, as a deterministic module."""
+    if isinstance(model, NoisyNetwork):
+        return Member(model, seed, s, per_image)
     return SeededModule(model, seed, s)
+
+
+def run_passes(passes: Sequence[Callable[[Images], Logits]], images: Images) -> list[Logits]:
+    """Return the logits of each of ``passes``, differentiable in the images.
+
+    Where a gradient is wanted, memory holds one pass at a time: the backward pass runs each again,
+    so a pass must give the same logits at every call.
+
+    >>> [float(each) for each in run_passes([torch.sin, torch.cos], torch.zeros(1))]
+    [0.0, 1.0]
+    """
+    if not (torch.is_grad_enabled() and images.requires_grad):
+        return [run(images) for run in passes]
+    return [
+        checkpoint(run, images, use_reentrant=False, preserve_rng_state=False) for run in passes
+    ]
+
+
+class SeededPasses:
+    """Draws of a random module as a source of passes for `count_votes`.
+
+    Args:
+        model: any module from images to logits.
+        seeds: of the draws; ``None`` draws afresh from the global generators at every pass.
+    """
+
+    by_place = True
+
+    def __init__(self, model: nn.Module, seeds: Sequence[int] | None = None) -> None:
+        self.model, self.seeds = model, seeds
+
+    def blocks(self, images: Images, first: int, samples: int) -> Iterator[Tensor]:
+        """Yield the logits (1, N, K) of passes ``first`` to ``first + samples - 1``."""
+        for s in range(first, first + samples):
+            if self.seeds is None:
+                yield self.model(images)[None]
+            else:
+                yield run_seeded(self.model, images, self.seeds[s])[None]

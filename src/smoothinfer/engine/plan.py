@@ -1,4 +1,4 @@
-"""How to run a network fast: traced once, batch normalisation folded away, every tensor given.
+"""The plan of a network: traced once, batch normalisation folded away, tensors as arguments.
 
 In eval mode BN(W x + c) = (a W) x + (b + a (c - mean)) with a = gamma / sqrt(var + eps), so a noisy
 weight takes the normalisation along, and the layer itself disappears.
@@ -15,14 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.func import functional_call
 
-from smoothinfer.engine import fusing, stacking as side_by_side
+from smoothinfer.engine import fusing, stacking
 from smoothinfer.engine.stacking import Stacked
 from smoothinfer.engine.tracing import (
     foldable,
     hooked,
     settings_of,
     tensors_of,
-    traced,
+    trace,
     twins_of,
 )
 from smoothinfer.numerics.randomness import isolated_rng
@@ -33,9 +33,9 @@ StackedTensors = Mapping[str, Tensor | Stacked]
 Network = Callable[[Images], Logits]
 
 _KNOWN = ("torch.nn.", "smoothinfer.networks")
-_SEEDS = 16  # that a plan is compared under, where a forward may choose at random
-_NO_KERNEL = (RuntimeError, NotImplementedError)  # what torch says of a format it does not take
-# Layers that take features in another format than their own weights.
+_SEEDS = 16  # of the comparison with a module whose forward may choose at random
+_NO_KERNEL = (RuntimeError, NotImplementedError)  # raised by torch for a format without a kernel
+# Layers that take features in another format than their weights.
 _MIXED = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 _OF_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
@@ -59,38 +59,36 @@ class Plan:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self.parts = settings_of(module)
-        # Somebody's own part may do more than a trace sees: such a plan is proved on images first.
+        self.settings = settings_of(module)
+        # A third-party layer may do more than a trace shows: its plan is verified on images first.
         self.trusted = all(type(p).__module__.startswith(_KNOWN) for p in module.modules())
-        self.proved: str | None = None  # "" or what is wrong with it
         self.random = False
-        self.not_short = ""  # why it does not run in bfloat16, once that was tried
-        graph = traced(module)
+        self.no_bf16: str | None = None  # why it does not run in bfloat16, "" where it does
+        self._fault: str | None = None  # why it cannot be used, "" where it can
+        graph = trace(module)
         self.folded = {} if twins_of(tensors_of(module)) else foldable(graph, module)
         self.leaves: dict[str, nn.Module] = {}
         self.stackable: set[str] = set()  # layers with steps of their own, below
-        self.run_with = self._program(graph, module)
+        self.program = self._write_program(graph, module)
 
     def fits(self, module: nn.Module) -> bool:
-        """Say whether ``module`` still has the layers, modes and settings planned for."""
-        return self.parts == settings_of(module) and not hooked(module)
+        """Say whether ``module`` still has the layers, modes and settings that were traced."""
+        return self.settings == settings_of(module) and not hooked(module)
 
     def run(self, tensors: StackedTensors, images: Images) -> Logits:
         """Return the logits of ``images`` with the folded ``tensors``."""
-        return self.run_with(tensors, self.leaves, images)
+        return self.program(tensors, self.leaves, images)
 
     def can_stack(self, names: Iterable[str]) -> bool:
         """Say whether several networks, each with its own tensors ``names``, can run as one."""
         return self.stackable >= {name.rpartition(".")[0] for name in names}
 
-    def run_side_by_side(
-        self, shared: Tensors, own: Mapping[str, Tensor], images: Tensor
-    ) -> Tensor:
-        """Return the logits (S, N, K) of S networks.
+    def run_stacked(self, shared: Tensors, own: Mapping[str, Tensor], images: Tensor) -> Tensor:
+        """Return the logits (S, N, K) of S networks in one forward pass.
 
         Args:
-            shared: folded tensors that all networks have.
-            own: those that each has for itself, (S, *shape).
+            shared: folded tensors that all networks have in common.
+            own: tensors that differ between the networks, (S, *shape).
             images: (S, N, C, H, W).
         """
         tensors: dict[str, Tensor | Stacked] = dict(shared)
@@ -99,66 +97,68 @@ class Plan:
         return self.run(tensors, rows).unflatten(0, images.shape[:2])
 
     @torch.no_grad()
-    def prove(self, module: nn.Module, images: Images) -> str:
-        """Run plan and module side by side; return ``""`` or why the plan cannot be used.
+    def verify(self, module: nn.Module, images: Images) -> str:
+        """Compare plan and module on ``images``; return ``""`` or why the plan cannot be used.
 
-        Also finds out whether the module is random by itself (left-on dropout), in ``random``.
+        The comparison is made once. It also sets ``random``: whether the module is random by itself
+        (left-on dropout).
         """
-        if self.proved is None:
+        if self._fault is None:
             tensors = self.fold(tensors_of(module))
             try:
-                self.proved = self._compared(module, tensors, images)
-            except Exception as error:  # somebody's forward may fail in any way without its module
-                self.proved = f"its trace does not run: {error}"
-        return self.proved
+                self._fault = self._compare(module, tensors, images)
+            except Exception as error:  # a third-party forward may fail in any way when traced
+                self._fault = f"its trace does not run: {error}"
+        return self._fault
 
-    def _compared(self, module: nn.Module, tensors: Tensors, images: Images) -> str:
-        # A trace keeps one branch of a random choice: many seeds show whether there are others.
-        found, wanted = [], []
+    def _compare(self, module: nn.Module, tensors: Tensors, images: Images) -> str:
+        # A trace records one branch of a random choice: many seeds show whether there are others.
+        planned, expected = [], []
         for seed in range(2 if self.trusted else _SEEDS):
             with isolated_rng(seed):
-                wanted.append(module(images))
+                expected.append(module(images))
             with isolated_rng(seed):
-                found.append(self.run(tensors, images))
-        self.random = any(not torch.equal(found[0], each) for each in found)
-        near = 1e-3 * float(wanted[0].abs().amax()) + 1e-6
-        for one, other in zip(found, wanted, strict=True):
-            if one.shape != other.shape or not (one - other).abs().amax() <= near:
+                planned.append(self.run(tensors, images))
+        self.random = any(not torch.equal(planned[0], each) for each in planned)
+        tolerance = 1e-3 * float(expected[0].abs().amax()) + 1e-6
+        for one, other in zip(planned, expected, strict=True):
+            if one.shape != other.shape or not (one - other).abs().amax() <= tolerance:
                 return "its trace gives other logits than the module"
         return ""
 
     @torch.no_grad()
-    def try_short(self, module: nn.Module, images: Images) -> str:
-        """Run the plan in bfloat16; return ``""`` or why that cannot be done."""
-        tensors = self.in_format(self.fold(tensors_of(module)), torch.bfloat16)
-        with contextlib.suppress(*_NO_KERNEL), isolated_rng(0):
-            self.run(tensors, images)
-            return self.not_short
-        self.not_short = "a layer does not take it"
-        return self.not_short
+    def try_bf16(self, module: nn.Module, images: Images) -> str:
+        """Run the plan in bfloat16, once; return ``""`` or why that cannot be done."""
+        if self.no_bf16 is None:
+            tensors = self.cast(self.fold(tensors_of(module)), torch.bfloat16)
+            self.no_bf16 = "a layer does not take it"
+            with contextlib.suppress(*_NO_KERNEL), isolated_rng(0):
+                self.run(tensors, images)
+                self.no_bf16 = ""
+        return self.no_bf16
 
-    def in_format(self, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-        """Return ``tensors`` with weights and biases of the layers that take it in ``dtype``."""
-        return {name: t.to(dtype) if self.takes_short(name) else t for name, t in tensors.items()}
+    def cast(self, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+        """Return ``tensors`` with weights and biases in ``dtype`` for the layers that take it."""
+        return {name: t.to(dtype) if self.takes_bf16(name) else t for name, t in tensors.items()}
 
-    def takes_short(self, name: str) -> bool:
+    def takes_bf16(self, name: str) -> bool:
         """Say whether the layer of the tensor ``name`` takes it in a shorter format."""
         return name.rpartition(".")[0] in self.stackable
 
     def fold(self, tensors: Tensors) -> dict[str, Tensor]:
         """Return ``tensors`` of the module with every folded normalisation in its convolution."""
-        given = dict(tensors)
+        folded = dict(tensors)
         for conv, norm in self.folded.items():
             scale, shift = self.affine(tensors, conv)
-            weight, bias = given[f"{conv}.weight"], given.get(f"{conv}.bias")
-            given[f"{conv}.weight"] = weight * scale.view(-1, *[1] * (weight.ndim - 1))
-            given[f"{conv}.bias"] = shift if bias is None else shift + bias * scale
+            weight, bias = folded[f"{conv}.weight"], folded.get(f"{conv}.bias")
+            folded[f"{conv}.weight"] = weight * scale.view(-1, *[1] * (weight.ndim - 1))
+            folded[f"{conv}.bias"] = shift if bias is None else shift + bias * scale
             for name in _OF_NORM:
-                given.pop(f"{norm}.{name}", None)
-        return given
+                folded.pop(f"{norm}.{name}", None)
+        return folded
 
     def affine(self, tensors: Tensors, conv: str) -> tuple[Tensor, Tensor]:
-        """Return what the normalisation after ``conv`` does: scale and shift, one per channel."""
+        """Return the normalisation after ``conv`` as scale and shift, one value per channel."""
         norm = self.folded[conv]
         inner = {name: tensors.get(f"{norm}.{name}") for name in _OF_NORM}
         mean, variance = inner["running_mean"], inner["running_var"]
@@ -176,35 +176,35 @@ class Plan:
         except _NO_KERNEL:
             if dtype == torch.float32:
                 raise
-            self.not_short = "a layer does not take it"
-            return self.run({name: _long(t) for name, t in tensors.items()}, images)
+            self.no_bf16 = "a layer does not take it"
+            return self.run({name: _to_fp32(t) for name, t in tensors.items()}, images)
 
-    def _program(self, graph: fx.Graph, module: nn.Module) -> Callable[..., Logits]:
+    def _write_program(self, graph: fx.Graph, module: nn.Module) -> Callable[..., Logits]:
         """Rewrite the trace as one function of (tensors, leaves, images)."""
-        program, now = fx.Graph(), {}
+        program, written = fx.Graph(), {}
         tensors, leaves = (program.placeholder(name) for name in ("tensors", "leaves"))
         norms = set(self.folded.values())
         for node in graph.nodes:
             if node.op == "get_attr":
-                now[node] = program.call_function(_take, (tensors, node.target))
+                written[node] = program.call_function(_take, (tensors, node.target))
             elif node.op != "call_module":
-                now[node] = program.node_copy(node, now.__getitem__)
+                written[node] = program.node_copy(node, written.__getitem__)
             elif node.target in norms:
                 self.leaves[node.target] = module.get_submodule(node.target)
-                now[node] = now[node.args[0]]
+                written[node] = written[node.args[0]]
             else:
                 self.leaves[node.target] = module.get_submodule(node.target)
-                args = fx.map_arg((node.args, node.kwargs), now.__getitem__)
+                args = fx.map_arg((node.args, node.kwargs), written.__getitem__)
                 step = _STEPS.get(type(self.leaves[node.target]), _leaf)
                 if step is not _leaf:
                     self.stackable.add(node.target)
-                now[node] = program.call_function(step, (tensors, leaves, node.target, *args))
+                written[node] = program.call_function(step, (tensors, leaves, node.target, *args))
         self.fused = fusing.fuse(program, self.leaves, _conv)
         program.lint()
         return fx.GraphModule(nn.Module(), program).forward
 
 
-def _long(tensor: Tensor) -> Tensor:
+def _to_fp32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype == torch.bfloat16 else tensor
 
 
@@ -225,11 +225,13 @@ def _leaf(tensors: StackedTensors, leaves: Leaves, name: str, args: Any, kwargs:
         return part(*args, **kwargs)
     if not isinstance(part, _MIXED):  # features may come in a shorter format than it has weights
         dtype = next((t.dtype for t in own.values() if t.is_floating_point()), None)
-        args, kwargs = fx.node.map_aggregate((args, kwargs), lambda value: _as(dtype, value))
+        args, kwargs = fx.node.map_aggregate(
+            (args, kwargs), lambda value: _cast_floats(dtype, value)
+        )
     return functional_call(part, own, args, kwargs)
 
 
-def _as(dtype: torch.dtype | None, value: Any) -> Any:
+def _cast_floats(dtype: torch.dtype | None, value: Any) -> Any:
     floating = isinstance(value, Tensor) and value.is_floating_point()
     return value.to(dtype) if floating else value
 
@@ -244,14 +246,14 @@ def _conv(
     rectify: bool = False,
 ) -> Tensor:
     weight, bias, part = tensors[f"{name}.weight"], tensors.get(f"{name}.bias"), leaves[name]
-    features, padding = _in_format_of(weight, *args, **kwargs), part.padding
+    features, padding = _match_dtype(weight, *args, **kwargs), part.padding
     if part.padding_mode != "zeros":
         sides = part._reversed_padding_repeated_twice
         features, padding = F.pad(features, sides, mode=part.padding_mode), (0, 0)
     settings = part.stride, padding, part.dilation, part.groups
     if isinstance(weight, Stacked):
-        found = side_by_side.conv2d(features, weight, bias, *settings)
-        return fusing.finish(found, plus, rectify)
+        summed = stacking.conv2d(features, weight, bias, *settings)
+        return fusing.finish(summed, plus, rectify)
     assert not isinstance(bias, Stacked)
     return fusing.convolution(features, weight, bias, *settings, plus, rectify)
 
@@ -259,10 +261,10 @@ def _conv(
 def _linear(tensors: StackedTensors, leaves: Leaves, name: str, args: Any, kwargs: Any) -> Tensor:
     del leaves
     weight, bias = tensors[f"{name}.weight"], tensors.get(f"{name}.bias")
-    return side_by_side.linear(_in_format_of(weight, *args, **kwargs), weight, bias)
+    return stacking.linear(_match_dtype(weight, *args, **kwargs), weight, bias)
 
 
-def _in_format_of(weight: Tensor | Stacked, input: Tensor) -> Tensor:
+def _match_dtype(weight: Tensor | Stacked, input: Tensor) -> Tensor:
     return input.to(weight.dtype if isinstance(weight, Tensor) else weight.each.dtype)
 
 

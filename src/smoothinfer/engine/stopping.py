@@ -1,7 +1,7 @@
-"""When a vote is decided: fixed, exact curtailment, PPR, and betting for votes that are not 0 or 1.
+"""When a vote is decided: fixed, exact curtailment, PPR, and betting for fractional votes.
 
-Votes of one image over passes are independent and identically distributed, whatever happens to
-other images: that is all the sequential tests need.
+The votes of one image over passes are independent and identically distributed, whatever happens
+to other images. The sequential tests need nothing else.
 """
 
 from __future__ import annotations
@@ -9,26 +9,25 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
-from scipy.special import gammaln
-from scipy.stats import binom
 from torch import Tensor
 
-from smoothinfer.errors import InputError, choose
 from smoothinfer.engine.voting import RULES, Rule
+from smoothinfer.errors import InputError, choose
 
-_LOOKS = (17, 24, 32, 48, 64, 96, 128, 192, 256, 384)
+_CHECKPOINTS = (17, 24, 32, 48, 64, 96, 128, 192, 256, 384)
 _BETS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  # fixed fractions lambda in [0, 2), weighted equally
 
 
 @dataclass(frozen=True)
-class Question:
-    """What a stopping rule is asked to decide.
+class VoteSpec:
+    """The vote that a stopping rule is to decide.
 
     Attributes:
         rule: how passes are counted.
-        samples: the most passes an image may use.
+        samples: the most passes of an image.
         delta: probability of an answer other than that of infinitely many passes.
         classes: K.
     """
@@ -39,8 +38,17 @@ class Question:
     classes: int
 
 
+class Votes(Protocol):
+    """What a stopping rule sees of a `Tally`."""
+
+    passes: int
+    counts: Tensor
+
+    def sums(self, rule: Rule) -> Tensor: ...
+
+
 class Stopping:
-    """Which of N images are decided; `add` sees their votes, `decided` answers at a look.
+    """Decides at checkpoints which images need no more passes; the base class never stops early.
 
     Attributes:
         exactly: whether the answer must be that of all passes.
@@ -48,146 +56,174 @@ class Stopping:
 
     exactly = False
 
-    def __init__(self, question: Question, images: int) -> None:
-        self.question = question
-        self.passes = 0
-        self.sums = torch.zeros(images, question.classes, dtype=torch.float64)
+    def checkpoints(self) -> list[int]:
+        """Return the numbers of passes at which `decided` is asked, in ascending order."""
+        raise NotImplementedError
 
-    def looks(self) -> list[int]:
-        """Numbers of passes at which `decided` is asked, the last one the most there are."""
-        return [self.question.samples]
+    def observe(self, rows: Tensor, block: Tensor) -> None:
+        """See the logits (S, n, K) of passes of the images ``rows`` (n,)."""
 
-    def add(self, rows: Tensor, votes: Tensor) -> None:
-        """Count passes of the images ``rows`` (n,): what each gives to each class, (S, n, K)."""
-        sums = self.sums[rows]
-        for vote in votes.double().cpu():  # in order, so that sums do not depend on the block
-            sums += vote
-        self.sums[rows] = sums
+    def decided(self, tally: Votes, rows: Tensor) -> Tensor:
+        """Say for each of ``rows`` whether it needs no more passes, (n,)."""
+        raise NotImplementedError
 
-    def decided(self, rows: Tensor, passes: int) -> Tensor:
-        """Say for each of ``rows`` whether more passes can be spared after ``passes``."""
-        return torch.full((len(rows),), passes >= self.question.samples)
+
+class Fixed(Stopping):
+    """All passes for every image.
+
+    Args:
+        samples: number of passes.
+
+    Raises:
+        InputError: the number is less than 1.
+    """
+
+    def __init__(self, samples: int) -> None:
+        if samples < 1:
+            raise InputError(f"samples must be at least 1, not {samples}")
+        self.samples = samples
+
+    def checkpoints(self) -> list[int]:
+        return [self.samples]
+
+    def decided(self, tally: Votes, rows: Tensor) -> Tensor:
+        return torch.full((len(rows),), tally.passes >= self.samples, device=rows.device)
 
 
 class Exact(Stopping):
-    """Stop when nobody can catch the leader: the same answer as all ``samples``, always.
+    """Stop when no class can catch the leader: the same answer as all ``samples``, always.
 
     A pass moves one class against another by at most the rule's ``span``.
     """
 
     exactly = True
 
-    def looks(self) -> list[int]:
-        half, whole = self.question.samples // 2 + 1, self.question.samples
-        return [*range(half, whole, max(1, whole // 32)), whole]
+    def __init__(self, spec: VoteSpec, images: int) -> None:
+        del images
+        self.spec = spec
 
-    def decided(self, rows: Tensor, passes: int) -> Tensor:
-        remaining = self.question.samples - passes
-        sums = self.sums[rows]
+    def checkpoints(self) -> list[int]:
+        half, most = self.spec.samples // 2 + 1, self.spec.samples
+        return [*range(half, most, max(1, most // 32)), most]
+
+    def decided(self, tally: Votes, rows: Tensor) -> Tensor:
+        remaining = self.spec.samples - tally.passes
+        sums = tally.sums(self.spec.rule)[rows]
         leader = sums.argmax(1, keepdim=True)
         ahead = sums.gather(1, leader) - sums
-        left = self.question.rule.span * remaining if remaining else 0.0
+        left = self.spec.rule.span * remaining if remaining else 0.0
         # A tie at the end goes to the lower class, so against higher ones a tie is enough.
-        higher = torch.arange(sums.shape[1]) > leader
+        higher = torch.arange(sums.shape[1], device=sums.device) > leader
         safe = (ahead > left) | (higher & (ahead >= left))
         return safe.scatter(1, leader, True).all(1)
 
 
 class PPR(Stopping):
-    """Stop when the leader's votes against the runner-up's could hardly come from a tie.
+    """Stop when the leader's lead over the runner-up is very unlikely to come from a tie.
 
     With a and b votes of the two, stop when the evidence 2^(a+b) a! b! / (a+b+1)! times
-    2 P(Bin(a+b+1, 1/2) <= a) reaches (K - 1) / delta: the likelihood ratio of a share spread
-    evenly over [1/2, 1] against 1/2, a test martingale, so by Ville's inequality the answer
-    differs from the class that most passes choose with probability at most delta, at any
-    schedule of looks.
+    2 P(Bin(a+b+1, 1/2) <= a) reaches (K - 1) / delta. The evidence is the likelihood ratio of a
+    share spread evenly over [1/2, 1] against 1/2, a test martingale, so by Ville's inequality the
+    answer differs from the class that most passes choose with probability at most delta, whatever
+    the checkpoints.
 
     Source: Jain et al., *PAC Mode Estimation using PPR Martingale Confidence Sequences*, AISTATS
     2022; the factor for one side is ours.
     """
 
-    def __init__(self, question: Question, images: int) -> None:
-        if question.rule.votes is not RULES["prediction"].votes:
+    def __init__(self, spec: VoteSpec, images: int) -> None:
+        del images
+        if spec.rule.votes is not RULES["prediction"].votes:
             raise InputError("stop='ppr' counts whole votes: use rule='prediction' or 'betting'")
-        super().__init__(question, images)
+        self.spec = spec
         self.needed = torch.tensor(
-            needed_votes(question.samples, question.classes, question.delta), dtype=torch.float64
+            needed_votes(spec.samples, spec.classes, spec.delta), dtype=torch.float64
         )
 
-    def looks(self) -> list[int]:
-        whole = self.question.samples
-        looks, factor = list(_LOOKS), 4 / 3
-        while looks[-1] < whole:
-            looks.append(round(looks[-1] * factor))
-        # Too few passes may not decide even a unanimous vote.
-        first = int(self.needed[0].clamp(max=whole))
-        return sorted({look for look in looks if first < look < whole} | {first, whole})
+    def checkpoints(self) -> list[int]:
+        most = self.spec.samples
+        points, factor = list(_CHECKPOINTS), 4 / 3
+        while points[-1] < most:
+            points.append(round(points[-1] * factor))
+        # Fewer passes decide nothing, not even a unanimous vote.
+        first = int(self.needed[0].clamp(max=most))
+        return sorted({at for at in points if first < at < most} | {first, most})
 
-    def decided(self, rows: Tensor, passes: int) -> Tensor:
-        del passes
-        first, second = self.sums[rows].topk(2, dim=1).values.round().unbind(1)
-        return first >= self.needed[second.long()]
+    def decided(self, tally: Votes, rows: Tensor) -> Tensor:
+        first, second = tally.counts[rows].topk(2, dim=1).values.unbind(1)
+        return first >= self.needed.to(first.device)[second]
 
 
 class Betting(Stopping):
-    """Stop when bets on the leader against every other class have made (K - 1) / delta.
+    """Stop when bets on the leader against every other class have multiplied by (K - 1) / delta.
 
     D = (vote_i - vote_j) / span in [-1, 1]; the capital is the mean over fixed fractions
-    lambda of prod (1 + lambda D / 2), a test martingale while class i is not ahead. For votes
-    that are not whole, such as soft ones.
+    lambda of prod (1 + lambda D / 2), a test martingale while class i is not ahead. For
+    fractional votes, such as soft ones.
 
     Source: Waudby-Smith, Ramdas, *Estimating Means of Bounded Random Variables by Betting*,
     2024, arXiv 2010.09686.
     """
 
-    def __init__(self, question: Question, images: int) -> None:
-        super().__init__(question, images)
-        if not 0 < question.rule.span < float("inf"):
-            raise InputError("stop='betting' needs votes with a bound, which this rule has not")
-        k = question.classes
+    def __init__(self, spec: VoteSpec, images: int) -> None:
+        if not 0 < spec.rule.span < float("inf"):
+            raise InputError(
+                "stop='betting' needs bounded votes; use rule 'prediction', 'weighted' or 'soft'"
+            )
+        self.spec = spec
         self.bets = torch.tensor(_BETS, dtype=torch.float64).view(-1, 1, 1, 1)
-        self.capital = torch.zeros(len(_BETS), images, k, k, dtype=torch.float64)  # logarithms
+        # Logarithms of the capital of each fraction, for class i against class j.
+        shape = (len(_BETS), images, spec.classes, spec.classes)
+        self.capital = torch.zeros(shape, dtype=torch.float64)
 
-    def looks(self) -> list[int]:
-        whole = self.question.samples
-        return sorted({*range(8, min(64, whole), 4), *range(64, whole, 16), whole})
+    def checkpoints(self) -> list[int]:
+        most = self.spec.samples
+        return sorted({*range(8, min(64, most), 4), *range(64, most, 16), most})
 
-    def add(self, rows: Tensor, votes: Tensor) -> None:
-        super().add(rows, votes)
+    def observe(self, rows: Tensor, block: Tensor) -> None:
+        rows, rule = rows.cpu(), self.spec.rule
         capital = self.capital[:, rows]
-        for vote in votes.double().cpu() / self.question.rule.span:
+        for logits in block:
+            vote = rule.votes(logits.float()).double().cpu() / rule.span
             lead = vote[:, :, None] - vote[:, None, :]
             capital += torch.log1p(self.bets * lead / 2)
         self.capital[:, rows] = capital
 
-    def decided(self, rows: Tensor, passes: int) -> Tensor:
-        del passes
-        capital = self.capital[:, rows].logsumexp(0) - torch.tensor(float(len(_BETS))).log()
-        leader = self.sums[rows].argmax(1)
-        against = capital[torch.arange(len(rows)), leader]  # (n, K): the leader's against each
+    def decided(self, tally: Votes, rows: Tensor) -> Tensor:
+        leader = tally.sums(self.spec.rule)[rows].argmax(1).cpu()
+        capital = self.capital[:, rows.cpu()].logsumexp(0)
+        capital = capital - torch.tensor(float(len(_BETS))).log()
+        against = capital[torch.arange(len(rows)), leader]  # (n, K): the leader against each class
         against = against.scatter(1, leader[:, None], torch.inf)
-        need = torch.tensor((self.question.classes - 1) / self.question.delta).log()
-        return against.amin(1) >= need
+        need = torch.tensor((self.spec.classes - 1) / self.spec.delta).log()
+        return (against.amin(1) >= need).to(rows.device)
 
 
-STOPS: dict[str, Callable[[Question, int], Stopping]] = {
-    "fixed": Stopping,
+def _fixed(spec: VoteSpec, images: int) -> Stopping:
+    del images
+    return Fixed(spec.samples)
+
+
+STOPS: dict[str, Callable[[VoteSpec, int], Stopping]] = {
+    "fixed": _fixed,
     "exact": Exact,
     "ppr": PPR,
     "betting": Betting,
 }
 
 
-def stopping(name: str, question: Question, images: int) -> Stopping:
+def stopping(name: str, spec: VoteSpec, images: int) -> Stopping:
     """Return the stopping rule ``name`` for ``images`` images.
 
     Raises:
-        InputError: the name is unknown, delta is not a probability, or the voting rule does not
+        InputError: the name is unknown, a number is out of range, or the voting rule does not
             suit it.
     """
-    if not 0 < question.delta < 1:
-        raise InputError(f"delta must lie in (0, 1), not {question.delta}")
-    return choose("stop", STOPS, name)(question, images)
+    if not 0 < spec.delta < 1:
+        raise InputError(f"delta must lie in (0, 1), not {spec.delta}")
+    if spec.samples < 1:
+        raise InputError(f"samples must be at least 1, not {spec.samples}")
+    return choose("stop", STOPS, name)(spec, images)
 
 
 @functools.lru_cache(maxsize=64)
@@ -218,6 +254,9 @@ def ppr_evidence(leader: int, runner_up: int, one_sided: bool = True) -> float:
     >>> round(ppr_evidence(0, 0), 6)  # no vote is no evidence
     0.0
     """
+    from scipy.special import gammaln
+    from scipy.stats import binom
+
     a, b = leader, runner_up
     two = torch.tensor(2.0, dtype=torch.float64).log().item()
     value = (a + b) * two + gammaln(a + 1) + gammaln(b + 1) - gammaln(a + b + 2)

@@ -1,94 +1,229 @@
-"""The vote of an evaluation: all rules and numbers of passes out of one run, of many batches."""
+"""The one loop that counts votes, for prediction, evaluation, certificates, validation and audit.
+
+Passes come from a source (an `Engine`, or seeded draws of any module), votes are counted by rules,
+and a stopping rule says after how many passes an image is decided.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from smoothinfer.smoothing.classifier import SmoothedClassifier
-from smoothinfer.engine.passes import Engine
-from smoothinfer.engine.voting import Rule, Tally
-from smoothinfer.types import Counts, Images, Labels
+from smoothinfer.engine.stopping import Fixed, Stopping, VoteSpec, stopping
+from smoothinfer.engine.voting import RULES, Rule
+from smoothinfer.errors import InputError
+from smoothinfer.types import Counts, Images, Labels, Scores
+
+
+class PassSource(Protocol):
+    """Where the logits of passes come from."""
+
+    @property
+    def by_place(self) -> bool:
+        """Whether a pass may answer an image differently in another place of its batch."""
+
+    def blocks(self, images: Images, first: int, samples: int) -> Iterator[Tensor]:
+        """Yield logits (S, N, K) of passes ``first`` to ``first + samples - 1``, some at a time."""
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What the first ``samples`` passes say of N images under ``rule``.
+class Prediction:
+    """The verdicts on N images.
 
     Attributes:
-        rule, samples: of the vote.
-        labels: (N,) classes decided for.
-        firsts: (N, K) passes that put each class first.
+        labels: (N,) the decision of the rule.
+        counts: (N, K) number of passes that put each class first.
+        samples: (N,) passes used.
+        scores: (N, K) of the rule, log scale.
+        decided: (N,) whether the stopping rule was satisfied; with ``"fixed"`` always.
     """
 
-    rule: str
-    samples: int
     labels: Labels
-    firsts: Counts
+    counts: Counts
+    samples: Tensor
+    scores: Scores
+    decided: Tensor
 
-    def split(self, sizes: Sequence[int]) -> list[Verdict]:
+    def split(self, sizes: Sequence[int]) -> list[Prediction]:
         """Return the verdicts on the first ``sizes[0]`` images, the next ``sizes[1]``, ..."""
-        parts = zip(self.labels.split(list(sizes)), self.firsts.split(list(sizes)), strict=True)
-        return [Verdict(self.rule, self.samples, *part) for part in parts]
+        parts = (field.split(list(sizes)) for field in vars(self).values())
+        return [Prediction(*each) for each in zip(*parts, strict=True)]
+
+
+class Tally:
+    """The votes on N images so far.
+
+    Sums are kept in float64 and added pass by pass, so that they depend neither on the order of
+    images nor on how many passes ran together.
+
+    Attributes:
+        passes: number of passes run.
+        used: (N,) passes counted for each image.
+        decided: (N,) whether the stopping rule is satisfied.
+        counts: (N, K) number of passes that put each class first.
+
+    >>> tally = Tally(2, [RULES["soft"]], torch.device("cpu"))
+    >>> tally.add(torch.arange(2), torch.tensor([[[0.0, 1.0], [3.0, 1.0]]]))
+    >>> tally.counts.tolist()
+    [[0, 1], [1, 0]]
+    """
+
+    def __init__(self, images: int, rules: Sequence[Rule], device: torch.device) -> None:
+        self.passes = 0
+        self.used, self.counts = torch.zeros(2, images, dtype=torch.int64, device=device)
+        self.decided = torch.zeros(images, dtype=torch.bool, device=device)
+        self._sums = {id(rule): torch.empty(0) for rule in rules if rule is not RULES["prediction"]}
+        self._rules = rules
+
+    def add(self, rows: Tensor, block: Tensor) -> None:
+        """Count passes of the images ``rows`` (n,): their logits ``block`` (S, n, K)."""
+        classes = block.shape[2]
+        if self.counts.ndim == 1:
+            self.counts = self.counts[:, None].repeat(1, classes)
+            self._sums = {key: self.counts.double() for key in self._sums}
+        self.counts[rows] += F.one_hot(block.argmax(2), classes).sum(0)
+        for rule in self._rules:
+            if id(rule) in self._sums:
+                sums = self._sums[id(rule)]
+                total = sums[rows]
+                for vote in votes_of(rule, block).double():
+                    total += vote
+                sums[rows] = total
+        self.used[rows] += len(block)
+        self.passes += len(block)
+
+    def sums(self, rule: Rule) -> Tensor:
+        """Return the summed votes (N, K) of ``rule``, in float64."""
+        return self.counts.double() if rule is RULES["prediction"] else self._sums[id(rule)]
+
+    def prediction(self, rule: Rule) -> Prediction:
+        """Return the verdicts of ``rule`` on the votes so far."""
+        scores = rule.scores(self.sums(rule) / self.used[:, None]).float()
+        used, decided = self.used.clone(), self.decided.clone()
+        return Prediction(scores.argmax(1), self.counts.clone(), used, scores, decided)
+
+
+def votes_of(rule: Rule, block: Tensor) -> Tensor:
+    """Return the votes (S, n, K) of S passes with logits ``block`` (S, n, K)."""
+    return rule.votes(block.float().flatten(0, 1)).unflatten(0, block.shape[:2])
+
+
+def count_votes(
+    source: PassSource,
+    images: Images,
+    rules: Sequence[Rule],
+    stop: Stopping,
+    snapshots: Collection[int] = (),
+    advance: Callable[[int], object] = lambda passes: None,
+) -> Iterator[Tally]:
+    """Run passes until ``stop`` has decided every image; yield the one tally at ``snapshots``.
+
+    At each checkpoint of ``stop`` decided images leave, and the others fill the tiles. Where a pass
+    depends on an image's place in its batch, and the answer must be that of all passes, decided
+    images stay in the batch and their votes no longer count.
+
+    Args:
+        source: gives the logits.
+        images: (N, C, H, W).
+        rules: whose votes are summed.
+        stop: decides when an image needs no more passes.
+        snapshots: numbers of passes at which to yield, besides the end.
+        advance: called with the number of passes just counted.
+    """
+    tally = Tally(len(images), rules, images.device)
+    active, first = torch.arange(len(images), device=images.device), 0
+    for checkpoint in stop.checkpoints():
+        stay = stop.exactly and source.by_place
+        shown = images if stay or len(active) == len(images) else images[active]
+        for block in source.blocks(shown, first, checkpoint - first):
+            logits = block[:, active] if len(shown) > len(active) else block
+            for part in _split(logits, tally.passes, snapshots):
+                tally.add(active, part)
+                stop.observe(active, part)
+                advance(len(part))
+                if tally.passes in snapshots and tally.passes < checkpoint:
+                    yield tally
+        first = checkpoint
+        decided = stop.decided(tally, active)
+        tally.decided[active] = decided
+        if checkpoint in snapshots:
+            yield tally
+        active = active[~decided]
+        if len(active) == 0:
+            break
+    if tally.passes not in snapshots:
+        yield tally
+
+
+def _split(block: Tensor, done: int, snapshots: Collection[int]) -> Iterator[Tensor]:
+    """Yield the parts of ``block``, whose first pass is number ``done``, between snapshots."""
+    inside = sorted(at - done for at in snapshots if done < at < done + len(block))
+    ends = [*inside, len(block)]
+    for begin, end in zip([0, *inside], ends, strict=True):
+        yield block[begin:end]
+
+
+def final_tally(source: PassSource, images: Images, rules: Sequence[Rule], stop: Stopping) -> Tally:
+    """Return the tally when ``stop`` has decided every image; see `count_votes`."""
+    *_, last = count_votes(source, images, rules, stop)
+    return last
+
+
+def count_first(source: PassSource, images: Images, samples: int) -> Counts:
+    """Return how many of ``samples`` passes put each class first, (N, K)."""
+    return final_tally(source, images, [], Fixed(samples)).counts
 
 
 def vote(
-    smooth: SmoothedClassifier,
-    batches: Sequence[Images],
-    rules: Mapping[str, Rule],
-    samples: Sequence[int],
-    seed: int,
-    advance: Callable[[int], object] = lambda batches: None,
-) -> list[list[Verdict]]:
-    """Return the verdicts on each of several batches, those of the same pass run together.
-
-    A pass costs a GPU hardly more for a thousand images than for a hundred. Where a pass depends on
-    an image's place among others (left-on dropout), the batches run one after the other, so that
-    nothing depends on their company.
-
-    Args:
-        smooth: its model, engine settings and, if it has one, seed.
-        batches: (N, C, H, W) each.
-        rules: by name.
-        samples: numbers of passes, ascending.
-        seed: key of the passes, unless ``smooth`` has its own.
-        advance: told after every pass on how many batches it was.
-    """
-    engine = Engine(
-        smooth.model,
-        batches[0],
-        seed if smooth.seed is None else smooth.seed,
-        tile=smooth.tile,
-        per_image=smooth.per_image,
-        precision=smooth.precision,
-    )
-    if engine.by_place:
-        return [_counted(engine, each, rules, samples, lambda: advance(1)) for each in batches]
-    found = _counted(engine, torch.cat([*batches]), rules, samples, lambda: advance(len(batches)))
-    parts = [verdict.split([len(batch) for batch in batches]) for verdict in found]
-    return [list(each) for each in zip(*parts, strict=True)]
-
-
-def _counted(
-    engine: Engine,
+    source: PassSource,
     images: Images,
     rules: Mapping[str, Rule],
     samples: Sequence[int],
-    advance: Callable[[], object],
-) -> list[Verdict]:
-    tallies = {name: Tally(rule) for name, rule in rules.items()}
-    firsts, found = Tally("prediction"), []
-    for s, logits in enumerate(engine.run(images, 0, samples[-1]), start=1):
-        for tally in (firsts, *tallies.values()):
-            tally.add(logits)
-        for name, tally in tallies.items() if s in samples else ():
-            found.append(Verdict(name, s, tally.scores().argmax(1), _whole(firsts.sums)))
-        advance()
+    *,
+    classes: int,
+    stop: str = "fixed",
+    delta: float = 1e-3,
+    advance: Callable[[int], object] = lambda passes: None,
+) -> dict[tuple[str, int], Prediction]:
+    """Return the verdicts of every rule at every number of passes.
+
+    Without early stopping all of them come out of one run of the largest number.
+
+    Args:
+        source: gives the logits.
+        images: (N, C, H, W).
+        rules: by name.
+        samples: the most passes of an image, one or several numbers.
+        classes: K.
+        stop: a name in ``STOPS``.
+        delta: probability of a decided answer other than that of infinitely many passes.
+        advance: called with the number of passes just counted.
+
+    Raises:
+        InputError: the stopping rule is unknown or does not suit a voting rule, or a number is out
+            of range.
+    """
+    if classes < 2:
+        raise InputError(f"a vote needs at least 2 classes, the model has {classes}")
+    if stop == "fixed":
+        counts = sorted(set(samples))
+        chosen = list(rules.values())
+        stopping(stop, VoteSpec(chosen[0], counts[0], delta, classes), len(images))
+        run = count_votes(source, images, chosen, Fixed(counts[-1]), counts, advance)
+        return {
+            (name, tally.passes): tally.prediction(rule)
+            for tally in run
+            for name, rule in rules.items()
+        }
+    found = {}
+    for name, rule in rules.items():
+        for most in sorted(set(samples)):
+            criterion = stopping(stop, VoteSpec(rule, most, delta, classes), len(images))
+            *_, tally = count_votes(source, images, [rule], criterion, advance=advance)
+            found[name, most] = tally.prediction(rule)
     return found
-
-
-def _whole(sums: Tensor | float) -> Counts:
-    return torch.as_tensor(sums).long()

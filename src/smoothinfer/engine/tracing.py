@@ -1,4 +1,4 @@
-"""What `torch.fx` sees of a module, and what a plan made of it takes for granted."""
+"""The `torch.fx` trace of a module, and the settings of its layers that the trace relies on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SETTINGS = ("training", "stride", "padding", "dilation", "groups", "padding_mod
 
 
 class PlanError(Exception):
-    """A module that cannot be planned; it runs as it is."""
+    """The module cannot be planned; it runs as it is."""
 
 
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:
@@ -24,7 +24,7 @@ def tensors_of(module: nn.Module) -> dict[str, Tensor]:
 
 
 def twins_of(tensors: Mapping[str, Tensor]) -> dict[str, list[str]]:
-    """Return the other names of each parameter that has several.
+    """Return the other names of each tensor that has several.
 
     >>> import torch
     >>> one, two = torch.ones(1), torch.ones(1)
@@ -42,11 +42,11 @@ def twins_of(tensors: Mapping[str, Tensor]) -> dict[str, list[str]]:
 
 
 def settings_of(module: nn.Module) -> list[tuple[object, ...]]:
-    """Return which layers there are, and how they are set: what a trace holds fast."""
-    return [(id(part), *_settings(part)) for part in module.modules()]
+    """Return the layers and their settings, which a trace fixes."""
+    return [(id(part), *_layer_settings(part)) for part in module.modules()]
 
 
-def _settings(part: nn.Module) -> list[object]:
+def _layer_settings(part: nn.Module) -> list[object]:
     held = part.__dict__
     if type(part).__module__.startswith("torch.nn."):
         return [held[name] for name in _SETTINGS if name in held]
@@ -54,7 +54,7 @@ def _settings(part: nn.Module) -> list[object]:
 
 
 def _is_simple(value: object) -> bool:
-    """Say whether a trace may hold ``value`` fast: a number, a word, or several of them."""
+    """Say whether a trace may fix ``value``: a number, a string, or a list of them."""
     if isinstance(value, list | tuple):
         return all(_is_simple(each) for each in value)
     return value is None or isinstance(value, bool | int | float | str)
@@ -67,7 +67,7 @@ class _Tracer(fx.Tracer):
         return isinstance(part, Normalize) or super().is_leaf_module(part, name)
 
 
-def traced(module: nn.Module) -> fx.Graph:
+def trace(module: nn.Module) -> fx.Graph:
     """Return the trace of ``module``.
 
     Raises:
@@ -108,5 +108,5 @@ def foldable(graph: fx.Graph, module: nn.Module) -> dict[str, str]:
 
 
 def hooked(module: nn.Module) -> bool:
-    """Say whether somebody listens to the layers of ``module``."""
+    """Say whether a layer of ``module`` has forward hooks."""
     return any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())

@@ -1,4 +1,4 @@
-"""Voting rules: what each pass gives to each class, and how the sums become scores.
+"""Voting rules: the votes that a pass gives to each class, and how sums of votes become scores.
 
 A rule is additive over passes, so all rules and all sample counts 1..n come out of one run of
 n passes, in memory that does not grow with n.
@@ -13,7 +13,6 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from smoothinfer.errors import InputError, choose
 from smoothinfer.types import Logits, Scores, Votes
@@ -22,7 +21,7 @@ _FLOOR = 1e-20  # keeps the log of a class without votes finite: scores are safe
 
 
 def log_share(mean: Votes) -> Scores:
-    """log of the mean vote, floored so that it stays finite."""
+    """Return the log of the mean vote, floored so that it stays finite."""
     return mean.clamp_min(_FLOOR).log()
 
 
@@ -31,11 +30,11 @@ class Rule:
     """How passes are counted: g(x) = argmax_y of scores((1/n) sum_i votes(f(x, noise_i)))_y.
 
     Attributes:
-        votes: logits (N, K) of one pass -> what it gives to each class (N, K).
+        votes: logits (N, K) of one pass -> votes for each class (N, K).
         scores: mean votes (N, K) -> scores (N, K), increasing, safe as logits.
         differentiable: whether gradients flow through ``votes``; where they do not,
             `SmoothedClassifier` passes those of the soft vote straight through.
-        span: the most by which one pass can favour one class over another; stopping early
+        span: the largest lead that one pass can give to one class over another; stopping early
             needs it to be finite.
     """
 
@@ -46,7 +45,7 @@ class Rule:
 
 
 def prediction(logits: Logits) -> Votes:
-    """1 for the class on top, 0 otherwise; a tie goes to the lowest class. Equation (9).
+    """1 for the class with the largest logit, 0 otherwise; the lowest class wins a tie. Eq. (9).
 
     >>> prediction(torch.tensor([[1.0, 5.0, 5.0]])).tolist()
     [[0.0, 1.0, 0.0]]
@@ -63,8 +62,8 @@ def by_rank(logits: Logits, weights: Sequence[float] | None = None) -> Votes:
     [[0.25, 1.0, 0.5]]
     """
     classes = logits.shape[1]
-    given = [2.0**-rank for rank in range(classes)] if weights is None else list(weights)[:classes]
-    padded = torch.tensor(given + [0.0] * (classes - len(given)), dtype=logits.dtype)
+    chosen = [2.0**-rank for rank in range(classes)] if weights is None else list(weights)[:classes]
+    padded = torch.tensor(chosen + [0.0] * (classes - len(chosen)), dtype=logits.dtype)
     order = logits.argsort(dim=1, descending=True, stable=True)  # column r: the class of rank r
     return torch.zeros_like(logits).scatter(1, order, padded.to(logits.device).expand_as(order))
 
@@ -78,21 +77,17 @@ def soft(logits: Logits) -> Votes:
     return logits.softmax(1)
 
 
-def logits_themselves(logits: Logits) -> Votes:
-    """The logits, so that scores are their mean: what the authors' code calls soft."""
-    return logits
-
-
-def _identity(mean: Votes) -> Scores:
-    return mean
+def _identity(values: Votes) -> Scores:
+    return values
 
 
 RULES: dict[str, Rule] = {
     "prediction": Rule(prediction, span=1.0),
     "weighted": Rule(by_rank, span=1.0),
-    "top_two": Rule(partial(by_rank, weights=(1.0, 0.5)), span=1.0),  # C = 0.5 is ours
+    "top_two": Rule(partial(by_rank, weights=(1.0, 0.5)), span=1.0),  # C = 0.5 is our choice
     "soft": Rule(soft, differentiable=True, span=1.0),
-    "logits": Rule(logits_themselves, _identity, differentiable=True),
+    # The mean of the logits: the soft vote of the authors' code.
+    "logits": Rule(_identity, _identity, differentiable=True),
 }
 
 
@@ -100,19 +95,22 @@ def rank_rule(weights: Sequence[float]) -> Rule:
     """Return the rule that gives ``weights[r]`` to the class of rank r, for any weights.
 
     Raises:
-        InputError: no weight, or one that is negative, or all zero.
+        InputError: there is no weight, one is negative, or all are zero.
 
     >>> rank_rule((1, 0.3)).votes(torch.tensor([[1.0, 5.0, 3.0]])).tolist()
     [[0.0, 1.0, 0.30000001192092896]]
     """
     if not weights or not (min(weights) >= 0 and 0 < max(weights) < math.inf):
         raise InputError(f"rank weights must be non-negative and not all zero, not {weights}")
-    given = tuple(float(weight) for weight in weights)
-    return Rule(partial(by_rank, weights=given), span=max(given))
+    checked = tuple(float(weight) for weight in weights)
+    return Rule(partial(by_rank, weights=checked), span=max(checked))
 
 
 def rule_of(rule: str | Rule) -> Rule:
-    """Return a rule by name; ``"ranks:1,0.3"`` gives weight 1 to the best, 0.3 to the second.
+    """Return a rule by name; ``"ranks:1,0.3"`` gives weight 1 to the best class, 0.3 to the second.
+
+    Raises:
+        InputError: the name is unknown, or the weights cannot be used.
 
     >>> rule_of("soft") is RULES["soft"]
     True
@@ -127,29 +125,3 @@ def rule_of(rule: str | Rule) -> Rule:
                 f"rule {rule!r}: write weights as in 'ranks:1,0.3' ({error})"
             ) from None
     return choose("rule", RULES, rule)
-
-
-class Tally:
-    """Running sums of the votes of a rule; `scores` can be read after any pass.
-
-    >>> tally = Tally("prediction")
-    >>> tally.add(torch.tensor([[0.0, 1.0]]))
-    >>> tally.scores().argmax(1).tolist()
-    [1]
-    """
-
-    def __init__(self, rule: str | Rule) -> None:
-        self.rule = rule_of(rule)
-        self.passes = 0
-        self.sums: Tensor | float = 0.0
-
-    def add(self, logits: Logits) -> None:
-        """Count one pass; sums are kept in float64, where their order does not matter."""
-        self.sums = self.sums + self.rule.votes(logits.float()).double()
-        self.passes += 1
-
-    def scores(self) -> Scores:
-        """Return the scores (N, K) after the passes counted so far."""
-        if not isinstance(self.sums, Tensor):
-            raise InputError("no pass has been counted yet")
-        return self.rule.scores(self.sums / self.passes).float()

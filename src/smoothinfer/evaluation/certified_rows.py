@@ -1,8 +1,7 @@
-"""Certificates of a data set, as rows: which images are certain, and within which radius."""
+"""Certificates of a data set, as rows: which images are certified, and within which radius."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -10,21 +9,22 @@ from typing import Any
 
 import pyarrow as pa
 import torch
-from rich.progress import Progress
 from torch import nn
 
 from smoothinfer.data import ImageData
 from smoothinfer.errors import InputError
-from smoothinfer.evaluation.fingerprint import spelt_out
-from smoothinfer.evaluation.store import Store
+from smoothinfer.evaluation.fingerprint import Fingerprint
 from smoothinfer.evaluation.rows import Rows
-from smoothinfer.runtime.modes import device_of
-from smoothinfer.runtime.processes import Processes
+from smoothinfer.evaluation.store import Store
+from smoothinfer.evaluation.units import digest_of_key
 from smoothinfer.numerics.randomness import derive_seed
 from smoothinfer.numerics.statistics import Interval, proportion
+from smoothinfer.runtime.modes import device_of
+from smoothinfer.runtime.processes import Processes
+from smoothinfer.runtime.progress import track
 from smoothinfer.smoothing.certification import certifiable_sigma, certify
 
-_BATCH = 32  # images certified together: what is lost when a run is killed
+_BATCH = 32  # images certified together: a killed run loses one batch
 
 
 def certify_rows(
@@ -42,47 +42,45 @@ def certify_rows(
     Args:
         model: see `certify`.
         data: images and labels.
-        out: folder of Parquet shards; work that is there already is not done again.
+        out: folder of Parquet shards; units that are stored there are not run again.
         skip: Cohen's protocol takes every 20th test image.
         seed: names the passes; every batch of images has passes of its own.
         progress: show a progress bar.
         options: of `certify`: samples, selection, alpha, radius.
 
     Raises:
-        InputError: what `certify` refuses, or ``skip`` is less than 1.
+        InputError: see `certify`; or ``skip`` is less than 1.
     """
     sigma = certifiable_sigma(model)
     if skip < 1:
         raise InputError(f"skip must be at least 1, not {skip}")
     kept = torch.arange(0, len(data), skip)
     settings = {"sigma": sigma, "seed": seed} | {k: v for k, v in options.items() if v is not None}
-    said = repr((sorted(settings.items()), spelt_out(model), data.hash, skip, len(data)))
-    digest = hashlib.sha256(said.encode()).hexdigest()[:12]
+    prints = Fingerprint()
+    content = prints.of(settings, model, data.hash, skip, len(data))
+    prints.of(_certify_batch, certify)
+    digest = digest_of_key({"content": content, "code": repr(sorted(prints.code.items()))})
     store, processes = Store(out), Processes()
     units = {f"certified-{int(rows[0]):06d}-{digest}": rows for rows in kept.split(_BATCH)}
     mine = processes.share(list(units))
-    with Progress(disable=not (progress and processes.main), transient=True) as bar:
-        for unit in bar.track(mine, description="certifying"):
-            if not store.has(unit):
-                store.write(unit, _rows(model, data, units[unit], seed, settings, options))
+    for unit in track(mine, "certifying", shown=progress and processes.main):
+        if not store.has(unit):
+            batch = _certify_batch(model, data, units[unit], seed, options)
+            columns = {name: [value] * len(batch["image"]) for name, value in settings.items()}
+            store.write(unit, pa.table(batch | columns))
     processes.wait()
     return store.read(list(units))
 
 
-def _rows(
-    model: nn.Module,
-    data: ImageData,
-    rows: torch.Tensor,
-    seed: int,
-    settings: dict[str, Any],
-    options: dict[str, Any],
-) -> Rows:
+def _certify_batch(
+    model: nn.Module, data: ImageData, rows: torch.Tensor, seed: int, options: dict[str, Any]
+) -> dict[str, list[Any]]:
     part = data[rows]
     device = device_of(model, part.pixels)
-    # Passes of their own for each batch: shared ones would tie the statements about images.
+    # Every batch has its own passes: shared ones would tie the statements about images.
     key = derive_seed(seed, "certify", int(rows[0]))
     found = certify(model, part.images.to(device), seed=key, **options)
-    columns: dict[str, list[Any]] = {
+    return {
         "image": rows.tolist(),
         "label": part.labels.tolist(),
         "predicted": found.labels.tolist(),
@@ -91,11 +89,10 @@ def _rows(
         "lower": found.lower.tolist(),
         "passes": found.samples.tolist(),
     }
-    return pa.table(columns | {name: [value] * len(rows) for name, value in settings.items()})
 
 
 def certified_accuracy(rows: Rows, radii: Sequence[float]) -> list[Interval]:
-    """Return, for each radius, the share of images that are right and certain within it.
+    """Return, for each radius, the share of images that are right and certified within it.
 
     >>> rows = pa.table({"correct": [True, True, False], "certified": [0.1, 0.3, 0.5]})
     >>> [round(share.value, 2) for share in certified_accuracy(rows, [0.0, 0.2])]

@@ -10,19 +10,19 @@ from typing import Any
 from torch import nn
 
 from smoothinfer.attacks import ATTACKS, Attack
-from smoothinfer.attacks.eot import is_random
+from smoothinfer.attacks.checks import is_random
 from smoothinfer.data import ImageData, images_and_labels
-from smoothinfer.errors import InputError, choose
-from smoothinfer.evaluation.example_cache import Crafted
-from smoothinfer.evaluation.runner import rows_of
-from smoothinfer.evaluation.store import Store
-from smoothinfer.evaluation.rows import CLEAN, Rows
-from smoothinfer.evaluation.units import Evaluation
-from smoothinfer.runtime.modes import device_of
 from smoothinfer.engine.members import Member
+from smoothinfer.engine.voting import rule_of
+from smoothinfer.errors import InputError, choose
+from smoothinfer.evaluation.example_cache import ExampleCache
+from smoothinfer.evaluation.rows import CLEAN, Rows
+from smoothinfer.evaluation.runner import Runner
+from smoothinfer.evaluation.store import Store
+from smoothinfer.evaluation.units import Evaluation
 from smoothinfer.numerics.balls import Ball, Linf, check_ball
+from smoothinfer.runtime.modes import device_of
 from smoothinfer.smoothing.classifier import SmoothedClassifier
-from smoothinfer.engine.voting import Rule, rule_of
 from smoothinfer.types import Images, Labels
 
 Attacks = str | Attack | Mapping[str, Attack] | None
@@ -37,6 +37,8 @@ def evaluate(
     target: nn.Module | None = None,
     rules: str | Sequence[str] | None = None,
     samples: int | Sequence[int] | None = None,
+    stop: str = "fixed",
+    delta: float = 1e-3,
     seed: int = 0,
     out: str | Path | None = None,
     describe: Mapping[str, Any] | None = None,
@@ -44,14 +46,14 @@ def evaluate(
 ) -> Rows:
     """Return one row per image, attack, rule and number of samples.
 
-    Each attack crafts once per image against ``target``; the verdicts on the final images are
-    voted from members of a stream that the attack never saw. All rules and all numbers of
-    samples come from one run of the largest number.
+    Each attack runs once per image against ``target``; the verdicts on the adversarial images are
+    voted from passes of a stream that the attack never saw. Without early stopping all rules and
+    all numbers of samples come from one run of the largest number.
 
     Args:
         classifier: a `SmoothedClassifier`, or any module (then one pass decides). One with a seed
-            of its own (`frozen`) is measured as it is, by its own passes, which the attack may ask
-            too: the column ``passes`` says so.
+            of its own (`frozen`) is measured as it is, by its own passes, which the attack may
+            query too: the column ``passes`` says so.
         data: images and labels.
         attack: a name in ``ATTACKS``, an attack, or a mapping from names to attacks;
             ``None`` measures clean images only. Clean images are always measured.
@@ -60,9 +62,11 @@ def evaluate(
             classifier, as in the paper. Another one is named in the column ``target``, a
             `frozen` view with its seed and number of passes.
         rules: voting rules; by default the classifier's own.
-        samples: numbers of passes; by default the classifier's own.
+        samples: the most passes of an image; by default the classifier's own number.
+        stop, delta: when a vote ends, see `SmoothedClassifier.predict`; the column ``used`` holds
+            the passes of each image.
         seed: names the streams of the attack and of the verdicts.
-        out: folder of Parquet shards; work that is there already is not done again.
+        out: folder of Parquet shards; units that are stored there are not run again.
         describe: further columns that describe the setting, such as the model's name.
         progress: show a progress bar.
 
@@ -85,10 +89,14 @@ def evaluate(
         target=target,
         rules=rules,
         samples=samples,
+        stop=stop,
+        delta=delta,
         seed=seed,
         describe=describe,
     )
-    return rows_of(work, Store(out), progress)
+    runner = Runner([work], Store(out))
+    runner.run(progress)
+    return runner.rows()
 
 
 def prepare(
@@ -100,40 +108,48 @@ def prepare(
     target: nn.Module | None = None,
     rules: str | Sequence[str] | None = None,
     samples: int | Sequence[int] | None = None,
+    stop: str = "fixed",
+    delta: float = 1e-3,
     seed: int = 0,
     describe: Mapping[str, Any] | None = None,
-    crafted: str | Path | None = None,
+    cache: str | Path | None = None,
     clean: bool = True,
 ) -> Evaluation:
-    """Return the evaluation that `evaluate` runs, checked, in units that anybody may do.
+    """Return the evaluation that `evaluate` runs, checked, in units for a `Runner`.
 
     Args:
-        crafted: folder of adversarial examples; those that are there are not made again.
-        clean: measure clean images too, as `evaluate` does; another evaluation may have.
+        cache: folder of adversarial examples; those that are there are not made again.
+        clean: measure clean images too; ``False`` where another evaluation does.
 
-    The other arguments and what is raised are those of `evaluate`.
+    The other arguments and errors are those of `evaluate`.
     """
     if not isinstance(classifier, SmoothedClassifier):
         classifier = SmoothedClassifier(classifier, samples=1)
     images, labels = images_and_labels(data)
     rules = [rules] if isinstance(rules, str) else rules
     samples = [samples] if isinstance(samples, int) else samples
+    own_rule = {classifier.rule_name: classifier.rule}
     check_ball(ball)
     work = Evaluation(
         classifier=classifier,
-        target=_target(classifier) if target is None else target,
+        target=_default_target(classifier) if target is None else target,
         images=images,
         labels=labels,
         attacks={k: v for k, v in _attacks(attack).items() if clean or v is not None},
         ball=ball,
-        rules={name: rule_of(name) for name in rules} if rules else _own_rule(classifier),
+        rules={name: rule_of(name) for name in rules} if rules else own_rule,
         samples=sorted(set(samples or [classifier.samples])),
         seed=seed,
-        describe=dict(describe or {}) | _held(classifier) | _named(target),
-        crafted=None if crafted is None else Crafted(crafted),
+        stop=stop,
+        delta=delta,
+        describe=dict(describe or {})
+        | _describe_stop(stop, delta)
+        | _describe_passes(classifier)
+        | _describe_target(target),
+        cache=None if cache is None else ExampleCache(cache),
     )
     work.check()
-    work.classifier = _judging(classifier, images)
+    work.classifier = _in_exact_precision(classifier, images)
     if isinstance(data, ImageData) and len(data.classes) != work.classes:
         raise InputError(
             f"the model tells {work.classes} classes apart, {data.name} has {len(data.classes)}"
@@ -141,11 +157,11 @@ def prepare(
     return work
 
 
-def _judging(classifier: SmoothedClassifier, images: Images) -> SmoothedClassifier:
-    """Return ``classifier``, in fp32 where there is no noise in which rounding drowns.
+def _in_exact_precision(classifier: SmoothedClassifier, images: Images) -> SmoothedClassifier:
+    """Return ``classifier``, in fp32 if its model has no noise.
 
-    Attacks stop right behind the boundary: in another format than theirs some of what they found
-    would count as right again.
+    Attacks stop right behind the decision boundary: in another format than theirs some of the
+    adversarial images would count as right again. Under noise the rounding does not matter.
     """
     few = images[:2].to(device_of(classifier.model, images))
     if classifier.precision != "auto" or is_random(classifier.model, few):
@@ -155,13 +171,17 @@ def _judging(classifier: SmoothedClassifier, images: Images) -> SmoothedClassifi
     return exact
 
 
-def _target(classifier: SmoothedClassifier) -> nn.Module:
-    """Return what an attack sees: the random model, or the very passes of one held still."""
+def _default_target(classifier: SmoothedClassifier) -> nn.Module:
+    """Return the random model, or a classifier with fixed passes as it is."""
     return classifier.model if classifier.seed is None else classifier
 
 
-def _held(classifier: SmoothedClassifier) -> dict[str, str]:
-    """Say which passes judge, where they are always the same: that is another model."""
+def _describe_stop(stop: str, delta: float) -> dict[str, Any]:
+    return {} if stop == "fixed" else {"stop": stop, "delta": delta}
+
+
+def _describe_passes(classifier: SmoothedClassifier) -> dict[str, str]:
+    """Name the passes of the vote where they are always the same: that is another model."""
     if classifier.seed is not None:
         return {"passes": f"frozen, seed {classifier.seed}"}
     if isinstance(classifier.model, Member):
@@ -169,18 +189,14 @@ def _held(classifier: SmoothedClassifier) -> dict[str, str]:
     return {}
 
 
-def _named(target: nn.Module | None) -> dict[str, str]:
-    """Say what an attack was shown: held still, noise is another thing to attack."""
+def _describe_target(target: nn.Module | None) -> dict[str, str]:
+    """Name the module that an attack sees, where it is not the model inside the classifier."""
     if target is None:
         return {}
     if not isinstance(target, SmoothedClassifier):
         return {"target": type(target).__name__}
-    held = "fresh passes" if target.seed is None else f"frozen, seed {target.seed}"
-    return {"target": f"{target.rule_name} vote of {target.samples} ({held})"}
-
-
-def _own_rule(classifier: SmoothedClassifier) -> dict[str, Rule]:
-    return {classifier.rule_name: classifier.rule}
+    passes = "fresh passes" if target.seed is None else f"frozen, seed {target.seed}"
+    return {"target": f"{target.rule_name} vote of {target.samples} ({passes})"}
 
 
 def _attacks(attack: Attacks) -> dict[str, Attack | None]:

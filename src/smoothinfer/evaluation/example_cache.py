@@ -1,27 +1,25 @@
-"""Adversarial examples used again: by other rules, sample counts, and targets never asked."""
+"""Adversarial examples kept for reuse by other rules, sample counts and targets."""
 
 from __future__ import annotations
 
-import hashlib
 import json
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import nn
 
 from smoothinfer.attacks import Attack, transfer
 from smoothinfer.errors import InputError
-from smoothinfer.evaluation.fingerprint import spelt, spelt_out
+from smoothinfer.evaluation.fingerprint import Fingerprint
 from smoothinfer.evaluation.pass_counter import Cost
-from smoothinfer.runtime.files import write_whole
+from smoothinfer.runtime.files import write_bytes
 from smoothinfer.types import Images
 
 
-class Crafted:
-    """A folder of crafted batches, each called after all that it depends on.
+class ExampleCache:
+    """A folder of batches of adversarial examples, each named by everything that it depends on.
 
     Args:
         folder: made when the first batch is put there.
@@ -30,37 +28,37 @@ class Crafted:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
 
-    def key(self, name: str, at: int, attack: Any, *world: Any) -> str:
-        """Return the key of a batch: the attack, and whatever else it may depend on."""
-        said = repr((name, at, spelt(attack), [spelt_out(part) for part in world]))
-        return hashlib.sha256(said.encode()).hexdigest()[:32]
-
     def has(self, key: str) -> bool:
         """Say whether the batch is there."""
         return self._path(key).exists()
 
     def get(self, key: str) -> tuple[Images, Cost]:
-        """Return the batch and what it cost.
+        """Return the batch and its cost.
 
         Raises:
             InputError: the file is damaged; the message names it.
         """
+        from safetensors import SafetensorError, safe_open
+
         path = self._path(key)
         try:
             with safe_open(path, framework="pt") as file:
-                moved, told = file.get_tensor("moved"), json.loads(file.metadata()["cost"])
+                adversarial = file.get_tensor("adversarial")
+                saved = json.loads(file.metadata()["cost"])
         except (SafetensorError, KeyError, ValueError) as error:
             raise InputError(f"{path} is damaged ({error}): delete it to redo it") from None
-        if told.pop("sha256") != spelt_out(moved):
+        if saved.pop("digest") != Fingerprint().of(adversarial):
             raise InputError(f"{path} is damaged (its checksum differs): delete it to redo it")
-        return moved, Cost(**told)
+        return adversarial, Cost(**saved)
 
-    def put(self, key: str, moved: Images, cost: Cost) -> None:
+    def put(self, key: str, adversarial: Images, cost: Cost) -> None:
         """Keep a batch, whole or not at all."""
-        kept = moved.detach().cpu().contiguous()
-        told = vars(cost) | {"sha256": spelt_out(kept)}
-        content = save({"moved": kept}, metadata={"cost": json.dumps(told)})
-        write_whole(self._path(key), lambda file: file.write(content))
+        from safetensors.torch import save
+
+        kept = adversarial.detach().cpu().contiguous()
+        saved = asdict(cost) | {"digest": Fingerprint().of(kept)}
+        content = save({"adversarial": kept}, metadata={"cost": json.dumps(saved)})
+        write_bytes(self._path(key), content)
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.safetensors"
@@ -77,12 +75,12 @@ def is_ours(attack: Any) -> TypeGuard[Attack]:
     return str(getattr(attack, "__module__", "")).startswith("smoothinfer.attacks.")
 
 
-def asked_by(attack: Any, target: nn.Module) -> nn.Module:
-    """Return the module that ``attack`` asks: a transferred one its source, others ``target``.
+def queried_by(attack: Any, target: nn.Module) -> nn.Module:
+    """Return the module that ``attack`` queries: its source if it is a transfer, else ``target``.
 
     >>> import torch
     >>> source, target = torch.nn.Flatten(), torch.nn.Linear(2, 2)
-    >>> asked_by(partial(transfer, source=source), target) is source
+    >>> queried_by(partial(transfer, source=source), target) is source
     True
     """
     options: dict[str, Any] = {}

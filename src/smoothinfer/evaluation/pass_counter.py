@@ -1,10 +1,10 @@
-"""What an attack costs: passes through the network, forward and backward, and seconds."""
+"""The cost of an attack: passes through the network, forward and backward, and seconds."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from smoothinfer.smoothing.classifier import SmoothedClassifier
 
 @dataclass(frozen=True)
 class Cost:
-    """What was spent on a batch of images.
+    """The cost of a batch of images.
 
     Attributes:
         forwards, backwards: images times passes.
@@ -27,10 +27,10 @@ class Cost:
     seconds: float = 0.0
 
 
-class Meter:
-    """Counts, for a batch, the passes of each image through a module.
+class PassCounter:
+    """Counts the passes of each image of a batch through a module.
 
-    Not those that go around it (a `frozen` view that somebody's attack makes of it), nor forward
+    Passes through a `frozen` view that an attack makes of the module are not counted, nor forward
     passes that a backward one runs again to save memory.
 
     Attributes:
@@ -45,18 +45,18 @@ class Meter:
 
     @property
     def cost(self) -> Cost:
-        """What was counted."""
+        """The cost so far."""
         return Cost(self.forwards, self.backwards, self.seconds)
 
     @contextlib.contextmanager
-    def on(self, module: nn.Module) -> Iterator[Meter]:
+    def on(self, module: nn.Module) -> Iterator[PassCounter]:
         """Count inside.
 
         >>> import torch
         >>> net = nn.Linear(2, 2)
-        >>> with Meter().on(net) as meter:
+        >>> with PassCounter().on(net) as counter:
         ...     _ = net(torch.rand(3, 2))
-        >>> meter.forwards, meter.backwards
+        >>> counter.forwards, counter.backwards
         (3, 0)
         """
         passes = module.samples if isinstance(module, SmoothedClassifier) else 1
@@ -74,7 +74,7 @@ class Meter:
             self.seconds += time.perf_counter() - begun
             handle.remove()
 
-    def _count_backward(self, images: int) -> Any:
+    def _count_backward(self, images: int) -> Callable[[Tensor], None]:
         def add(_: Tensor) -> None:
             self.backwards += images
 

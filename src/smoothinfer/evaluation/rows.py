@@ -1,4 +1,4 @@
-"""The one table: one row per image and setting; accuracies and intervals are computed from rows."""
+"""The table of results: one row per image and setting, from which all figures are computed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from smoothinfer.numerics.statistics import Interval, mean_of, proportion
 Rows: TypeAlias = pa.Table
 
 CLEAN = "none"
-# What a row says of its image; every other column describes its setting.
+# Columns about the image; every other column describes the setting.
 IMAGE_COLUMNS = (
     "image",
     "label",
@@ -21,6 +21,7 @@ IMAGE_COLUMNS = (
     "correct",
     "share",  # of passes that put the verdict first
     "hits",  # passes that put the label first
+    "used",  # passes counted
     "distance",
     "forwards",  # passes of the network spent on crafting the image
     "backwards",
@@ -42,35 +43,40 @@ def accuracy(rows: Rows) -> Interval:
 
 
 def summarise(rows: Rows) -> list[dict[str, Any]]:
-    """Return one entry per setting: its ``description``, and what was measured ``clean`` and
-    ``attacked``.
+    """Return one entry per setting: ``description``, and figures ``clean`` and ``attacked``.
 
-    Each has ``value``, ``low``, ``high`` (accuracy of the vote, 95 % interval over ``images``),
-    ``per_draw`` (share of right passes), ``gain`` (what the vote adds to that, with the interval of
-    the paired difference over images), ``every_draw`` (images that all passes get right: the
-    worst of them all), ``per_draw_interval`` and ``every_draw_interval`` (95 %, over images), and,
-    if attacked, ``forwards`` and ``backwards`` (passes of the network that the attack spent on an
-    image). Clean rows (attack ``"none"``) are joined to every attack with
-    the same other columns.
+    Each of the two has ``value``, ``low``, ``high`` (accuracy of the vote, 95 % interval over
+    ``images``), ``per_draw`` (share of right passes), ``gain`` (accuracy of the vote minus that
+    share, with the interval of the paired difference over images), ``every_draw`` (share of images
+    that all passes get right), ``per_draw_interval`` and ``every_draw_interval`` (95 %, over
+    images), and, if attacked, ``forwards`` and ``backwards`` (passes of the network that the attack
+    spent on an image). Clean rows (attack ``"none"``) are joined to every attack with the same
+    other columns.
 
-    One pass is one draw of the weights for all images, whose luck no interval over images tells:
+    One pass is one draw of the weights for all images, and no interval over images covers its luck:
     beside more passes, ``samples`` 1 stands for the mean over the most of them.
     """
     columns = setting_columns(rows)
-    rows = rows.append_column("always", pc.equal(rows["hits"], rows["samples"]))
-    share = pc.divide(rows["hits"].cast(pa.float64()), rows["samples"])
+    used = rows["used"] if "used" in rows.column_names else rows["samples"]
+    rows = rows.append_column("always", pc.equal(rows["hits"], used))
+    share = pc.divide(rows["hits"].cast(pa.float64()), used)
+    # Votes that stopped early count as if their shares had held to the last pass.
+    whole = pc.multiply(
+        rows["hits"].cast(pa.float64()), pc.divide(rows["samples"], used.cast(pa.float64()))
+    )
+    rows = rows.set_column(rows.column_names.index("hits"), "hits", whole)
     rows = rows.append_column("gain", pc.subtract(rows["correct"].cast(pa.float64()), share))
     means = [(name, "mean") for name in ("hits", "gain", "forwards", "backwards")]
     sums, spreads = (
         [("correct", "sum"), ("always", "sum")],
         [("gain", "stddev"), ("hits", "stddev")],
     )
-    found = rows.group_by(columns, use_threads=False).aggregate(
+    groups = rows.group_by(columns, use_threads=False).aggregate(
         [*sums, ("correct", "count"), *means, *spreads]
     )
     clean: dict[tuple[Any, ...], Measured] = {}
     attacked: list[tuple[dict[str, Any], Measured]] = []
-    entries = found.to_pylist()
+    entries = groups.to_pylist()
     measures = [_measured(entry) for entry in entries]
     _average_one_pass(entries, measures)
     for entry, measured in zip(entries, measures, strict=True):
@@ -96,13 +102,13 @@ _ATTACK_COLUMNS = ("attack", "radius")
 
 
 def _measured(entry: dict[str, Any]) -> Measured:
-    """Take what was measured out of an aggregated ``entry``; its description stays."""
+    """Take the figures out of an aggregated ``entry``; its description stays."""
     share = proportion(entry.pop("correct_sum"), entry.pop("correct_count"))
     gain = mean_of(entry.pop("gain_mean"), entry.pop("gain_stddev"), share.images)
     hits, spread = (entry.pop(f"hits_{name}") / entry["samples"] for name in ("mean", "stddev"))
     draws = mean_of(hits, spread, share.images)
     every = proportion(entry.pop("always_sum"), share.images)
-    found = share.as_dict() | {
+    figures = share.as_dict() | {
         "per_draw": draws.value,
         "per_draw_interval": [draws.low, draws.high],
         "gain": {name: value for name, value in gain.as_dict().items() if name != "images"},
@@ -110,7 +116,7 @@ def _measured(entry: dict[str, Any]) -> Measured:
         "every_draw_interval": [every.low, every.high],
     }
     costs = {name: entry.pop(f"{name}_mean") for name in ("forwards", "backwards")}
-    return found if entry["attack"] == CLEAN else found | costs
+    return figures if entry["attack"] == CLEAN else figures | costs
 
 
 def _average_one_pass(entries: Sequence[dict[str, Any]], measures: Sequence[Measured]) -> None:

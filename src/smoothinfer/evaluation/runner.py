@@ -1,73 +1,216 @@
-"""One loop over units of work, of one evaluation or of many: what is there is not done again."""
+"""Runs the units of one or many evaluations: resumed, shared by processes, foretold in cost."""
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+import pyarrow as pa
 
+from smoothinfer.engine.passes import passes
 from smoothinfer.errors import InputError
-from smoothinfer.evaluation.store import Store
+from smoothinfer.evaluation.example_cache import queried_by
+from smoothinfer.evaluation.pass_counter import PassCounter
 from smoothinfer.evaluation.rows import Rows
-from smoothinfer.evaluation.units import Evaluation
+from smoothinfer.evaluation.store import Store
+from smoothinfer.evaluation.units import UNIT_IMAGES, Evaluation
+from smoothinfer.runtime.modes import device_of
 from smoothinfer.runtime.processes import Processes
+from smoothinfer.runtime.progress import progress_bar
+
+_PROBED = 1  # images on which the cost of an attack is counted
+_TIMED = 64  # images on which a pass is timed
 
 
-def do_units(
-    works: Mapping[str, Evaluation], units: Sequence[str], store: Store, progress: bool = False
-) -> None:
-    """Do those of ``units`` that ``store`` lacks, and wait for the other processes to do theirs.
+@dataclass(frozen=True)
+class CostPlan:
+    """The work that is left for this share of the units.
+
+    Attributes:
+        units, done: units in all, and those already stored.
+        votes: passes of the network for votes, times images.
+        attacks: passes for attacks, a backward one counted as two, estimated.
+        seconds: estimated from a timed pass.
+    """
+
+    units: int
+    done: int
+    votes: int
+    attacks: int
+    seconds: float
+
+    def __str__(self) -> str:
+        minutes = round(self.seconds / 60)
+        long = f"{minutes // 60} h {minutes % 60} min" if minutes else "less than a minute"
+        return (
+            f"{self.units - self.done} of {self.units} units to do: {self.votes:,} passes for "
+            f"votes, about {self.attacks:,} for attacks; {long}"
+        )
+
+
+class Runner:
+    """The units of evaluations, in one store.
 
     Args:
-        works: the evaluation of each unit.
-        units: this process's.
-        store: receives the rows of each.
-        progress: show a bar that counts passes, in the main process.
-    """
-    processes = Processes()
-    with _bar(progress and processes.main) as bar:
-        missing = [unit for unit in units if not store.has(unit)]
-        done = sum(works[unit].samples[-1] for unit in set(units) - set(missing))
-        total = sum(works[unit].samples[-1] for unit in units)
-        task = bar.add_task("", total=total, completed=done)
-        count = len(units) - len(missing)
-        for together in _together(works, missing):
-            count += len(together)
-            bar.update(task, description=f"{count}/{len(units)} {together[0][:40]}")
-            found = works[together[0]].do(together, partial(bar.advance, task))
-            for unit, rows in zip(together, found, strict=True):
-                store.write(unit, rows)
-    processes.wait()
-
-
-def rows_of(work: Evaluation, store: Store, progress: bool = False) -> Rows:
-    """Return all rows of ``work``; what ``store`` lacks is done, shared out among the processes.
+        works: prepared evaluations; no two with the same description.
+        store: receives the rows.
+        shard: (i, N): run the i-th of N parts, from 0, of all units.
 
     Raises:
-        InputError: several processes have no folder in common.
+        InputError: two evaluations are the same, there is no such part, or several processes have
+            no folder in common.
     """
-    processes = Processes()
-    if processes.count > 1 and store.folder is None:
-        raise InputError("several processes share their rows through a folder: give out=")
-    units = list(work.units)
-    do_units(dict.fromkeys(units, work), processes.share(units), store, progress)
-    return store.read(units)
 
+    def __init__(
+        self, works: Sequence[Evaluation], store: Store, shard: tuple[int, int] = (0, 1)
+    ) -> None:
+        number, parts = shard
+        if not 0 <= number < parts:
+            last = f"0/{parts} to {parts - 1}/{parts}" if parts > 0 else "I/N with N at least 1"
+            raise InputError(f"there is no part {number} of {parts}: give {last}")
+        self.store, self.processes = store, Processes()
+        if self.processes.count > 1 and store.folder is None:
+            raise InputError("several processes share their rows through a folder: give out=")
+        self.works = {unit: work for work in works for unit in work.units}
+        if len(self.works) < sum(len(work.units) for work in works):
+            raise InputError("two settings are the same: give each a description of its own")
+        self.mine = self.processes.share(list(self.works)[number::parts])
 
-def _together(works: Mapping[str, Evaluation], units: Iterable[str]) -> Iterator[list[str]]:
-    """Yield units in groups whose votes are cast together: of one evaluation, a tile at most."""
-    group: list[str] = []
-    for unit in units:
-        work = works[unit]
-        if group and (work is not works[group[0]] or len(group) >= work.at_once):
+    def plan(self) -> CostPlan:
+        """Count the missing units, and estimate how long they take."""
+        missing = self._missing()
+        if not missing:
+            return CostPlan(len(self.mine), len(self.mine), 0, 0, 0.0)
+        votes = sum(self._images(unit) * self.works[unit].samples[-1] for unit in missing)
+        attacks = round(sum(self._attack_passes(missing)))
+        seconds = (votes + attacks) * _seconds_per_pass(self.works[missing[0]])
+        return CostPlan(len(self.mine), len(self.mine) - len(missing), votes, attacks, seconds)
+
+    def reuse(self) -> list[str]:
+        """Say how many stored units are taken over, how many are computed anew, and why."""
+        missing = self._missing()
+        lines = []
+        if len(missing) < len(self.mine):
+            lines.append(f"{len(self.mine) - len(missing)} stored units are taken over")
+        reasons: dict[tuple[int, str], str] = {}
+        counts: Counter[str] = Counter()
+        for unit in missing:
+            work, (attack, _) = self.works[unit], self.works[unit].units[unit]
+            if (id(work), attack) not in reasons:
+                stored = self.store.keys_like(unit)
+                reasons[id(work), attack] = _changes(work.keys[attack], stored)
+            counts[reasons[id(work), attack]] += 1
+        for reason, count in counts.items():
+            if reason:
+                lines.append(
+                    f"{count} units are computed anew: {reason} since their rows were made"
+                )
+        return lines
+
+    def run(self, progress: bool = False) -> None:
+        """Run the missing units, and wait for the other processes; a killed run resumes here."""
+        missing = self._missing()
+        done = sum(self.works[unit].samples[-1] for unit in set(self.mine) - set(missing))
+        total = sum(self.works[unit].samples[-1] for unit in self.mine)
+        shown = progress and self.processes.main
+        with progress_bar("", total, shown=shown, completed=done) as bar:
+            count = len(self.mine) - len(missing)
+            for group in self._groups(missing):
+                count += len(group)
+                bar.update(f"{count}/{len(self.mine)} {group[0][:40]}")
+                tables = self.works[group[0]].run_units(group, bar.advance)
+                for unit, rows in zip(group, tables, strict=True):
+                    self.store.write(unit, rows)
+        self.processes.wait()
+
+    @property
+    def complete(self) -> bool:
+        """Whether the store has every unit, of all parts."""
+        if self.store.folder is None:
+            return all(self.store.has(unit) for unit in self.works)
+        current = Store(self.store.folder)  # other processes write too
+        return all(current.has(unit) for unit in self.works)
+
+    def rows(self) -> Rows:
+        """Return all rows, in the order of the settings.
+
+        Raises:
+            InputError: some are missing.
+        """
+        if not self.complete:
+            raise InputError("some units are missing: run the other parts, and merge them")
+        # A setting may lack a column that another has, such as a target.
+        tables = [self.store.read([unit]) for unit in self.works]
+        return pa.concat_tables(tables, promote_options="default")
+
+    def _missing(self) -> list[str]:
+        return [unit for unit in self.mine if not self.store.has(unit)]
+
+    def _groups(self, units: Iterable[str]) -> Iterator[list[str]]:
+        """Yield units in groups that vote together: of one evaluation, a tile at most."""
+        group: list[str] = []
+        for unit in units:
+            work = self.works[unit]
+            if group and (work is not self.works[group[0]] or len(group) >= work.units_at_once):
+                yield group
+                group = []
+            group.append(unit)
+        if group:
             yield group
-            group = []
-        group.append(unit)
-    if group:
-        yield group
+
+    def _images(self, unit: str) -> int:
+        work = self.works[unit]
+        return min(UNIT_IMAGES, len(work.images) - work.units[unit][1])
+
+    def _attack_passes(self, missing: Sequence[str]) -> Iterable[float]:
+        """Yield the passes that each unit's attack will take."""
+        per_image: dict[str, float] = {}
+        counted: set[str] = set()
+        for unit in missing:
+            work, (name, at) = self.works[unit], self.works[unit].units[unit]
+            if work.attacks[name] is None:
+                continue
+            if work.cache is not None:
+                key = work.examples_key(name, at)
+                if key in counted or work.cache.has(key):  # once for several settings
+                    continue
+                counted.add(key)
+            if name not in per_image:  # the passes of an attack hardly depend on sigma and radius
+                per_image[name] = _probe(work, name)
+            yield per_image[name] * self._images(unit)
 
 
-def _bar(shown: bool) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(*columns, TimeRemainingColumn(), disable=not shown, transient=True)
+def _changes(key: Mapping[str, str], stored: Sequence[Mapping[str, str]]) -> str:
+    """Say in which parts ``key`` differs from the most similar of ``stored``; ``""`` for none.
+
+    >>> _changes({"settings": "a", "model": "b"}, [{"settings": "a", "model": "c"}])
+    'the model has changed'
+    """
+    alike = [each for each in stored if each.get("settings") == key["settings"]]
+    differ = [[part for part in key if each.get(part) != key[part]] for each in alike]
+    if not differ:
+        return ""
+    names = [_PARTS.get(part, f"the {part}") for part in min(differ, key=len)]
+    return f"{' and '.join(names)} {'have' if len(names) > 1 else 'has'} changed"
+
+
+_PARTS = {"package code": "the code of smoothinfer", "user code": "the code of model or attack"}
+
+
+def _probe(work: Evaluation, name: str) -> float:
+    images, labels = work.images[:_PROBED], work.labels[:_PROBED]
+    device = device_of(work.target, images)
+    with PassCounter().on(queried_by(work.attacks[name], work.target)) as counter:
+        work.run_attack(name, 0, images.to(device), labels.to(device))
+    return (counter.forwards + 2 * counter.backwards) / len(images)
+
+
+def _seconds_per_pass(work: Evaluation) -> float:
+    images = work.images[:_TIMED]
+    images = images.to(device_of(work.target, images))
+    list(passes(work.classifier.model, images, 1, seed=0))
+    begun = time.perf_counter()
+    list(passes(work.classifier.model, images, 4, seed=0))
+    return (time.perf_counter() - begun) / (4 * len(images))

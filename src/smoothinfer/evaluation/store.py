@@ -1,9 +1,10 @@
-"""A folder of rows: Parquet shards, each written once, that name their own checksum."""
+"""A folder of rows: Parquet shards, each written once, with its checksum in its name."""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -13,9 +14,9 @@ import pyarrow.parquet as pq
 
 from smoothinfer.errors import InputError
 from smoothinfer.evaluation.rows import CLEAN, Rows
-from smoothinfer.runtime.files import write_whole
+from smoothinfer.runtime.files import write_bytes
 
-_LONGEST = 160  # letters of a unit that a file is called after
+_LONGEST = 160  # letters of a unit in the name of a file
 _NAME = re.compile(r"(?P<unit>.+)\.(?P<digest>[0-9a-f]{16})\.parquet")
 
 
@@ -23,7 +24,7 @@ class Store:
     """A folder of immutable shards, one for each unit of work.
 
     A shard is called ``UNIT.SHA.parquet``, SHA the beginning of its content's SHA-256: a changed
-    byte is found before anything is computed from it. Of two writers of a unit one is read.
+    byte is found before anything is computed from it. If two processes wrote a unit, one is read.
 
     Args:
         folder: made when the first shard is written; ``None`` keeps the rows in memory.
@@ -39,14 +40,14 @@ class Store:
 
     def has(self, unit: str) -> bool:
         """Say whether the work ``unit`` is done."""
-        return unit in self._kept or _plain(unit) in self._paths
+        return unit in self._kept or _file_name(unit) in self._paths
 
     def write(self, unit: str, rows: Rows) -> None:
         """Keep the rows of ``unit``, whole or not at all."""
         if self.folder is None:
             self._kept[unit] = rows
             return
-        self._write(_plain(unit), _encoded(rows))
+        self._write(_file_name(unit), _encode(rows))
 
     def read(self, units: Sequence[str] | None = None) -> Rows:
         """Return the rows of ``units`` (of all shards by default), in the order of the units."""
@@ -54,7 +55,7 @@ class Store:
             kept = [self._kept[unit] for unit in units or self._kept]
             return pa.concat_tables(rows.replace_schema_metadata(None) for rows in kept)
         self._paths = self._listed()  # other processes write too
-        names = sorted(self._paths) if units is None else [_plain(unit) for unit in units]
+        names = sorted(self._paths) if units is None else [_file_name(unit) for unit in units]
         missing = [name for name in names if name not in self._paths]
         if missing or not names:
             raise InputError(f"{self.folder} lacks rows of {', '.join(missing[:3]) or 'anything'}")
@@ -62,12 +63,12 @@ class Store:
         return pa.concat_tables(table.replace_schema_metadata(None) for table in tables)
 
     def seconds(self) -> dict[str, float]:
-        """Return the wall-clock seconds an image that each attack took, over the folder's shards.
+        """Return the wall-clock seconds per image of each attack, over the folder's shards.
 
-        No part of the rows: those repeat, seconds do not.
+        They are no part of the rows, which repeat exactly; seconds do not.
         """
         spent: dict[str, list[float]] = {}
-        for cost in self._told():
+        for cost in self._metadata():
             if cost.get("attack", CLEAN) != CLEAN:
                 total = spent.setdefault(cost["attack"], [0.0, 0.0])
                 total[0] += float(cost["seconds"])
@@ -75,35 +76,41 @@ class Store:
         return {attack: seconds / images for attack, (seconds, images) in spent.items()}
 
     def computers(self, units: Iterable[str]) -> list[str]:
-        """Return what computed ``units``, each once: they may come from several machines."""
-        told = self._told({_plain(unit) for unit in units})
-        return sorted({each["computer"] for each in told if "computer" in each})
+        """Return the computers that computed ``units``, each once."""
+        about = self._metadata({_file_name(unit) for unit in units})
+        return sorted({each["computer"] for each in about if "computer" in each})
 
-    def _told(self, names: Collection[str] | None = None) -> Iterator[dict[str, str]]:
-        """Yield what the shards called ``names``, or all, say beside their rows."""
+    def keys_like(self, unit: str) -> list[dict[str, str]]:
+        """Return the keys of all stored shards with the attack and batch of ``unit``."""
+        prefix = _file_name(unit.rpartition("-")[0]) + "-"
+        names = [name for name in self._listed() if name.startswith(prefix)]
+        return [json.loads(each["key"]) for each in self._metadata(names) if "key" in each]
+
+    def _metadata(self, names: Collection[str] | None = None) -> Iterator[dict[str, str]]:
+        """Yield the metadata of the shards called ``names``, or of all."""
         listed = self._listed()
         for path in (listed[name] for name in listed if names is None or name in names):
-            held = pq.read_schema(path).metadata or {}
-            yield {key.decode(): value.decode() for key, value in held.items()}
+            metadata = pq.read_schema(path).metadata or {}
+            yield {key.decode(): value.decode() for key, value in metadata.items()}
 
     def take(self, folder: str | Path, units: Iterable[str]) -> tuple[int, int]:
-        """Copy what another store holds of ``units``, checked.
+        """Copy the shards of ``units`` from another store, checked.
 
         Returns:
-            How many shards were new, and how many are of other units and were left.
+            How many shards were new, and how many belong to other units and were not copied.
 
         Raises:
-            InputError: there are none, or some are damaged; what is good was copied.
+            InputError: there are none, or some are damaged; the good ones were copied.
         """
         theirs = Store(folder)._listed()
         if not theirs:
             raise InputError(f"{folder} holds no rows")
-        wanted = set(map(_plain, units))
+        wanted = set(map(_file_name, units))
         new = [name for name in theirs if name in wanted and not self.has(name)]
         damaged = []
         for name in new:
             try:
-                self._write(name, _checked(theirs[name]))
+                self._write(name, _read_checked(theirs[name]))
             except InputError as error:
                 damaged.append(str(error))
         if damaged:
@@ -113,43 +120,43 @@ class Store:
     def _write(self, name: str, content: bytes) -> None:
         assert self.folder is not None
         path = self.folder / f"{name}.{_digest(content)}.parquet"
-        write_whole(path, lambda file: file.write(content))
+        write_bytes(path, content)
         self._paths[name] = path
 
     def _listed(self) -> dict[str, Path]:
         if self.folder is None:
             return {}
-        found = [
+        matches = [
             (_NAME.fullmatch(path.name), path) for path in sorted(self.folder.glob("*.parquet"))
         ]
         # Reversed: of two shards of a unit the first by name stays.
-        return {match["unit"]: path for match, path in reversed(found) if match}
+        return {match["unit"]: path for match, path in reversed(matches) if match}
 
 
 def write_table(rows: Rows, path: Path) -> str:
     """Write a finished table, whole or not at all; return its SHA-256."""
-    content = _encoded(rows)
-    write_whole(path, lambda file: file.write(content))
+    content = _encode(rows)
+    write_bytes(path, content)
     return hashlib.sha256(content).hexdigest()
 
 
-def _encoded(rows: Rows) -> bytes:
+def _encode(rows: Rows) -> bytes:
     buffer = io.BytesIO()
     pq.write_table(rows, buffer, compression="zstd")
     return buffer.getvalue()
 
 
-def decoded(content: bytes) -> Rows:
-    """Return the rows of a Parquet file that was read whole.
+def decode(content: bytes) -> Rows:
+    """Return the rows of the content of a Parquet file.
 
-    In this thread alone: Arrow's own ones let go of the content late, and a program that ends
+    In this thread alone: Arrow's own threads release the content late, and a program that ends
     meanwhile, as with an error, is aborted by the interpreter.
     """
     with pq.ParquetFile(pa.BufferReader(content), pre_buffer=False) as file:
         return file.read(use_threads=False)
 
 
-def _plain(unit: str) -> str:
+def _file_name(unit: str) -> str:
     name = re.sub(r"[^A-Za-z0-9_.=-]+", "_", unit)
     return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}-{_digest(unit.encode())}"
 
@@ -158,7 +165,7 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def _checked(path: Path) -> bytes:
+def _read_checked(path: Path) -> bytes:
     content = path.read_bytes()
     if not path.name.endswith(f".{_digest(content)}.parquet"):
         raise InputError(f"{path} is damaged (its checksum differs): delete it to redo it")
@@ -167,7 +174,7 @@ def _checked(path: Path) -> bytes:
 
 def _read(path: Path) -> Rows:
     try:
-        return decoded(_checked(path))
+        return decode(_read_checked(path))
     except pa.ArrowInvalid as error:
         raise InputError(
             f"{path} is not a readable shard ({error}): delete it to redo it"

@@ -1,11 +1,12 @@
-"""The units of an evaluation: craft one batch, vote on it with members the attack never saw."""
+"""The units of an evaluation: attack a batch, vote on it with passes that the attack never saw."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,27 +15,42 @@ import torch
 from torch import nn
 
 from smoothinfer.attacks import Attack
+from smoothinfer.engine.stopping import VoteSpec, stopping
+from smoothinfer.engine.tally import Prediction, vote
+from smoothinfer.engine.voting import Rule
 from smoothinfer.errors import InputError, check_images, check_labels
-from smoothinfer.engine.tally import Verdict, vote
-from smoothinfer.evaluation.example_cache import Crafted, asked_by, is_ours
-from smoothinfer.evaluation.fingerprint import spelt, spelt_out
-from smoothinfer.evaluation.pass_counter import Cost, Meter
+from smoothinfer.evaluation.example_cache import ExampleCache, is_ours, queried_by
+from smoothinfer.evaluation.fingerprint import Fingerprint
+from smoothinfer.evaluation.pass_counter import Cost, PassCounter
 from smoothinfer.evaluation.rows import CLEAN, Rows
-from smoothinfer.runtime.modes import check_eval, device_of, parameters_frozen
 from smoothinfer.numerics.balls import Ball
 from smoothinfer.numerics.precision import tile_for
 from smoothinfer.numerics.randomness import derive_seed, stream
+from smoothinfer.runtime.modes import check_eval, count_classes, device_of, frozen_parameters
 from smoothinfer.runtime.provenance import computer
 from smoothinfer.smoothing.classifier import SmoothedClassifier
-from smoothinfer.engine.voting import Rule
 from smoothinfer.types import Images, Labels
 
-CRAFTED = 128  # images of one crafted batch, a part of the protocol: it names the streams
+UNIT_IMAGES = 128  # images of one unit, a part of the protocol: it names the streams
+Verdicts = Mapping[tuple[str, int], Prediction]  # by rule and number of passes
 
 
 @dataclass
 class Evaluation:
-    """One classifier, its data and attacks: units of work, each an attack on a batch of images."""
+    """One classifier, its data and attacks, as units of work: one attack on one batch of images.
+
+    Attributes:
+        classifier: gives the verdicts.
+        target: the module that the attacks see.
+        images, labels: the data.
+        attacks: by name; ``None`` stands for the clean images.
+        ball: where the attacks may move an image.
+        rules, samples: of the votes, all of them.
+        seed: names the streams.
+        stop, delta: when a vote ends, see `SmoothedClassifier.predict`.
+        describe: further columns of the rows.
+        cache: of adversarial examples.
+    """
 
     classifier: SmoothedClassifier
     target: nn.Module
@@ -45,8 +61,10 @@ class Evaluation:
     rules: dict[str, Rule]
     samples: list[int]
     seed: int
+    stop: str = "fixed"
+    delta: float = 1e-3
     describe: dict[str, Any] = field(default_factory=dict)
-    crafted: Crafted | None = None
+    cache: ExampleCache | None = None
     classes: int = 0
 
     def check(self) -> None:
@@ -55,174 +73,208 @@ class Evaluation:
         check_labels(self.labels, self.images)
         if len(self.images) == 0:
             raise InputError("there are no images to evaluate")
-        if self.samples[0] < 1:
-            raise InputError(f"samples must be at least 1, not {self.samples[0]}")
         for model in (self.classifier.model, self.target):
             check_eval(model)
-            self.classes = _classes(model, self.images[:1])
+            self.classes = count_classes(model, self.images)
             check_labels(self.labels, self.images, self.classes)
+        for rule in self.rules.values():
+            spec = VoteSpec(rule, self.samples[0], self.delta, max(2, self.classes))
+            stopping(self.stop, spec, 1)
         for attack in self.attacks.values():
-            if is_ours(attack):  # refuses its options and its ball before it looks for images
+            if is_ours(attack):  # checks its options and its ball before it looks at images
                 attack(self.target, self.images[:0], self.labels[:0], self.ball)
 
     @functools.cached_property
     def units(self) -> dict[str, tuple[str, int]]:
-        """Names of the units of work, each with its attack and the first image of its batch."""
+        """Names of the units, each with its attack and the first image of its batch."""
         return {
-            f"{name}-{at:06d}-{digest}": (name, at)
-            for name, digest in self._digests().items()
-            for at in range(0, len(self.images), CRAFTED)
+            f"{name}-{at:06d}-{digest_of_key(key)}": (name, at)
+            for name, key in self.keys.items()
+            for at in range(0, len(self.images), UNIT_IMAGES)
         }
 
+    @functools.cached_property
+    def keys(self) -> dict[str, dict[str, str]]:
+        """For each attack the digests of everything that its rows depend on, by what it is."""
+        smooth, common = self.classifier, Fingerprint()
+        how = (smooth.tile, smooth.precision, smooth.per_image, smooth.seed)
+        votes = (self.rules, self.samples, self.stop, self.delta)
+        shared = {
+            "settings": common.of(self.ball, self.seed, self.describe, how, votes),
+            "images": common.of(self.images, self.labels),
+            "model": common.of(smooth.model, self.target),
+        }
+        common.of(*_CODE_OF_ROWS, SmoothedClassifier)
+        keys = {}
+        for name, attack in self.attacks.items():
+            own = Fingerprint(common.code)
+            key = shared | {"attack": own.of(attack)}
+            key |= {"package code": own.package_code(), "user code": own.user_code()}
+            keys[name] = key
+        return keys
+
     @property
-    def at_once(self) -> int:
-        """How many batches fill the tile that suits the device: their votes run together.
+    def units_at_once(self) -> int:
+        """How many units fill the tile that suits the device: their votes run together.
 
         One, where adversarial examples are not kept: a kill then loses one batch's attack.
         """
         smooth = self.classifier
-        if self.crafted is None:
+        if self.cache is None:
             return 1
         tile = smooth.tile
         if tile is None:
             device = device_of(smooth.model, self.images)
             tile = tile_for(self.images[:1].to(device), smooth.precision)
-        return max(1, tile // CRAFTED)
+        return max(1, tile // UNIT_IMAGES)
 
-    def do(
-        self, units: Sequence[str], advance: Callable[[int], object] = lambda batches: None
+    def run_units(
+        self, units: Sequence[str], advance: Callable[[int], object] = lambda passes: None
     ) -> list[Rows]:
         """Return the rows of each of ``units``; all are in memory at once.
 
-        ``advance`` is told after every pass of the vote of how many units it was.
+        ``advance`` is called with passes times units, after every pass of a vote.
         """
         places = [self.units[unit] for unit in units]
         examples = [self.examples(*place) for place in places]
-        moved, seed = [each for each, _ in examples], derive_seed(self.seed, "verdict")
-        found = vote(self.classifier, moved, self.rules, self.samples, seed, advance)
+        found = self._vote([adversarial for adversarial, _ in examples], advance)
         return [
-            self._rows(*place, *example, verdicts)
+            self._to_rows(self.keys[place[0]], *place, *example, verdicts)
             for place, example, verdicts in zip(places, examples, found, strict=True)
         ]
 
-    def _rows(
-        self, name: str, at: int, moved: Images, cost: Cost, verdicts: Sequence[Verdict]
+    def _vote(
+        self, batches: Sequence[Images], advance: Callable[[int], object]
+    ) -> Sequence[Verdicts]:
+        """Return the verdicts on each batch; the same pass of all batches runs at once.
+
+        A pass costs a GPU hardly more for a thousand images than for a hundred. Where a pass
+        depends on an image's place among others (left-on dropout), the batches run one after the
+        other, so that nothing depends on their neighbours.
+        """
+        smooth = self.classifier
+        seed = derive_seed(self.seed, "verdict") if smooth.seed is None else smooth.seed
+        engine = smooth.engine(batches[0], seed)
+        how: dict[str, Any] = {"classes": self.classes, "stop": self.stop, "delta": self.delta}
+        count = functools.partial(vote, engine, rules=self.rules, samples=self.samples, **how)
+        if engine.by_place:
+            return [count(images=batch, advance=advance) for batch in batches]
+        whole = torch.cat([*batches])
+        joint = count(images=whole, advance=lambda passes: advance(passes * len(batches)))
+        sizes = [len(batch) for batch in batches]
+        split = {key: answer.split(sizes) for key, answer in joint.items()}
+        return [{key: parts[at] for key, parts in split.items()} for at in range(len(batches))]
+
+    def _to_rows(
+        self,
+        key: dict[str, str],
+        name: str,
+        at: int,
+        adversarial: Images,
+        cost: Cost,
+        verdicts: Verdicts,
     ) -> Rows:
         images, labels = self._batch(at)
         radius = 0.0 if name == CLEAN else self.ball.radius
         about_image = {
             "image": list(range(at, at + len(images))),
             "label": labels.tolist(),
-            "distance": self.ball.distance(moved, images).tolist(),
+            "distance": self.ball.distance(adversarial, images).tolist(),
             "forwards": [cost.forwards / len(images)] * len(images),
             "backwards": [cost.backwards / len(images)] * len(images),
         }
         setting = self.describe | {"seed": self.seed, "attack": name, "radius": radius}
-        rows = pa.concat_tables(_table(about_image, setting, each, labels) for each in verdicts)
-        told = {"attack": name, "images": f"{len(images)}", "seconds": f"{cost.seconds:.3f}"}
-        told["computer"] = computer()
-        return rows.replace_schema_metadata(told)
-
-    @functools.cached_property
-    def _spelt_target(self) -> str:
-        return hashlib.sha256(spelt_out(self.target).encode()).hexdigest()
-
-    def crafted_key(self, name: str, at: int) -> str:
-        """Return the key of a batch's adversarial examples: all that they depend on."""
-        assert self.crafted is not None
-        batch, attack = slice(at, at + CRAFTED), self.attacks[name]
-        # An attack that never asks its target gives the same examples for all targets.
-        seen = self._spelt_target if asked_by(attack, self.target) is self.target else None
-        world = (seen, self.ball, self.seed, self.images[batch], self.labels[batch])
-        return self.crafted.key(name, at, attack, *world)
+        rows = pa.concat_tables(
+            _verdict_rows(about_image, setting | {"rule": rule, "samples": samples}, each, labels)
+            for (rule, samples), each in verdicts.items()
+        )
+        about = {"attack": name, "images": f"{len(images)}", "seconds": f"{cost.seconds:.3f}"}
+        about |= {"computer": computer(), "key": json.dumps(key)}
+        return rows.replace_schema_metadata(about)
 
     def _batch(self, at: int) -> tuple[Images, Labels]:
         device = device_of(self.target, self.images)
-        batch = slice(at, at + CRAFTED)
+        batch = slice(at, at + UNIT_IMAGES)
         return self.images[batch].to(device), self.labels[batch].to(device)
 
+    def examples_key(self, name: str, at: int) -> str:
+        """Return the name of a batch of adversarial examples: a digest of all it depends on."""
+        batch, attack = slice(at, at + UNIT_IMAGES), self.attacks[name]
+        prints = Fingerprint()
+        # An attack that never queries its target gives the same examples for all targets.
+        seen = self.target if queried_by(attack, self.target) is self.target else None
+        world = (self.ball, self.seed, self.images[batch], self.labels[batch])
+        content = prints.of(name, at, attack, seen, world)
+        prints.of(*_CODE_OF_EXAMPLES)
+        return digest_of_key({"content": content, "code": repr(sorted(prints.code.items()))}, 32)
+
     def examples(self, name: str, at: int) -> tuple[Images, Cost]:
-        """Return what the attack makes of a batch, or has made of it before, and at what cost."""
+        """Return the batch from image ``at`` on under the attack ``name``, and its cost."""
         images, labels = self._batch(at)
         if self.attacks[name] is None:
             return images, Cost()
-        key = None if self.crafted is None else self.crafted_key(name, at)
-        if self.crafted is not None and key is not None and self.crafted.has(key):
-            moved, cost = self.crafted.get(key)
-            return moved.to(images), cost
-        with Meter().on(asked_by(self.attacks[name], self.target)) as meter:
-            moved = self.craft(name, at, images, labels)
-        if self.crafted is not None and key is not None:
-            self.crafted.put(key, moved, meter.cost)
-        return moved, meter.cost
+        key = self.examples_key(name, at) if self.cache is not None else ""
+        if self.cache is not None and self.cache.has(key):
+            adversarial, cost = self.cache.get(key)
+            return adversarial.to(images), cost
+        with PassCounter().on(queried_by(self.attacks[name], self.target)) as counter:
+            adversarial = self.run_attack(name, at, images, labels)
+        if self.cache is not None:
+            self.cache.put(key, adversarial, counter.cost)
+        return adversarial, counter.cost
 
-    def craft(self, name: str, at: int, images: Images, labels: Labels) -> Images:
-        """Return what the attack ``name`` makes of a batch that begins with image ``at``."""
+    def run_attack(self, name: str, at: int, images: Images, labels: Labels) -> Images:
+        """Run the attack ``name`` on a batch that begins with image ``at``."""
         attack = self.attacks[name]
         if attack is None:
             return images
         generator = stream(self.seed, "attack", name, at)
-        with parameters_frozen(self.target):
-            moved = attack(self.target, images, labels, self.ball, generator=generator).detach()
-        return self._within(name, moved, images)
+        with frozen_parameters(self.target):
+            found = attack(self.target, images, labels, self.ball, generator=generator).detach()
+        return self._within_ball(name, found, images)
 
-    def _within(self, name: str, moved: Images, images: Images) -> Images:
-        """Return ``moved``, brought back where an attack (somebody else's) left the ball."""
-        if moved.shape != images.shape or not moved.isfinite().all():
-            told = f"{tuple(moved.shape)} images" if moved.isfinite().all() else "NaN pixels"
-            raise InputError(f"attack {name!r} gave {told} for {tuple(images.shape)}")
-        far = float(self.ball.distance(moved, images).max())
-        low, high = (float(end) for end in moved.aminmax())
+    def _within_ball(self, name: str, points: Images, images: Images) -> Images:
+        """Return ``points``, projected back where a user's attack left the ball."""
+        if points.shape != images.shape or not points.isfinite().all():
+            shown = f"{tuple(points.shape)} images" if points.isfinite().all() else "NaN pixels"
+            raise InputError(f"attack {name!r} returned {shown} for {tuple(images.shape)}")
+        far = float(self.ball.distance(points, images).max())
+        low, high = (float(end) for end in points.aminmax())
         if far <= self.ball.radius * 1.001 + 1e-6 and low >= -1e-6 and high <= 1 + 1e-6:
-            return moved
+            return points
         warnings.warn(
-            f"attack {name!r} went as far as {far:.4g} with pixels from {low:.4g} to {high:.4g}, "
-            f"out of {self.ball} and [0, 1]: its images are projected back",
+            f"attack {name!r} moved images by up to {far:.4g} to pixels from {low:.4g} to "
+            f"{high:.4g}, out of {self.ball} and [0, 1]: they are projected back",
             stacklevel=2,
         )
-        return self.ball.project(moved, images)
-
-    def _digests(self) -> dict[str, str]:
-        """Name everything that the rows of each attack depend on, so that no two are mixed."""
-        smooth = self.classifier
-        rules = {name: spelt(rule.votes) for name, rule in self.rules.items()}
-        said = (self.ball, rules, self.samples, self.seed, self.describe, smooth.per_image)
-        how = (smooth.tile, smooth.precision)
-        digest = hashlib.sha256(repr((said, how)).encode())
-        for part in (self.classifier, self.target, self.images, self.labels):
-            digest.update(spelt_out(part).encode())
-        named = {}
-        for name, attack in self.attacks.items():
-            own = digest.copy()
-            own.update(spelt(attack).encode())
-            named[name] = own.hexdigest()[:12]
-        return named
+        return self.ball.project(points, images)
 
 
-def _table(
-    about_image: dict[str, Any], setting: dict[str, Any], found: Verdict, labels: Labels
+def digest_of_key(key: Mapping[str, str], length: int = 12) -> str:
+    """Return the digest that names units and examples with this key."""
+    return hashlib.sha256(repr(sorted(key.items())).encode()).hexdigest()[:length]
+
+
+def _verdict_rows(
+    about_image: dict[str, Any], setting: dict[str, Any], verdict: Prediction, labels: Labels
 ) -> Rows:
-    setting = setting | {"rule": found.rule, "samples": found.samples}
     columns = {name: [value] * len(labels) for name, value in setting.items()}
-    first = found.firsts.double()
+    counts = verdict.counts.double()
     judged = {
-        "predicted": found.labels.tolist(),
-        "correct": (found.labels == labels).tolist(),
-        "share": (first.gather(1, found.labels[:, None]).squeeze(1) / first.sum(1)).tolist(),
-        "hits": found.firsts.gather(1, labels[:, None]).squeeze(1).tolist(),
+        "predicted": verdict.labels.tolist(),
+        "correct": (verdict.labels == labels).tolist(),
+        "share": (counts.gather(1, verdict.labels[:, None]).squeeze(1) / counts.sum(1)).tolist(),
+        "hits": verdict.counts.gather(1, labels[:, None]).squeeze(1).tolist(),
+        "used": verdict.samples.tolist(),
     }
     return pa.table(about_image | columns | judged)
 
 
-def _classes(model: nn.Module, image: Images) -> int:
-    device = device_of(model, image)
-    try:
-        with torch.no_grad():
-            logits = model(image.to(device))
-    except RuntimeError as error:
-        raise InputError(
-            f"the model does not take images of shape {tuple(image.shape[1:])}: {error}"
-        ) from error
-    if logits.ndim != 2:
-        raise InputError(f"the model must return (N, K) logits, not {tuple(logits.shape)}")
-    return logits.shape[1]
+_CODE_OF_EXAMPLES = (Evaluation.run_attack, Evaluation._within_ball)
+_CODE_OF_ROWS = (
+    *_CODE_OF_EXAMPLES,
+    Evaluation._vote,
+    Evaluation._to_rows,
+    Evaluation._batch,
+    _verdict_rows,
+)

@@ -1,4 +1,4 @@
-"""Floor 2: what is random, and where it enters a network."""
+"""Noise: its distributions, and the places where it enters a network."""
 
 from __future__ import annotations
 

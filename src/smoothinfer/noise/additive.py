@@ -71,7 +71,7 @@ class Gaussian(Additive):
     """
 
     def draw(self, clean: Tensor, generator: torch.Generator | None, shared: bool) -> Tensor:
-        return self.drawn(normal, clean, generator, shared)
+        return self.draw_like(normal, clean, generator, shared)
 
     def affine(self, clean: Tensor) -> tuple[Tensor, Tensor | None]:
         return (self.sigma * self.unit.to(clean.dtype)).expand(clean.shape), None
@@ -86,7 +86,7 @@ class Uniform(Additive):
     """
 
     def draw(self, clean: Tensor, generator: torch.Generator | None, shared: bool) -> Tensor:
-        return math.sqrt(12) * (self.drawn(uniform, clean, generator, shared) - 0.5)
+        return math.sqrt(12) * (self.draw_like(uniform, clean, generator, shared) - 0.5)
 
 
 class Laplace(Additive):
@@ -97,7 +97,7 @@ class Laplace(Additive):
     """
 
     def draw(self, clean: Tensor, generator: torch.Generator | None, shared: bool) -> Tensor:
-        centred = self.drawn(uniform, clean, generator, shared) - 0.5
+        centred = self.draw_like(uniform, clean, generator, shared) - 0.5
         # 1 - 2|u| is 0 only for u = -1/2, which rand can return: keep the logarithm finite.
         tail = torch.log1p(-2 * centred.abs().clamp_max(0.5 - 1e-7))
         return -centred.sign() * tail / math.sqrt(2)

@@ -1,4 +1,4 @@
-"""What every noise is: a module that takes a clean tensor and gives a noisy one."""
+"""The base class of noise: a module that takes a clean tensor and returns a noisy one."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Noise(nn.Module):
         """Return (scale, factor) if the noise is clean + scale * e1 + factor @ e2, else ``None``.
 
         e1 ~ N(0, I) in the shape of ``clean``, e2 ~ N(0, I_r), factor (entries, r). Weight noise
-        that says so is drawn for all layers at once.
+        of this form is drawn for all layers at once.
         """
         del clean
         return None
@@ -46,7 +46,7 @@ class Noise(nn.Module):
         shown = (item for item in self.__dict__.items() if not item[0].startswith("_"))
         return ", ".join(f"{name}={value}" for name, value in shown if name != "training")
 
-    def drawn(
+    def draw_like(
         self,
         draw: Draw,
         clean: Tensor,

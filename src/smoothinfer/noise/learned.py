@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from smoothinfer.errors import InputError, choose
 from smoothinfer.noise.base import Noise, Place
 from smoothinfer.numerics.randomness import normal
-from smoothinfer.numerics.sync_batchnorm import std_together
+from smoothinfer.numerics.sync_batchnorm import global_std
 
 _GRANULARITY: dict[str, Callable[[torch.Size], tuple[int, ...]]] = {
     "layer": lambda shape: (1,),
@@ -20,11 +20,11 @@ _GRANULARITY: dict[str, Callable[[torch.Size], tuple[int, ...]]] = {
 
 
 class _Scaled(Noise):
-    """Noise as strong as what it disturbs is spread."""
+    """Noise whose strength is a multiple of the standard deviation of the tensor it disturbs."""
 
     @property
     def by_batch(self) -> bool:
-        """Whether in training mode the batch decides how strong this noise is."""
+        """Whether in training mode the strength depends on the whole batch."""
         return self.place != "weights"
 
     def spread(self, clean: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ class _Scaled(Noise):
         if not self.by_batch:
             return clean.std()
         if self.training:
-            return std_together(clean)
+            return global_std(clean)
         each = clean.flatten(1).std(1)
         return each.view(-1, *[1] * (clean.ndim - 1))
 
@@ -75,7 +75,7 @@ class PNI(_Scaled):
     def forward(
         self, clean: Tensor, generator: torch.Generator | None = None, shared: bool = False
     ) -> Tensor:
-        return clean + self.affine(clean)[0] * self.drawn(normal, clean, generator, shared)
+        return clean + self.affine(clean)[0] * self.draw_like(normal, clean, generator, shared)
 
     def affine(self, clean: Tensor) -> tuple[Tensor, Tensor | None]:
         return self.alpha * self.spread(clean.detach()), None
@@ -101,8 +101,8 @@ class CNI(_Scaled):
         rank: columns of V; 0 gives white noise of variance |s d|.
         diagonal: initial d.
         factor: initial entries of V.
-        linear: what linear layers get instead: by default element-wise `PNI`, as in the
-            authors' networks; ``None`` gives them CNI too.
+        linear: the noise of linear layers: by default element-wise `PNI`, as in the authors'
+            networks; ``None`` gives them CNI too.
 
     Raises:
         InputError: ``rank`` is negative.
@@ -128,7 +128,7 @@ class CNI(_Scaled):
         if rank < 0:
             raise InputError(f"rank must not be negative, not {rank}")
         self.rank, self.initial = rank, (float(diagonal), float(factor))
-        # Kept outside the module tree: a template is not a part of what it makes.
+        # Outside the module tree, so that the template is no submodule of the fitted noise.
         self.__dict__["linear"] = PNI("element") if linear == "pni" else linear
 
     def fit(self, shape: torch.Size, place: Place, layer: nn.Module | None = None) -> Noise:
@@ -146,7 +146,7 @@ class CNI(_Scaled):
     ) -> Tensor:
         batched = self.place != "weights"
         scale, factor = self.affine(clean)
-        noise = scale * self.drawn(normal, clean, generator, shared=batched)
+        noise = scale * self.draw_like(normal, clean, generator, shared=batched)
         if self.rank:
             e2 = torch.randn(self.rank, generator=generator, device=clean.device)
             noise = noise + (factor @ e2.to(factor.dtype)).view(self.diagonal.shape)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Self
 
@@ -12,29 +12,29 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from smoothinfer.errors import InputError, check_kind, unknown
-from smoothinfer.networks import Normalize
-from smoothinfer.runtime.modes import is_recorded
-from smoothinfer.noise.additive import Additive
-from smoothinfer.noise.base import Noise
 from smoothinfer.engine.members import Member
+from smoothinfer.engine.plan import Network, Plan
+from smoothinfer.engine.sampler import Sampler, noisy_weights
+from smoothinfer.engine.sampler_cache import Ingredients, SamplerCache
+from smoothinfer.engine.tracing import tensors_of
+from smoothinfer.errors import InputError, check_type, unknown
+from smoothinfer.networks import Normalize
+from smoothinfer.noise.additive import Additive, Gaussian
+from smoothinfer.noise.base import Noise
 from smoothinfer.noise.placement import (
     SIDES,
     Where,
     activation_shapes,
-    assigned,
+    assign,
     on_activations,
     own_weight,
 )
-from smoothinfer.engine.plan import Network, Plan
-from smoothinfer.engine.sampler import Sampler, noisy_weights
-from smoothinfer.engine.sampler_cache import Samplers
-from smoothinfer.noise.strengths import strengths_of
-from smoothinfer.engine.tracing import PlanError, tensors_of
+from smoothinfer.noise.strengths import Disturbed, activations_of, strengths_of
 from smoothinfer.numerics.precision import autocast_dtype
+from smoothinfer.runtime.modes import device_of, is_captured
 from smoothinfer.types import Images, Logits
 
-# How the names of learned noise begin in a state_dict.
+# The first parts of the names of learned noise in a state_dict.
 NOISE_PARTS = ("weight_noises.", "activation_noises.", "inputs.")
 
 
@@ -43,20 +43,21 @@ class NoisyModel(nn.Module):
 
     Noise is drawn afresh at every call, in training and in eval mode alike. The wrapped module
     is used as it is, not copied; learned noise becomes ordinary parameters of this one. Weight
-    and activation noise goes to convolutions and linear layers; what other layers own (biases,
-    normalisation, embeddings, the joint input projection of attention) stays clean.
+    and activation noise goes to convolutions and linear layers; the tensors of other layers
+    (biases, normalisation, embeddings, the joint input projection of attention) stay clean.
 
     Args:
         module: any module from (N, C, H, W) pixels in [0, 1] to (N, K) logits.
         inputs: noise on the images.
         weights: noise on the weights of convolutions and linear layers; or a mapping from a
-            pattern of layer names (``"stages.*.conv1"``) to a noise, the first match counts.
-        activations: the same for what these layers put out (or take in).
+            pattern of layer names (``"stages.*.conv1"``) to a noise, of which the first match
+            counts.
+        activations: the same for the outputs (or inputs) of these layers.
         side: ``"output"`` or ``"input"`` of the layers that ``activations`` names.
         shape: (C, H, W) of an image; needed only to size noise at inputs and activations.
 
     Raises:
-        InputError: something is not a noise, a pattern matches no layer, no layer can carry
+        InputError: an argument is not a noise, a pattern matches no layer, no layer can carry
             noise, a layer computes its weight (``weight_norm``) or never runs, or noise in
             normalised units meets a module without a `Normalize` layer.
 
@@ -73,6 +74,8 @@ class NoisyModel(nn.Module):
     True
     """
 
+    _volatile = ("_cache",)  # no part of the model: two models are alike without it
+
     def __init__(
         self,
         module: nn.Module,
@@ -86,27 +89,17 @@ class NoisyModel(nn.Module):
         super().__init__()
         if side not in SIDES:
             raise unknown("side", side, SIDES)
-        check_kind("module", module, nn.Module, "NoisyModel(network, inputs=Gaussian(0.06))")
+        check_type("module", module, nn.Module, "NoisyModel(network, inputs=Gaussian(0.06))")
         self.module, self.side, self.shape = module, side, shape
-        self._plan: Plan | str | None = None  # or why there is none
-        self._samplers = Samplers()
+        self._cache = SamplerCache()
         self.inputs: Noise | None = self._fit_inputs(inputs)
         self.weight_noises = nn.ModuleDict()
         self._weight_keys: dict[str, str] = {}  # a ModuleDict's keys may hold no dots
-        tied: set[int] = set()  # a weight of two layers is one weight, with one noise
-        for name, noise in assigned(module, weights, "weights").items():
-            layer = module.get_submodule(name)
-            key = f"{name}.weight".lstrip(".")
-            weight = own_weight(layer, name)
-            if id(weight) in tied:
-                continue
-            tied.add(id(weight))
-            self._weight_keys[key] = key.replace(".", "-")
-            self.weight_noises[self._weight_keys[key]] = noise.fit(weight.shape, "weights", layer)
+        self._fit_weights(assign(module, weights, "weights"))
         self.activation_noises = nn.ModuleDict()
         self._activation_layers: dict[str, str] = {}
         if activations is not None:
-            self._fit_activations(assigned(module, activations, "activations"))
+            self._fit_activations(assign(module, activations, "activations"))
         self.training = module.training
         like = next(module.parameters(), torch.zeros(()))
         for part in (self.inputs, self.weight_noises, self.activation_noises):
@@ -116,7 +109,7 @@ class NoisyModel(nn.Module):
     def _fit_inputs(self, noise: Noise | None) -> Noise | None:
         if noise is None:
             return None
-        check_kind("inputs", noise, Noise, "inputs=Gaussian(0.06)")
+        check_type("inputs", noise, Noise, "inputs=Gaussian(0.06)")
         fitted = noise.fit(torch.Size((1, *(self.shape or (1, 1, 1)))), "inputs")
         if any(p.ndim > 1 for p in fitted.parameters()) and self.shape is None:
             raise InputError("this input noise has a parameter per entry: give shape=(C, H, W)")
@@ -129,6 +122,18 @@ class NoisyModel(nn.Module):
                 )
             fitted.in_units_of(layers[0].std)
         return fitted
+
+    def _fit_weights(self, noises: dict[str, Noise]) -> None:
+        tied: set[int] = set()  # a weight that two layers share is one weight, with one noise
+        for name, noise in noises.items():
+            layer = self.module.get_submodule(name)
+            key = f"{name}.weight".lstrip(".")
+            weight = own_weight(layer, name)
+            if id(weight) in tied:
+                continue
+            tied.add(id(weight))
+            self._weight_keys[key] = key.replace(".", "-")
+            self.weight_noises[self._weight_keys[key]] = noise.fit(weight.shape, "weights", layer)
 
     def _fit_activations(self, noises: dict[str, Noise]) -> None:
         if self.shape is None:
@@ -163,62 +168,60 @@ class NoisyModel(nn.Module):
             generator: source of the noise; the global generator by default.
         """
         noisy = images if self.inputs is None else self.inputs(images, generator)
-        if self._draws_snapshots():
-            network = self.realise(generator)
+        if self._may_use_snapshot():
+            network = self.draw_network(generator)
         else:
             network = partial(functional_call, self.module, self.noisy_weights(generator))
         return self.run(network, noisy, generator)
 
-    def _draws_snapshots(self) -> bool:
-        """Say whether this pass needs no gradient of parameters, nor moves batch statistics."""
-        if is_recorded():
+    def _may_use_snapshot(self) -> bool:
+        """Say whether this pass needs no gradient of parameters and updates no batch statistics."""
+        if is_captured():
             return False
-        if self._samplers.known_to_hold:
+        if self._cache.layers_known:
             return True
         if any(part.training for part in self.module.modules()):
             return False
         return not torch.is_grad_enabled() or not any(p.requires_grad for p in self.parameters())
 
-    @contextlib.contextmanager
-    def layers_held(self) -> Iterator[None]:
-        """Inside, layers and modes stay as they are: a pass looks for changed weights alone."""
-        with self._samplers.held():
-            yield
+    def hold_layers(self) -> contextlib.AbstractContextManager[None]:
+        """Inside, layers and modes do not change: a pass checks the weights alone."""
+        return self._cache.hold()
 
-    def realise(self, generator: torch.Generator | None = None) -> Network:
+    def draw_network(self, generator: torch.Generator | None = None) -> Network:
         """Draw the weights of one pass; return the network that has them, a snapshot."""
-        sampler = self.sampler()
+        device = device_of(self)
+        dtype = autocast_dtype(device.type)
+        sampler = self._cache.get(dtype, partial(self._ingredients, dtype), self._make_sampler)
         if sampler.plan is not None:
-            return partial(_planned, sampler.plan, sampler.dtype, sampler.draw(generator))
+            return partial(_run_plan, sampler.plan, sampler.dtype, sampler.draw(generator))
         return partial(functional_call, self.module, sampler.draw_weights(generator))
 
-    def sampler(self) -> Sampler:
-        """Return the sampler of the weights as they are now, made anew when one has changed."""
-        device = next((p.device for p in self.parameters()), torch.device("cpu"))
-        return self._samplers.get(autocast_dtype(device.type), self._what_counts, self.make_sampler)
-
-    def _what_counts(self, dtype: torch.dtype) -> tuple[Plan | None, torch.dtype, list[Tensor]]:
-        """Return what a sampler for ``dtype`` is made from: plan, format, tensors."""
+    def _ingredients(self, dtype: torch.dtype) -> Ingredients:
+        """Return plan, dtype and tensors of a sampler for a forward pass in ``dtype``."""
         plan = self.plan()
         trusted = plan if isinstance(plan, Plan) and plan.trusted else None
-        if trusted is not None and trusted.not_short:
+        if trusted is not None and trusted.no_bf16:
             dtype = torch.float32
-        return trusted, dtype, [*self.parameters(), *self.buffers()]
+        return trusted, dtype, self._tensors()
 
-    def make_sampler(self, plan: Plan | None, dtype: torch.dtype = torch.float32) -> Sampler:
-        """Return a sampler of the weights as they are now, for a network run by ``plan``."""
+    def sampler_for(self, plan: Plan, dtype: torch.dtype) -> Sampler:
+        """Return the sampler of the current weights, for the engine's passes by ``plan``."""
+        key = ("engine", dtype)
+        made_from = plan, dtype, self._tensors()
+        return self._cache.get(key, lambda: made_from, self._make_sampler, check_contents=True)
+
+    def _make_sampler(self, plan: Plan | None, dtype: torch.dtype) -> Sampler:
         return Sampler(tensors_of(self.module), self.noise_of_weights(), plan, dtype)
+
+    def _tensors(self) -> list[Tensor]:
+        return [*self.parameters(), *self.buffers()]
 
     def plan(self) -> Plan | str:
         """Return the plan that runs the module fast, or why there is none."""
         if self._activation_layers:
-            return "noise on activations is put in by hooks"
-        if not isinstance(self._plan, Plan) or not self._plan.fits(self.module):
-            try:
-                self._plan = Plan(self.module)
-            except PlanError as error:
-                self._plan = str(error)
-        return self._plan
+            return "noise on activations is added by hooks"
+        return self._cache.plan(self.module)
 
     def run(
         self,
@@ -227,7 +230,7 @@ class NoisyModel(nn.Module):
         generator: torch.Generator | None = None,
         shared: bool = False,
     ) -> Logits:
-        """Run ``network``, which is this model's own, with noise on its activations."""
+        """Run ``network``, a drawn network of this model, with noise on its activations."""
 
         def disturb(noise: nn.Module) -> Callable[[Tensor], Tensor]:
             return lambda clean: noise(clean, generator, shared)
@@ -236,39 +239,71 @@ class NoisyModel(nn.Module):
         with on_activations(self.module, changes, self.side):
             return network(images)
 
-    def member(self, seed: int, s: int, per_image: bool = False) -> nn.Module:
+    def member(self, seed: int, s: int, per_image: bool = False) -> Member:
         """Return pass ``s`` of the ensemble ``seed``: a deterministic network (see `Member`)."""
         return Member(self, seed, s, per_image)
 
     def with_inputs(self, inputs: Noise | None) -> Self:
-        """Return a model that shares everything with this one but its input noise."""
-        twin = copy.copy(self)  # by __getstate__: with samplers of its own
+        """Return a model that shares everything with this one except its input noise."""
+        twin = copy.copy(self)  # __getstate__ gives it a cache of its own
         twin._modules = dict(self._modules)
         twin.inputs = twin._fit_inputs(inputs)
         return twin
 
     def __getstate__(self) -> dict[str, object]:
-        # What was traced is made again where it is needed: traces cannot be pickled.
-        return self.__dict__ | {"_plan": None, "_samplers": Samplers()}
+        # Traces cannot be pickled; they are made again where they are needed.
+        return self.__dict__ | {"_cache": SamplerCache()}
 
     def extra_repr(self) -> str:
-        """Say which weights and activations carry noise: their noises' names alone do not."""
+        """Name the layers whose activations carry noise."""
         layers = ", ".join(self._activation_layers)
         return f"activations at the {self.side} of: {layers}" if layers else ""
 
     def strengths(self, images: Images | None = None) -> dict[str, float]:
-        """Return each learned noise, relative to the standard deviation of what it disturbs.
+        """Return each learned noise, relative to the standard deviation of the disturbed tensor.
 
         Args:
-            images: (N, C, H, W), to also tell the noise of ``"inputs"`` and of the activations of
-                each layer, as strong as it is on them.
+            images: (N, C, H, W), to also measure the noise of ``"inputs"`` and of the activations
+                of each layer on them.
         """
-        return strengths_of(self, images)
+        noises = self.noise_of_weights().items()
+        disturbed: Disturbed = {
+            name: (noise, self.module.get_parameter(name)) for name, noise in noises
+        }
+        if images is not None:
+            if self.inputs is not None:
+                disturbed["inputs"] = (self.inputs, images)
+            noisy = self.noise_of_activations()
+            disturbed |= activations_of(self.module, noisy, self.side, images)
+        return strengths_of(disturbed)
 
 
-def _planned(plan: Plan, dtype: torch.dtype, tensors: dict[str, Tensor], images: Images) -> Logits:
-    """Run ``plan``: its weights are in ``dtype`` already, so autocast has nothing to do."""
+def _run_plan(plan: Plan, dtype: torch.dtype, tensors: dict[str, Tensor], images: Images) -> Logits:
+    """Run ``plan``: its weights are in ``dtype`` already, so autocast is off."""
     if dtype == torch.bfloat16 and images.ndim == 4:
-        images = images.contiguous(memory_format=torch.channels_last)  # what its kernels take
+        images = images.contiguous(memory_format=torch.channels_last)  # the format of its kernels
     with torch.autocast(images.device.type, enabled=False):
         return plan.run_in(dtype, tensors, images)
+
+
+def with_input_noise(model: nn.Module, sigma: float | None, units: str = "pixel") -> nn.Module:
+    """Return ``model`` with Gaussian noise of ``sigma`` on its inputs; ``None`` keeps its own.
+
+    Args:
+        model: in eval mode.
+        sigma: standard deviation in ``units``.
+        units: ``"pixel"`` or ``"normalised"``.
+
+    Raises:
+        InputError: the model cannot carry noise in normalised units.
+    """
+    if sigma is None:
+        return model
+    noise = Gaussian(sigma, units)
+    if isinstance(model, NoisyModel):
+        return model.with_inputs(noise)
+    if sigma == 0:
+        return model
+    if units == "normalised":
+        raise InputError("normalised units need a smoothinfer model; use units=pixel")
+    return NoisyModel(model, inputs=noise).eval() if model.training else NoisyModel(model, noise)

@@ -1,4 +1,4 @@
-"""Where noise goes: which layers carry it, what their activations look like, how it gets there."""
+"""Where noise enters: the layers that carry it, their activations, and the hooks that add it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from smoothinfer.errors import InputError, check_kind, unknown
+from smoothinfer.errors import InputError, check_type, unknown
 from smoothinfer.noise.base import Noise
 
 Where = Noise | Mapping[str, Noise] | None
@@ -27,47 +27,46 @@ _LAYERS = (
 )
 
 
-def assigned(module: nn.Module, where: Where, place: str) -> dict[str, Noise]:
+def assign(module: nn.Module, where: Where, place: str) -> dict[str, Noise]:
     """Return ``{layer name: noise template}`` for the layers that ``where`` names.
 
     Raises:
         InputError: something is not a noise, a pattern matches no layer, or none can carry noise.
 
     >>> from smoothinfer.noise.learned import PNI
-    >>> list(assigned(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)), {"1": PNI()}, "weights"))
+    >>> list(assign(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)), {"1": PNI()}, "weights"))
     ['1']
     """
     if where is None:
         return {}
     patterns = dict(where) if isinstance(where, Mapping) else {"*": where}
     for noise in patterns.values():
-        check_kind(place, noise, Noise, f"{place}=CNI(rank=5)")
+        check_type(place, noise, Noise, f"{place}=CNI(rank=5)")
     layers = [name for name, part in module.named_modules() if isinstance(part, _LAYERS)]
     if not layers:
         raise InputError("the module has no convolution or linear layer to carry noise")
     for pattern in patterns:
         if not fnmatch.filter(layers, pattern):
             raise unknown("layer pattern", pattern, layers)
-    chosen: dict[str, Noise] = {}
+    assigned_noises: dict[str, Noise] = {}
     for name in layers:
         hits = [noise for pattern, noise in patterns.items() if fnmatch.fnmatch(name, pattern)]
         if hits:
-            chosen[name] = hits[0]
-    return chosen
+            assigned_noises[name] = hits[0]
+    return assigned_noises
 
 
 def own_weight(layer: nn.Module, name: str) -> Tensor:
     """Return the weight of ``layer``.
 
     Raises:
-        InputError: it computes its weight from something else.
+        InputError: the layer computes its weight from other tensors.
     """
     weight = layer._parameters.get("weight")
     if weight is None:
         raise InputError(
-            f"layer {name!r} has no weight of its own to disturb (weight_norm and other "
-            "parametrisations compute it): remove the parametrisation, or leave the layer out "
-            "with a pattern"
+            f"layer {name!r} computes its weight (weight_norm or another parametrisation), so no "
+            "noise can be added: remove the parametrisation, or leave the layer out with a pattern"
         )
     return weight
 

@@ -1,1 +1,1 @@
-"""Floor 1: mathematics that knows no model."""
+"""Mathematics that knows no model: norm balls, random streams, intervals, number formats."""

@@ -1,4 +1,4 @@
-"""The geometry of a threat: how far a pixel image may be moved, and which way is steepest."""
+"""The geometry of a threat: how far a pixel image may be moved, and the steepest direction."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from smoothinfer.types import Images
 
 
 class Ball(Protocol):
-    """What an attack needs to know of a norm; ``radius`` is in pixel units."""
+    """A norm ball around each image; ``radius`` is in pixel units."""
 
     @property
     def radius(self) -> float: ...
@@ -25,9 +25,9 @@ class Ball(Protocol):
 
     def ascend(self, gradient: Tensor) -> Tensor: ...
 
-    def project(self, moved: Images, images: Images) -> Images: ...
+    def project(self, points: Images, images: Images) -> Images: ...
 
-    def distance(self, moved: Images, images: Images) -> Tensor: ...
+    def distance(self, points: Images, images: Images) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,17 @@ class _Radius:
 
 @dataclass(frozen=True)
 class Linf(_Radius):
-    """All images with max |moved - image| <= radius, within [0, 1].
+    """All images with max |point - image| <= radius, within [0, 1].
 
     Args:
         radius: in pixel units, e.g. ``8 / 255``.
 
+    Raises:
+        InputError: the radius is negative, not finite, or larger than 1.
+
     >>> ball = Linf(0.1)
-    >>> moved = ball.project(torch.full((1, 1, 1, 2), 0.9), torch.tensor([[[[0.5, 0.95]]]]))
-    >>> [round(float(pixel), 4) for pixel in moved.flatten()]
+    >>> point = ball.project(torch.full((1, 1, 1, 2), 0.9), torch.tensor([[[[0.5, 0.95]]]]))
+    >>> [round(float(pixel), 4) for pixel in point.flatten()]
     [0.6, 0.9]
     """
 
@@ -69,22 +72,25 @@ class Linf(_Radius):
         """Return sign(gradient), the steepest direction of unit max-norm."""
         return gradient.sign()
 
-    def project(self, moved: Images, images: Images) -> Images:
+    def project(self, points: Images, images: Images) -> Images:
         """Return the nearest point in the ball and in [0, 1]; NaN goes back to the image."""
-        step = torch.nan_to_num(moved - images, nan=0.0).clamp(-self.radius, self.radius)
+        step = torch.nan_to_num(points - images, nan=0.0).clamp(-self.radius, self.radius)
         return (images + step).clamp(0, 1)
 
-    def distance(self, moved: Images, images: Images) -> Tensor:
-        """Return max |moved - images| of each image, (N,)."""
-        return (moved - images).abs().flatten(1).amax(1)
+    def distance(self, points: Images, images: Images) -> Tensor:
+        """Return max |points - images| of each image, (N,)."""
+        return (points - images).abs().flatten(1).amax(1)
 
 
 @dataclass(frozen=True)
 class L2(_Radius):
-    """All images with sum (moved - image)^2 <= radius^2, within [0, 1].
+    """All images with sum (point - image)^2 <= radius^2, within [0, 1].
 
     Args:
         radius: in pixel units over the whole image, e.g. ``0.5``.
+
+    Raises:
+        InputError: the radius is negative or not finite.
 
     >>> ball = L2(1.0)
     >>> step = ball.ascend(torch.tensor([[[[3.0, 4.0]]]])).flatten()
@@ -97,29 +103,44 @@ class L2(_Radius):
         step = normal(images.shape, images, generator)
         length = uniform(images.shape[:1], images, generator)
         length = length ** (1 / math.prod(images.shape[1:])) * self.radius
-        return self.project(images + self.ascend(step) * _per_image(length, images), images)
+        return self.project(images + self.ascend(step) * per_image(length, images), images)
 
     def ascend(self, gradient: Tensor) -> Tensor:
         """Return gradient / ||gradient||, zero where the gradient is zero."""
-        return gradient / _per_image(_norm(gradient).clamp_min(1e-30), gradient)
+        return gradient / per_image(_norm(gradient).clamp_min(1e-30), gradient)
 
-    def project(self, moved: Images, images: Images) -> Images:
+    def project(self, points: Images, images: Images) -> Images:
         """Shrink the step to the radius, then clip to [0, 1], which only shrinks it further."""
-        step = torch.nan_to_num(moved - images, nan=0.0)
+        step = torch.nan_to_num(points - images, nan=0.0)
         factor = (self.radius / _norm(step).clamp_min(1e-30)).clamp_max(1)
-        return (images + step * _per_image(factor, images)).clamp(0, 1)
+        return (images + step * per_image(factor, images)).clamp(0, 1)
 
-    def distance(self, moved: Images, images: Images) -> Tensor:
-        """Return ||moved - images|| of each image, (N,)."""
-        return _norm(moved - images)
+    def distance(self, points: Images, images: Images) -> Tensor:
+        """Return ||points - images|| of each image, (N,)."""
+        return _norm(points - images)
+
+
+def per_image(values: Tensor, like: Tensor) -> Tensor:
+    """Return one value per image, (N,), in a shape that broadcasts over images ``like`` (N, ...).
+
+    >>> per_image(torch.ones(3), torch.rand(3, 1, 2, 2)).shape
+    torch.Size([3, 1, 1, 1])
+    """
+    shaped = values.reshape(-1, *[1] * (like.ndim - 1))
+    return shaped if values.dtype == torch.bool else shaped.to(like.dtype)
+
+
+def pick_images(first: Tensor, one: Images, other: Images) -> Images:
+    """Return the images ``one`` where ``first`` (N,) is true, and ``other`` elsewhere.
+
+    >>> pick_images(torch.tensor([True, False]), torch.ones(2, 1), torch.zeros(2, 1)).tolist()
+    [[1.0], [0.0]]
+    """
+    return torch.where(per_image(first, one), one, other)
 
 
 def _norm(images: Images) -> Tensor:
     return images.flatten(1).norm(dim=1)
-
-
-def _per_image(values: Tensor, images: Images) -> Tensor:
-    return values.reshape(-1, *[1] * (images.ndim - 1)).to(images.dtype)
 
 
 def check_ball(ball: object) -> None:

@@ -1,13 +1,11 @@
-"""Which number format and which compiler this machine gains from, and a heap that stays warm."""
+"""The number format and the batch size that suit this machine."""
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
-import ctypes
 import functools
 import os
-import platform
 from collections.abc import Iterator
 
 import torch
@@ -16,8 +14,8 @@ from torch import Tensor
 from smoothinfer.errors import unknown
 
 PRECISIONS = ("auto", "bf16", "fp32")
-VARIABLE = "SMOOTHINFER_PRECISION"  # what "auto" means, in the environment
-_PINNED: contextvars.ContextVar[str | None] = contextvars.ContextVar("precision", default=None)
+VARIABLE = "SMOOTHINFER_PRECISION"  # the environment variable that sets "auto"
+_DEFAULT: contextvars.ContextVar[str | None] = contextvars.ContextVar("precision", default=None)
 _CACHED_PIXELS = 64 * 32 * 32
 
 
@@ -69,7 +67,10 @@ def gains_from_bf16(device_type: str) -> bool:
 def resolve_precision(precision: str, device: torch.device | str) -> str:
     """Return ``"bf16"`` or ``"fp32"``; ``"auto"`` takes the faster one on ``device``.
 
-    The environment variable ``SMOOTHINFER_PRECISION`` says otherwise for a whole program.
+    The environment variable ``SMOOTHINFER_PRECISION`` sets ``"auto"`` for a whole program.
+
+    Raises:
+        InputError: the precision is unknown.
 
     >>> resolve_precision("fp32", "cpu")
     'fp32'
@@ -77,7 +78,7 @@ def resolve_precision(precision: str, device: torch.device | str) -> str:
     if precision not in PRECISIONS:
         raise unknown("precision", precision, PRECISIONS)
     if precision == "auto":
-        precision = _PINNED.get() or os.environ.get(VARIABLE, "auto")
+        precision = _DEFAULT.get() or os.environ.get(VARIABLE, "auto")
         if precision not in PRECISIONS:
             raise unknown(VARIABLE, precision, PRECISIONS)
     if precision != "auto":
@@ -86,22 +87,22 @@ def resolve_precision(precision: str, device: torch.device | str) -> str:
 
 
 @contextlib.contextmanager
-def pinned(precision: str) -> Iterator[None]:
+def default_precision(precision: str) -> Iterator[None]:
     """Let ``"auto"`` mean ``precision`` inside, as in a training that was asked for fp32.
 
-    >>> with pinned("fp32"):
+    >>> with default_precision("fp32"):
     ...     resolve_precision("auto", "cpu")
     'fp32'
     """
-    token = _PINNED.set(None if precision == "auto" else precision)
+    token = _DEFAULT.set(None if precision == "auto" else precision)
     try:
         yield
     finally:
-        _PINNED.reset(token)
+        _DEFAULT.reset(token)
 
 
 @contextlib.contextmanager
-def computing(precision: str, device: torch.device) -> Iterator[None]:
+def autocast_to(precision: str, device: torch.device) -> Iterator[None]:
     """Multiply in ``precision`` inside, through autocast."""
     short = resolve_precision(precision, device) == "bf16"
     with torch.autocast(device.type, torch.bfloat16, enabled=short):
@@ -118,17 +119,3 @@ def autocast_dtype(device_type: str) -> torch.dtype:
     if torch.is_autocast_enabled(device_type):
         return torch.get_autocast_dtype(device_type)
     return torch.float32
-
-
-def keep_heap_warm() -> bool:
-    """Tell glibc to keep freed memory, so that a forward does not fault its pages in again.
-
-    Worth 10 to 50 % of a small network's forward on a CPU. It is a setting of the whole
-    process, so programs call it, the library does not. Returns whether it took effect.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    trim_threshold, top_pad, mmap_max = -1, -2, -4  # mallopt(3)
-    mallopt = ctypes.CDLL("libc.so.6").mallopt
-    wanted = ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 256 * 2**20))
-    return all(mallopt(option, value) for option, value in wanted)

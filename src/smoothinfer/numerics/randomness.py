@@ -1,7 +1,7 @@
-"""Keyed streams of random numbers: a stream is named, never counted.
+"""Streams of random numbers with names.
 
 The seed of a stream is a hash of ``(seed, names...)``, so a change in one place never shifts
-the numbers of another, and any part of a run can be drawn again alone.
+the numbers of another, and any part of a run can be drawn again by itself.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 
-class _Part:  # of the batch that this process holds, see `part_of_batch`
+class _Part:  # the part of the batch that this process holds, see `part_of_batch`
     index, count = 0, 1
 
 
@@ -34,7 +34,7 @@ def derive_seed(seed: int, *names: object) -> int:
 
 
 def fresh_seed() -> int:
-    """Return a seed nobody can foresee, from the operating system."""
+    """Return an unpredictable seed from the operating system."""
     return secrets.randbits(63)
 
 
@@ -61,24 +61,24 @@ def isolated_rng(seed: int | None) -> Iterator[None]:
         return
     # torch.manual_seed would queue a call for CUDA each time, with a stack trace: slow, and a leak.
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    kept, kept_there = torch.get_rng_state(), [torch.cuda.get_rng_state(d) for d in devices]
+    state, states = torch.get_rng_state(), [torch.cuda.get_rng_state(d) for d in devices]
     torch.default_generator.manual_seed(seed)
     for device in devices:
         torch.cuda.default_generators[device].manual_seed(seed)
     try:
         yield
     finally:
-        torch.set_rng_state(kept)
-        for device, state in zip(devices, kept_there, strict=True):
-            torch.cuda.set_rng_state(state, device)
+        torch.set_rng_state(state)
+        for device, kept in zip(devices, states, strict=True):
+            torch.cuda.set_rng_state(kept, device)
 
 
 @contextlib.contextmanager
 def part_of_batch(index: int, count: int) -> Iterator[None]:
-    """Inside, a batch is every ``count``-th image from ``index`` of one shared by ``count``.
+    """Inside, this process holds every ``count``-th image of a batch, starting with ``index``.
 
-    `normal` and `uniform` draw for all of it and keep this part's, so that several processes
-    together use the numbers that one alone would.
+    `normal` and `uniform` draw for the whole batch and keep the numbers of this part, so that
+    several processes together use the numbers that one alone would.
 
     >>> with isolated_rng(0):
     ...     whole = normal((4, 1), torch.zeros(1))
@@ -87,16 +87,16 @@ def part_of_batch(index: int, count: int) -> Iterator[None]:
     >>> bool((part == whole[1::2]).all())
     True
     """
-    kept = _Part.index, _Part.count
+    before = _Part.index, _Part.count
     _Part.index, _Part.count = index, count
     try:
         yield
     finally:
-        _Part.index, _Part.count = kept
+        _Part.index, _Part.count = before
 
 
 def parts_of_batch() -> int:
-    """Return into how many parts the batch is shared out, see `part_of_batch`."""
+    """Return the number of processes that share a batch, see `part_of_batch`."""
     return _Part.count
 
 
@@ -109,12 +109,18 @@ def normal(
     generator: torch.Generator | None = None,
     images: bool = True,
 ) -> Tensor:
-    """Draw N(0, 1) in the type and place of ``like``, for ``images`` as `part_of_batch` says.
+    """Draw N(0, 1) with the dtype and device of ``like``.
+
+    Args:
+        shape: of the result.
+        like: a tensor with the dtype and device.
+        generator: source of the numbers; the global generator by default.
+        images: whether the first axis counts images, of which `part_of_batch` may keep a part.
 
     >>> normal((2, 3), torch.zeros(1, dtype=torch.float64)).dtype
     torch.float64
     """
-    return _drawn(torch.randn, shape, like, generator, images)
+    return _draw_part(torch.randn, shape, like, generator, images)
 
 
 def uniform(
@@ -123,15 +129,15 @@ def uniform(
     generator: torch.Generator | None = None,
     images: bool = True,
 ) -> Tensor:
-    """Draw U[0, 1) as `normal` draws N(0, 1).
+    """Draw U[0, 1); the arguments are those of `normal`.
 
     >>> bool((uniform((2, 3), torch.zeros(1)) < 1).all())
     True
     """
-    return _drawn(torch.rand, shape, like, generator, images)
+    return _draw_part(torch.rand, shape, like, generator, images)
 
 
-def _drawn(
+def _draw_part(
     draw: Draw,
     shape: Sequence[int],
     like: Tensor,
@@ -140,13 +146,13 @@ def _drawn(
 ) -> Tensor:
     count = _Part.count if images else 1
     whole = (shape[0] * count, *shape[1:]) if count > 1 else tuple(shape)
-    drawn = draw(whole, generator=generator, device=like.device, dtype=like.dtype)
-    return drawn if count == 1 else drawn[_Part.index :: count]
+    numbers = draw(whole, generator=generator, device=like.device, dtype=like.dtype)
+    return numbers if count == 1 else numbers[_Part.index :: count]
 
 
 @contextlib.contextmanager
 def all_isolated(seed: int) -> Iterator[None]:
-    """Like `isolated_rng`, also of Python's ``random`` and of NumPy: for somebody's module.
+    """Like `isolated_rng`, also for Python's ``random`` and NumPy, for third-party modules.
 
     >>> with all_isolated(1):
     ...     a = random.random(), np.random.rand()
@@ -155,15 +161,15 @@ def all_isolated(seed: int) -> Iterator[None]:
     >>> a == b
     True
     """
-    kept, kept_there = random.getstate(), np.random.get_state()
+    state, states = random.getstate(), np.random.get_state()
     random.seed(seed)
     np.random.seed(seed % 2**32)
     try:
         with isolated_rng(seed):
             yield
     finally:
-        random.setstate(kept)
-        np.random.set_state(kept_there)
+        random.setstate(state)
+        np.random.set_state(states)
 
 
 def draw_seed(generator: torch.Generator | None) -> int | None:

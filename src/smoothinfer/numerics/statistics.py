@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 
-from scipy.stats import binomtest, norm
-
 from smoothinfer.errors import InputError
 
 
@@ -34,11 +32,11 @@ class Interval:
 def proportion(successes: int, images: int, confidence: float = 0.95) -> Interval:
     """Wilson's score interval of a share.
 
-    It covers chance in the choice of images. Verdicts of a smoothed classifier are tied
-    through its members, so repeat over seeds to cover chance in the noise.
+    It covers chance in the choice of images. The verdicts of a smoothed classifier on several
+    images share their noise, so repeat over seeds to cover chance in the noise.
 
     Args:
-        successes: images that count, at most ``images``.
+        successes: number of images that count, at most ``images``.
         images: sample size, at least 1.
         confidence: coverage, e.g. 0.95.
 
@@ -50,6 +48,8 @@ def proportion(successes: int, images: int, confidence: float = 0.95) -> Interva
     >>> proportion(9, 10).low < 0.9 < proportion(9, 10).high
     True
     """
+    from scipy.stats import binomtest
+
     if images < 1 or not 0 <= successes <= images:
         raise InputError(f"cannot take a share of {successes} in {images} images")
     low, high = binomtest(successes, images).proportion_ci(confidence, method="wilson")
@@ -57,12 +57,12 @@ def proportion(successes: int, images: int, confidence: float = 0.95) -> Interva
 
 
 def mean_of(mean: float, deviation: float, images: int, confidence: float = 0.95) -> Interval:
-    """Mean of one number an image, with its interval: mean -+ z deviation / sqrt(images - 1).
+    """Mean of one number per image, with its interval: mean -+ z deviation / sqrt(images - 1).
 
     Args:
         mean: over the images.
         deviation: their standard deviation, divided by the number of images.
-        images: sample size, at least 1; of a single one nothing is known.
+        images: sample size, at least 1; one image alone gives the interval [-1, 1].
         confidence: coverage, e.g. 0.95.
 
     Raises:
@@ -71,6 +71,8 @@ def mean_of(mean: float, deviation: float, images: int, confidence: float = 0.95
     >>> mean_of(0.1, 0.5, 101)
     Interval(value=0.1, low=0.002002, high=0.197998, images=101)
     """
+    from scipy.stats import norm
+
     if images < 1:
         raise InputError(f"cannot take a mean over {images} images")
     if images == 1:

@@ -1,4 +1,4 @@
-"""What is taken over a whole batch, over the images of all processes: on any device."""
+"""Statistics over a whole batch that several processes share, on any device."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from smoothinfer.numerics.randomness import parts_of_batch
 
 
 @contextlib.contextmanager
-def normalised_together(model: nn.Module) -> Iterator[None]:
+def sync_batchnorm(model: nn.Module) -> Iterator[None]:
     """Inside, batch normalisation in training mode takes its statistics over all processes.
 
-    They are then those of the whole batch, and the same everywhere, as if one process had it all.
-    PyTorch's own `SyncBatchNorm` is for GPUs only. Every process must hold as many images.
+    Every process then uses the statistics of the whole batch, as one process alone would. All
+    must hold the same number of images. PyTorch's own `SyncBatchNorm` is for GPUs only.
 
-    >>> with normalised_together(nn.Sequential(nn.BatchNorm2d(2))) as nothing:
+    >>> with sync_batchnorm(nn.Sequential(nn.BatchNorm2d(2))):
     ...     pass
     """
     parts = [part for part in model.modules() if isinstance(part, _BatchNorm)]
-    together = distributed.is_available() and distributed.is_initialized()
-    for part in parts if together else ():
+    shared = distributed.is_available() and distributed.is_initialized()
+    for part in parts if shared else ():
         part.forward = partial(_forward, part)  # type: ignore[method-assign]
     try:
         yield
     finally:
-        for part in parts if together else ():
+        for part in parts if shared else ():
             del part.forward  # type: ignore[attr-defined]
 
 
-def std_together(values: Tensor) -> Tensor:
-    """Return the standard deviation of ``values`` over all processes that share out a batch.
+def global_std(values: Tensor) -> Tensor:
+    """Return the standard deviation of ``values`` over all processes that share a batch.
 
     Gradients flow through it, to the values of every process.
 
-    >>> float(std_together(torch.tensor([1.0, 3.0])))
+    >>> float(global_std(torch.tensor([1.0, 3.0])))
     1.4142135381698608
     """
     if parts_of_batch() == 1:
@@ -59,14 +59,14 @@ def _forward(norm: _BatchNorm, images: Tensor) -> Tensor:
     mean = _mean(wide.mean(axes))
     centred = wide - mean.view(shape)
     variance = _mean(centred.square().mean(axes))
-    _remember(norm, mean.detach(), variance.detach(), images.numel() // images.shape[1])
+    _update_running(norm, mean.detach(), variance.detach(), images.numel() // images.shape[1])
     scaled = centred * (variance + norm.eps).rsqrt().view(shape)
     if norm.weight is not None:
         scaled = scaled * norm.weight.view(shape) + norm.bias.view(shape)
     return scaled.to(images.dtype)
 
 
-def _remember(norm: _BatchNorm, mean: Tensor, variance: Tensor, entries: int) -> None:
+def _update_running(norm: _BatchNorm, mean: Tensor, variance: Tensor, entries: int) -> None:
     """Move the running statistics as `nn.BatchNorm2d` does, with the unbiased variance."""
     if norm.running_mean is None or norm.running_var is None:
         return

@@ -1,1 +1,1 @@
-"""Floor 7: tables and pictures, drawn from rows alone."""
+"""Tables, figures and pages, made from rows alone."""

@@ -1,12 +1,12 @@
-"""What the paper says beside what was measured, as data: for Markdown, and for the page."""
+"""The paper's figures beside the measured ones, as data: for Markdown and for the page."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from smoothinfer.runtime.files import read_json, write_json, write_whole
-from smoothinfer.reporting.tables import markdown_of
+from smoothinfer.reporting.tables import Table
+from smoothinfer.runtime.files import read_json, write_json, write_text
 
 _FILE = "experiment.json"
 
@@ -16,37 +16,39 @@ class Comparison:
     """A table or figure of the paper, repeated.
 
     Attributes:
-        title, about: what is shown.
+        title, description: of the experiment.
         heads, lines: a table, cells as text; none if only figures are compared.
-        notes: how to read it, and what is missing.
+        notes: how to read it, and missing parts.
         figures: names of PNG files in the folder ``figures`` beside it.
-        command: the command line that made it, if any did.
+        command: the command line that made it, if any.
     """
 
     title: str
-    about: str = ""
+    description: str = ""
     heads: list[str] = field(default_factory=list)
     lines: list[list[str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     figures: list[str] = field(default_factory=list)
     command: str = ""
 
+    @property
+    def table(self) -> Table:
+        return Table(self.heads, self.lines, left=1)
+
     def markdown(self, figures: str = "figures") -> str:
-        """Return it in Markdown, below no heading; ``figures`` is where the pictures are."""
-        rule = [":---", *["---:"] * (len(self.heads) - 1)]
-        table = [markdown_of([self.heads, rule, *self.lines]).rstrip()] if self.lines else []
+        """Return it in Markdown, without a heading; ``figures`` is the folder of the pictures."""
         shown = [f"![{name}]({figures}/{name.replace(' ', '%20')})" for name in self.figures]
-        return "\n\n".join(part for part in (self.about, *table, *shown, *self.notes) if part)
+        parts = (self.description, self.table.markdown().rstrip(), *shown, *self.notes)
+        return "\n\n".join(part for part in parts if part)
 
 
-def write_comparison(found: Comparison, out: Path, name: str) -> None:
+def write_comparison(comparison: Comparison, out: Path, name: str) -> None:
     """Write it as ``NAME.md`` and, for the report, as data."""
-    text = f"# {found.title}\n\n{found.markdown()}\n"
-    write_whole(out / f"{name}.md", lambda file: file.write(text.encode()))
-    write_json(out / _FILE, asdict(found))
+    write_text(out / f"{name}.md", f"# {comparison.title}\n\n{comparison.markdown()}\n")
+    write_json(out / _FILE, asdict(comparison))
 
 
 def read_comparison(folder: Path) -> Comparison | None:
-    """Return the comparison that ``folder`` holds, if any."""
+    """Return the comparison in ``folder``, if any."""
     path = folder / _FILE
     return Comparison(**read_json(path)) if path.exists() else None

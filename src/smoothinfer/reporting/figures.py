@@ -1,29 +1,33 @@
-"""Pictures drawn from rows."""
+"""Figures of numbers: curves, lines, bars, each file written whole."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
-import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from smoothinfer.evaluation.certified_rows import certified_accuracy
-from smoothinfer.evaluation.rows import CLEAN, Rows, summarise
+from smoothinfer.evaluation.rows import Rows
+from smoothinfer.reporting.collect import Record, records
+from smoothinfer.reporting.tables import RULE_ORDER, sort_key
 from smoothinfer.runtime.files import write_whole
-from smoothinfer.types import Images
 
-# Okabe and Ito's palette: told apart by colour-blind readers too.
-COLOURS = {
-    "prediction": "#0072B2",
-    "weighted": "#D55E00",
-    "soft": "#009E73",
-    "logits": "#CC79A7",
-    "top_two": "#E69F00",
+# Okabe and Ito's palette, which colour-blind readers can tell apart.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+COSTS = ("passes", "milliseconds")
+_STYLE: Any = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
+_AXES = {
+    "samples": "samples n",
+    "sigma": "sigma of the input noise",
+    "gradients": "gradients per image (k M)",
 }
-MARKERS = {"prediction": "o", "weighted": "s", "soft": "^", "logits": "D", "top_two": "v"}
+_ACROSS = 4  # panels in a row
+_ACCURACY = "accuracy, % (bars: 95 % over images)"
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
@@ -37,151 +41,223 @@ def accuracy_against_samples(rows: Rows, path: str | Path, title: str = "") -> N
 
     Args:
         rows: of one model at one sigma.
-        path: of the PNG or SVG file, written whole.
+        path: of the PNG, SVG or PDF file, written whole.
         title: above the panels.
     """
-    attacks = sorted(rows["attack"].unique().to_pylist(), key=lambda name: name != CLEAN)
-    rules = [name for name in COLOURS if name in rows["rule"].unique().to_pylist()]
-    aside = [1.06 ** (place - (len(rules) - 1) / 2) for place in range(len(rules))]
-    with mpl.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
-        figure = Figure(figsize=(3.4 * len(attacks) + 0.6, 3.6), layout="constrained")
-        panels = figure.subplots(1, len(attacks), squeeze=False)[0]
-        for panel, attack in zip(panels, attacks, strict=True):
-            part = rows.filter(pc.equal(rows["attack"], attack))
-            for place, rule in enumerate(rules):
-                _curve(panel, part.filter(pc.equal(part["rule"], rule)), rule, aside[place])
-            panel.set_title("clean" if attack == CLEAN else attack)
-            panel.set_xlabel("samples n")
-            panel.grid(alpha=0.25)
-        panels[0].set_ylabel("accuracy, % (bars: 95 % over images)")
-        panels[-1].legend(frameon=False, loc="best")
-        figure.suptitle(title)
-        save_figure(figure, path)
+    draw_curves(records(rows), "samples", "rule", [Path(path)], title)
 
 
-def _curve(panel: Axes, rows: Rows, rule: str, aside: float) -> None:
-    held = {e["description"]["samples"]: e["attacked"] or e["clean"] for e in summarise(rows)}
-    counts = sorted(held)
-    found = [held[count] for count in counts]
-    # Curves that lie on each other stay readable when they stand side by side a little.
-    shifted = [count * aside for count in counts]
-    panel.errorbar(
-        shifted,
-        [100 * each["value"] for each in found],
-        yerr=[
-            [100 * (each["value"] - each["low"]) for each in found],
-            [100 * (each["high"] - each["value"]) for each in found],
-        ],
-        color=COLOURS[rule],
-        marker=MARKERS[rule],
-        markersize=4,
-        linewidth=1.4,
-        elinewidth=0.8,
-        capsize=2,
-        label=rule,
-    )
-    panel.set_xscale("log", base=2)
-    panel.set_xticks(counts, [str(count) for count in counts])
-    panel.minorticks_off()
+def draw_curves(
+    found: Sequence[Record], axis: str, series: str, paths: Sequence[Path], title: str = ""
+) -> None:
+    """Draw accuracy against ``axis``: a panel for clean and each attack, a curve per ``series``.
+
+    Args:
+        found: see `records`; apart from ``axis``, ``series`` and the attack they should agree.
+        axis: a column of numbers.
+        series: a column.
+        paths: of PNG, SVG or PDF files, each written whole.
+        title: above the panels.
+    """
+    panels = _panels(found, axis)
+    across = min(len(panels), _ACROSS)
+    down = -(-len(panels) // across)
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(3.4 * across + 1.6, 3.3 * down + 0.4), layout="constrained")
+        places = figure.subplots(down, across, squeeze=False).flatten()
+        for empty in places[len(panels) :]:
+            empty.set_axis_off()
+        for place, (name, measure, part) in zip(places, panels, strict=False):
+            _draw_panel(place, part, axis, series, measure)
+            place.set_title(name if len(name) < 32 else name[:30] + "…", fontsize=10)
+        places[0].set_ylabel(_ACCURACY)
+        if len({str(record[series]) for record in found}) > 1:
+            handles, labels = places[0].get_legend_handles_labels()
+            figure.legend(handles, labels, frameon=False, title=series, loc="outside right upper")
+        figure.suptitle(title, fontsize=11)
+        for path in paths:
+            save_figure(figure, path)
+
+
+def _panels(found: Sequence[Record], axis: str) -> list[tuple[str, str, list[Record]]]:
+    """Return (title, measure, records) of each panel."""
+    # The cost of attacks is drawn in one panel, so that they can be compared.
+    key = "seeds" if axis == "gradients" else "attack"
+    attacks = list(dict.fromkeys(record[key] for record in found))
+    panels: list[tuple[str, str, list[Record]]] = []
+    if key == "attack" and any(record["clean"] for record in found):
+        clean = [record for record in found if record["attack"] == attacks[0]]
+        panels.append(("clean", "clean", clean))
+    for attack in attacks:
+        part = [record for record in found if record[key] == attack and record["attacked"]]
+        if part:
+            panels.append((attack if key == "attack" else "attacked", "attacked", part))
+    return panels
+
+
+def _draw_panel(panel: Axes, part: list[Record], axis: str, series: str, measure: str) -> None:
+    values = sorted({record[series] for record in part}, key=sort_key)
+    many = len(values) > len(COLOURS)
+    shades = mpl.colormaps["viridis"].resampled(len(values) + 1)  # the last is too pale
+    for place, value in enumerate(values):
+        curve = sorted((r for r in part if r[series] == value), key=lambda r: float(r[axis]))
+        at = RULE_ORDER.index(value) if value in RULE_ORDER else place
+        draw_errors(
+            panel,
+            # Curves that lie on each other are told apart when they stand side by side a little.
+            [r[axis] * (1.03**place if axis == "samples" and not many else 1) for r in curve],
+            [record[measure] for record in curve],
+            color=shades(place) if many else COLOURS[at],
+            marker=MARKERS[at % len(MARKERS)],
+            elinewidth=0.35 if many else 0.7,
+            capsize=0 if many else 2,
+            label=str(value),
+        )
+    if axis in ("samples", "gradients"):
+        panel.set_xscale("log", base=2)
+    if axis == "samples":
+        counts = sorted({record[axis] for record in part})
+        panel.set_xticks(counts, [str(count) for count in counts])
+        panel.minorticks_off()
+    panel.set_xlabel(_AXES.get(axis, axis))
+    panel.grid(alpha=0.25)
+
+
+def draw_errors(
+    panel: Axes, places: Sequence[float], shown: Sequence[Mapping[str, float]], **style: Any
+) -> None:
+    """Draw one curve of figures with ``value``, ``low`` and ``high``, in per cent."""
+    low = [each["value"] - each["low"] for each in shown]
+    high = [each["high"] - each["value"] for each in shown]
+    values = [each["value"] for each in shown]
+    usual = {"markersize": 4, "linewidth": 1.4}
+    panel.errorbar(places, values, yerr=[low, high], **(usual | style))
+
+
+def draw_lines(
+    places: Sequence[float],
+    curves: Mapping[str, Sequence[float]],
+    axis: str,
+    title: str,
+    path: Path,
+) -> None:
+    """Draw plain lines over the same places.
+
+    Args:
+        places: (P,) along the axis.
+        curves: a name for each line, (P,) values.
+        axis: name of the axis.
+        title: above.
+        path: of the PNG, SVG or PDF file, written whole.
+    """
+    figure, panel = _single((6.4, 3.8), axis, title)
+    for number, (name, values) in enumerate(curves.items()):
+        panel.plot(places, values, label=name, color=COLOURS[number], marker=MARKERS[number])
+    figure.legend(frameon=False, loc="outside lower center", ncols=2)
+    save_figure(figure, path)
 
 
 def certified_curve(rows: Rows, path: str | Path, title: str = "") -> None:
-    """Draw the share of images that are right and certain within each radius.
+    """Draw the share of images that are right and certified within each radius.
 
     Args:
         rows: of `certify_rows`.
-        path: of the PNG or SVG file, written whole.
+        path: of the PNG, SVG or PDF file, written whole.
         title: above.
     """
     sigma = rows["sigma"][0].as_py()
     most = max([*rows["certified"].to_pylist(), sigma])
     radii = [most * step / 200 for step in range(201)]
     shares = certified_accuracy(rows, radii)
-    figure = Figure(figsize=(5.6, 3.8), layout="constrained")
-    panel = figure.subplots()
+    figure, panel = _single((5.6, 3.8), "L2 radius, pixel units", title)
     low, high = [100 * share.low for share in shares], [100 * share.high for share in shares]
-    panel.fill_between(radii, low, high, color=COLOURS["prediction"], alpha=0.2, linewidth=0)
-    panel.plot(radii, [100 * share.value for share in shares], color=COLOURS["prediction"])
-    panel.set_xlabel("L2 radius, pixel units")
+    panel.fill_between(radii, low, high, color=COLOURS[0], alpha=0.2, linewidth=0)
+    panel.plot(radii, [100 * share.value for share in shares], color=COLOURS[0])
     panel.set_ylabel("certified accuracy, % (band: 95 % over images)")
     panel.set_ylim(0, 100)
-    panel.grid(alpha=0.25)
-    panel.set_title(title)
     save_figure(figure, path)
 
 
-def sheet(
-    images: Images,
-    moved: Images,
-    captions: Sequence[Sequence[str]],
-    path: str | Path,
-    title: str = "",
-) -> None:
-    """Draw images, what an attack made of them, and the difference, in three rows.
+def strength_history(history: Mapping[str, Mapping[str, float]], path: str | Path) -> None:
+    """Draw the strength of each layer's learned noise after every epoch.
 
     Args:
-        images, moved: (N, C, H, W) in [0, 1]; a picture for each, so give a few.
-        captions: up to three rows of N, below the pictures of each row.
-        path: of the PNG or SVG file, written whole.
-        title: above; it also says how much the difference is magnified.
+        history: {epoch: {weight: noise standard deviation in multiples of the weight's own}}.
+        path: of the PNG, SVG or PDF file, written whole.
     """
-    steps = moved - images
-    factor = 0.5 / max(float(steps.abs().max()), 1e-12)
-    rows = {"clean": images, "adversarial": moved, "difference": 0.5 + factor * steps}
-    figure = Figure(figsize=(1.1 * len(images) + 0.9, 4.4), layout="constrained")
-    panels = figure.subplots(3, len(images), squeeze=False)
-    for line, (name, pictures) in zip(panels, rows.items(), strict=True):
-        for panel, picture in zip(line, pictures, strict=True):
-            shown = picture.detach().cpu().float().clamp(0, 1).permute(1, 2, 0).numpy()
-            panel.imshow(shown.squeeze(), cmap="gray", vmin=0, vmax=1)
-            panel.set_xticks([])
-            panel.set_yticks([])
-        line[0].set_ylabel(name)
-    for line, told in zip(panels, captions, strict=False):
-        for panel, caption in zip(line, told, strict=True):
-            panel.set_xlabel(caption, fontsize=7)
-    figure.suptitle(f"{title} (difference magnified {factor:.3g} times)")
-    save_figure(figure, path)
-
-
-def noise_course(course: Mapping[str, Mapping[str, float]], path: str | Path) -> None:
-    """Draw how strong the learned noise of each layer was after every epoch.
-
-    Args:
-        course: {epoch: {weight: noise standard deviation in multiples of the weight's own}}.
-        path: of the PNG or SVG file, written whole.
-    """
-    epochs = sorted(course, key=int)
-    layers = list(course[epochs[-1]])
-    figure = Figure(figsize=(7.0, 4.2), layout="constrained")
-    panel = figure.subplots()
+    epochs = sorted(history, key=int)
+    layers = list(history[epochs[-1]])
+    title = "learned noise, a line for each layer from the first to the last"
+    figure, panel = _single((7.0, 4.2), "epoch", title)
     shades = mpl.colormaps["viridis"]
     for place, layer in enumerate(layers):
-        values = [course[epoch].get(layer, float("nan")) for epoch in epochs]
+        values = [history[epoch].get(layer, float("nan")) for epoch in epochs]
         shade = shades(place / max(1, len(layers) - 1))
         label = layer if place in (0, len(layers) - 1) else None
         panel.plot([int(epoch) for epoch in epochs], values, color=shade, marker=".", label=label)
-    panel.set_xlabel("epoch")
     panel.set_ylabel("std of the noise / std of the weight")
-    panel.set_title("learned noise, a line for each layer from the first to the last")
-    panel.grid(alpha=0.25)
     panel.legend(frameon=False, fontsize=8)
     save_figure(figure, path)
 
 
-def strengths_picture(strengths: Mapping[str, float], path: str | Path) -> None:
-    """Draw how strong the learned noise of each layer is, the first layer on top.
+def strength_bars(strengths: Mapping[str, float], path: str | Path) -> None:
+    """Draw the strength of each layer's learned noise, the first layer on top.
 
     Args:
-        strengths: {place: noise standard deviation in multiples of what it disturbs}.
-        path: of the PNG or SVG file, written whole.
+        strengths: {place: noise standard deviation in multiples of the disturbed tensor's}.
+        path: of the PNG, SVG or PDF file, written whole.
     """
     names = list(strengths)
-    figure = Figure(figsize=(6.4, 0.9 + 0.24 * len(names)), layout="constrained")
-    panel = figure.subplots()
-    panel.barh(range(len(names)), list(strengths.values()), color=COLOURS["prediction"])
+    axis = "std of the noise / std of the disturbed tensor"
+    figure, panel = _single((6.4, 0.9 + 0.24 * len(names)), axis, "")
+    panel.barh(range(len(names)), list(strengths.values()), color=COLOURS[0])
     panel.set_yticks(range(len(names)), names, fontsize=8)
     panel.invert_yaxis()
-    panel.set_xlabel("std of the noise / std of what it disturbs")
-    panel.grid(alpha=0.25, axis="x")
     save_figure(figure, path)
+
+
+def cost_curves(
+    curves: Mapping[str, Sequence[Mapping[str, float]]], measures: Sequence[str], path: Path
+) -> None:
+    """Draw accuracy against passes and milliseconds, a curve per stopping rule, fronts ringed.
+
+    Args:
+        curves: points by stopping rule; each has ``passes``, ``milliseconds`` and, for every
+            measure, its accuracy in % with ``MEASURE low`` and ``MEASURE high``; ``front MEASURE
+            passes`` marks those to ring.
+        measures: names of the accuracies: clean, and attacks.
+        path: of the PNG, SVG or PDF file, written whole.
+    """
+    figure = Figure(figsize=(9.6, 3.6 * len(measures)), layout="constrained")
+    grid = figure.subplots(len(measures), 2, squeeze=False)
+    for row, measure in zip(grid, measures, strict=True):
+        for panel, axis in zip(row, COSTS, strict=True):
+            for number, (name, points) in enumerate(curves.items()):
+                shown = [_figure_of(point, measure) for point in points]
+                places = [point[f"{measure} {axis}"] for point in points]
+                style = {"color": COLOURS[number], "marker": MARKERS[number], "elinewidth": 0.6}
+                draw_errors(panel, places, shown, label=name, **style)
+                best = [point for point in points if point.get(f"front {measure} {axis}")]
+                rings = [[p[f"{measure} {axis}"] for p in best], [p[measure] for p in best]]
+                panel.scatter(*rings, s=90, facecolors="none", edgecolors="black", zorder=3)
+            panel.set_xscale("log", base=2 if axis == "passes" else 10)
+            panel.set_xlabel(f"mean {axis} per image")
+            panel.grid(alpha=0.25)
+        row[0].set_ylabel(f"accuracy, {measure}, %")
+    grid[0][0].legend(frameon=False, fontsize=8)
+    save_figure(figure, path)
+
+
+def _figure_of(point: Mapping[str, float], measure: str) -> dict[str, float]:
+    ends = {end: point[f"{measure} {end}"] for end in ("low", "high")}
+    return {"value": point[measure], **ends}
+
+
+def _single(size: tuple[float, float], axis: str, title: str) -> tuple[Figure, Axes]:
+    """Return a figure of one panel with a grid."""
+    figure = Figure(figsize=size, layout="constrained")
+    panel = figure.subplots()
+    panel.set_xlabel(axis)
+    panel.set_title(title)
+    panel.grid(alpha=0.25)
+    return figure, panel

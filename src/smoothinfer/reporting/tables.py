@@ -1,89 +1,149 @@
-"""Tables of accuracies from rows: on the terminal and in Markdown."""
+"""The one table: lines of cells, printed on the terminal or written as Markdown, LaTeX or HTML."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
+import html
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from smoothinfer.config.components import grey_levels
-from smoothinfer.evaluation.rows import CLEAN, Rows, setting_columns, summarise
 from smoothinfer.numerics.statistics import Interval
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 RULE_ORDER = ("prediction", "weighted", "top_two", "soft", "logits")
+_SPECIAL = {"\\": r"\textbackslash{}", **{c: f"\\{c}" for c in "&%$#_{}"}}
+_SPECIAL |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_PAGE_LINES = 45
 
 
-def pivot(rows: Rows) -> tuple[list[str], list[str], dict[tuple[Any, ...], dict[str, Interval]]]:
-    """Return (names of varying columns, attacks, {values of these columns: {attack: interval}}).
+@dataclass(frozen=True)
+class Table:
+    """A table of text.
 
-    Columns with one value throughout say nothing in a table and are left out.
+    Attributes:
+        heads: of the columns.
+        lines: the cells, line by line; a table without lines is left out wherever it is written.
+        title: above the table.
+        left: number of columns, from the first, that are aligned to the left.
     """
-    found = summarise(rows)
-    described = [entry["description"] for entry in found]
-    names = [name for name in setting_columns(rows) if name != "attack"]
-    varying = [n for n in names if len({about.get(n) for about in described}) > 1]
-    attacks = sorted(rows["attack"].unique().to_pylist(), key=lambda name: (name != CLEAN,))
-    cells: dict[tuple[Any, ...], dict[str, Interval]] = {}
-    for about, entry in zip(described, found, strict=True):
-        line = cells.setdefault(tuple(about.get(name) for name in varying), {})
-        for attack, measured in ((CLEAN, entry["clean"]), (about["attack"], entry["attacked"])):
-            if measured:
-                shown = (measured[name] for name in ("value", "low", "high", "images"))
-                line[attack] = Interval(*shown)
-    return (
-        varying,
-        attacks,
-        dict(sorted(cells.items(), key=lambda cell: [place_of(v) for v in cell[0]])),
-    )
+
+    heads: Sequence[str]
+    lines: Sequence[Sequence[str]]
+    title: str = ""
+    left: int = 0
+
+    def print(self, console: Console, gaps: bool = False) -> None:
+        """Print the table; with ``gaps`` a line is left free where the first cells change."""
+        from rich.box import SIMPLE_HEAD
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        if not self.lines:
+            return
+        table = RichTable(title=self.title or None, box=SIMPLE_HEAD, pad_edge=False)
+        for at, head in enumerate(self.heads):
+            table.add_column(
+                Text(head), justify="left" if at < self.left else "right", overflow="fold"
+            )
+        for before, line in zip([None, *self.lines], self.lines, strict=False):
+            if gaps and before is not None and before[0] != line[0]:
+                table.add_section()
+            table.add_row(*map(Text, line))
+        console.print(table)
+
+    def markdown(self) -> str:
+        """Return the table in Markdown, its title above it.
+
+        >>> print(Table(["n"], [["8"]]).markdown().rstrip())
+        | n |
+        | ---: |
+        | 8 |
+        """
+        if not self.lines:
+            return ""
+        rule = [":---" if at < self.left else "---:" for at in range(len(self.heads))]
+        rows = [self.heads, rule, *self.lines]
+        text = "".join(f"| {' | '.join(c.replace('|', '/') for c in row)} |\n" for row in rows)
+        return f"{self.title[0].upper()}{self.title[1:]}:\n\n{text}" if self.title else text
+
+    def latex(self, caption: str, label: str) -> str:
+        """Return a ``table`` with booktabs; one that no page can hold is a ``longtable``."""
+        called = rf"\caption{{{escape_latex(caption)}}}\label{{{label}}}"
+        columns = "".join("l" if at < self.left else "r" for at in range(len(self.heads)))
+        head = " & ".join(map(escape_latex, self.heads)) + r" \\"
+        top = [r"\toprule", head, r"\midrule"]
+        if len(self.lines) > _PAGE_LINES:
+            begin = [rf"\begin{{longtable}}{{{columns}}}", rf"{called} \\", *top, r"\endhead"]
+            end = [r"\end{longtable}"]
+        else:
+            begin = [r"\begin{table}", called, rf"\begin{{tabular}}{{{columns}}}", *top]
+            end = [r"\end{tabular}", r"\end{table}"]
+        lines = [" & ".join(map(_latex_cell, line)) + r" \\" for line in self.lines]
+        return "\n".join([*begin, *lines, r"\bottomrule", *end, ""])
+
+    def html(
+        self,
+        caption: str = "",
+        kind: str = "",
+        attributes: Mapping[tuple[int, int], str] | None = None,
+        row_heads: bool = False,
+    ) -> str:
+        """Return an HTML table that scrolls by itself.
+
+        Args:
+            caption: above the table.
+            kind: class of the element: ``"sortable"`` or ``"wrap"``.
+            attributes: further attributes of cells, by line and column.
+            row_heads: whether the first cell of a line is its heading.
+        """
+        heads = "".join(
+            f'<th scope="col"{self._side(at)}>{html.escape(head)}</th>'
+            for at, head in enumerate(self.heads)
+        )
+        lines = []
+        for number, line in enumerate(self.lines):
+            cells = [
+                f"<td{self._side(at)}{(attributes or {}).get((number, at), '')}>"
+                f"{html.escape(cell)}</td>"
+                for at, cell in enumerate(line)
+            ]
+            if row_heads:
+                cells[0] = f'<th scope="row">{html.escape(line[0])}</th>'
+            lines.append(f"<tr>{''.join(cells)}</tr>")
+        body = "\n".join(lines)
+        named = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+        chosen = f' class="{kind}"' if kind else ""
+        return (
+            f'<div class="scroll"><table{chosen}>{named}\n<thead><tr>{heads}</tr></thead>'
+            f"<tbody>\n{body}\n</tbody></table></div>"
+        )
+
+    def _side(self, at: int) -> str:
+        return ' class="number"' if at >= self.left else ""
 
 
-def print_table(console: Console, rows: Rows, title: str = "accuracy, % (95 % interval)") -> None:
-    """Print the table of ``rows``: a line per setting, a column per attack."""
-    varying, attacks, cells = pivot(rows)
-    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
-    for name in (*varying, *(_heading(attack) for attack in attacks)):
-        table.add_column(name, justify="right", overflow="fold")
-    before = None
-    for key, found in cells.items():
-        if before is not None and key[:-1] != before:
-            table.add_section()  # a gap where all but the last column begins anew
-        before = key[:-1]
-        table.add_row(*(told(value) for value in key), *(str(found.get(a, "")) for a in attacks))
-    console.print(table)
+def escape_latex(text: str) -> str:
+    r"""Return ``text`` with LaTeX's special characters escaped.
 
-
-def markdown_table(rows: Rows) -> str:
-    """Return the table of ``rows`` in Markdown."""
-    varying, attacks, cells = pivot(rows)
-    lines = [[*varying, *(_heading(attack) for attack in attacks)]]
-    lines.append(["---:"] * len(lines[0]))
-    for key, found in cells.items():
-        lines.append([told(value) for value in key] + [str(found.get(a, "")) for a in attacks])
-    return markdown_of(lines)
-
-
-def markdown_of(lines: Sequence[Sequence[str]]) -> str:
-    """Return lines of cells as a table in Markdown.
-
-    >>> print(markdown_of([["n"], ["---:"], ["8"]]).rstrip())
-    | n |
-    | ---: |
-    | 8 |
+    >>> print(escape_latex("50 % of a_b"))
+    50 \% of a\_b
     """
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    return "".join(_SPECIAL.get(letter, letter) for letter in text)
 
 
-def _heading(attack: str) -> str:
-    return "clean" if attack == CLEAN else attack
+def _latex_cell(cell: str) -> str:
+    ranged = re.sub(r"(?<=\d)-(?=\d)", "--", escape_latex(cell))
+    return ranged.replace("±", r"$\pm$")
 
 
-def told(value: Any) -> str:
+def cell_text(value: Any) -> str:
     """Write a value of a column.
 
-    >>> told(0.060000001), told(8 / 255), told(None)
+    >>> cell_text(0.060000001), cell_text(8 / 255), cell_text(None)
     ('0.06', '8/255', '')
     """
     if value is None or not isinstance(value, float):
@@ -91,11 +151,10 @@ def told(value: Any) -> str:
     return grey_levels(value) or f"{value:.6g}"
 
 
-def place_of(value: Any) -> tuple[int, float, str]:
-    """Return where ``value`` stands among others: nothing first, numbers by size, rules in the
-    order of the paper, other words by the alphabet.
+def sort_key(value: Any) -> tuple[int, float, str]:
+    """Return a key that sorts missing values first, then numbers, the paper's rules, other words.
 
-    >>> sorted(["soft", 8, "apgd", "prediction", None, 2.5], key=place_of)
+    >>> sorted(["soft", 8, "apgd", "prediction", None, 2.5], key=sort_key)
     [None, 2.5, 8, 'prediction', 'soft', 'apgd']
     """
     if value is None:
@@ -103,3 +162,10 @@ def place_of(value: Any) -> tuple[int, float, str]:
     if isinstance(value, int | float):
         return 1, float(value), ""
     return 2, RULE_ORDER.index(value) if value in RULE_ORDER else len(RULE_ORDER), str(value)
+
+
+def interval_text(figure: Mapping[str, Any] | None) -> str:
+    """Write an accuracy of a summary, a share in [0, 1], in per cent with its interval."""
+    if figure is None:
+        return ""
+    return str(Interval(*(figure[name] for name in ("value", "low", "high", "images"))))

@@ -1,4 +1,4 @@
-"""How the passes voted on a few images, clean and attacked: what is told beside their pictures."""
+"""The votes of the passes on a few images, clean and attacked, for captions and tables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SHOWN = 10
 def first_votes(rows: Rows, images: int = _SHOWN) -> dict[str, Votes]:
     """Return for each attack, the clean images first, the rows of the first images by number.
 
-    Of many settings the first one at the largest number of passes is told.
+    Of many settings the first one at the largest number of passes is taken.
 
     >>> import pyarrow as pa
     >>> row = {"image": 0, "label": 3, "predicted": 3, "share": 0.75, "hits": 6}
@@ -26,22 +26,22 @@ def first_votes(rows: Rows, images: int = _SHOWN) -> dict[str, Votes]:
     """
     few = rows.filter(pc.less(rows["image"], images))
     few = few.filter(pc.equal(few["samples"], pc.max(few["samples"])))
-    held = few.select([name for name in few.column_names if name in (*IMAGE_COLUMNS, "samples")])
+    columns = few.select([name for name in few.column_names if name in (*IMAGE_COLUMNS, "samples")])
     fixed = [name for name in setting_columns(few) if name not in ("attack", "radius", "target")]
     settings = few.select(fixed).to_pylist()
     found: dict[str, Votes] = {CLEAN: {}}
     for row, setting, attack in zip(
-        held.to_pylist(), settings, few["attack"].to_pylist(), strict=True
+        columns.to_pylist(), settings, few["attack"].to_pylist(), strict=True
     ):
         if setting == settings[0]:
             found.setdefault(attack, {}).setdefault(row["image"], row)
     return found
 
 
-def vote_told(row: dict[str, Any] | None, classes: Sequence[str]) -> str:
-    """Say what won, and with how many of the passes.
+def vote_text(row: dict[str, Any] | None, classes: Sequence[str]) -> str:
+    """Return the winning class and its number of passes.
 
-    >>> vote_told({"predicted": 1, "share": 0.75, "samples": 8}, ["cat", "dog"])
+    >>> vote_text({"predicted": 1, "share": 0.75, "samples": 8}, ["cat", "dog"])
     'dog 6/8'
     """
     if row is None:

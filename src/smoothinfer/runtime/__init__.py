@@ -1,0 +1,1 @@
+"""The program around the mathematics: files, signals, processes, progress, model modes."""

@@ -28,7 +28,7 @@ def write_whole(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(path)
+    _remove_dead_drafts(path)
     draft = path.with_name(f".{path.name}.{os.getpid()}.{_HOST}.tmp")
     try:
         with open(draft, "wb") as file:
@@ -47,21 +47,30 @@ def write_whole(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
         os.close(folder)
 
 
-def _sweep(path: Path) -> None:
-    """Remove the drafts of writers on this machine that were killed; another's may be alive."""
+def _remove_dead_drafts(path: Path) -> None:
+    """Remove drafts whose writer on this machine was killed; writers elsewhere may be alive."""
     for draft in path.parent.glob(f".{path.name}.*.{_HOST}.tmp"):
         try:
             os.kill(int(draft.name.split(".")[-3]), 0)
         except (ValueError, ProcessLookupError):
             draft.unlink(missing_ok=True)
-        except PermissionError:  # somebody else's, and alive
+        except PermissionError:  # another user's process, and alive
             pass
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write ``text`` as UTF-8, whole or not at all."""
+    write_whole(path, lambda file: file.write(text.encode()))
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write ``content``, whole or not at all."""
+    write_whole(path, lambda file: file.write(content))
 
 
 def write_json(path: str | Path, content: Any) -> None:
     """Write ``content`` as indented JSON, whole or not at all."""
-    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    write_whole(path, lambda file: file.write(text.encode()))
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: str | Path) -> Any:

@@ -1,4 +1,4 @@
-"""The state that a model is run in: eval mode, no parameter gradients, one device."""
+"""The state that a model is run in: eval mode, no parameter gradients, its device, its classes."""
 
 from __future__ import annotations
 
@@ -12,20 +12,52 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from smoothinfer.errors import InputError
+from smoothinfer.numerics.randomness import isolated_rng
+from smoothinfer.types import Images
 
-_RECORDING: contextvars.ContextVar[bool] = contextvars.ContextVar("recording", default=False)
+_CAPTURING: contextvars.ContextVar[bool] = contextvars.ContextVar("capturing", default=False)
 
 
-def device_of(model: nn.Module, otherwise: Tensor) -> torch.device:
+def device_of(model: nn.Module, otherwise: Tensor | None = None) -> torch.device:
     """Return the device of ``model``'s parameters; without any, that of ``otherwise``."""
-    return next((p.device for p in model.parameters()), otherwise.device)
+    fallback = torch.device("cpu") if otherwise is None else otherwise.device
+    return next((parameter.device for parameter in model.parameters()), fallback)
+
+
+def count_classes(model: nn.Module, images: Images) -> int:
+    """Return K, the number of logits with which ``model`` answers the first of ``images``.
+
+    The global random generator stays as it was.
+
+    Raises:
+        InputError: the model does not take these images, or returns no (N, K) logits.
+
+    >>> count_classes(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), torch.rand(2, 1, 2, 2))
+    3
+    """
+    image = images[:1].to(device_of(model, images))
+    with torch.no_grad(), isolated_rng(0):
+        try:
+            logits = model(image)
+        except RuntimeError as error:
+            shown = f"{image.dtype} images of shape {tuple(image.shape[1:])}"
+            raise InputError(f"the model does not take {shown}: {error}") from error
+    if not isinstance(logits, Tensor):
+        raise InputError(
+            f"the model returns a {type(logits).__name__}, not logits: wrap a network of "
+            "transformers in smoothinfer.LogitsOf"
+        )
+    if logits.ndim != 2:
+        raise InputError(f"the model must return (N, K) logits, not {tuple(logits.shape)}")
+    return logits.shape[1]
 
 
 @contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
     """Run in eval mode (batch statistics fixed), then restore every submodule's own mode.
 
-    A model that is in eval mode stays as it is: dropout left on in it is meant to be random.
+    A model that is in eval mode already stays as it is: dropout left on in it is meant to be
+    random.
     """
     training = [part for part in model.modules() if part.training]
     if model.training:
@@ -38,54 +70,61 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def parameters_frozen(model: nn.Module) -> Iterator[None]:
-    """Ask for no parameter gradients inside: an attack needs the image's alone."""
-    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in wanted:
+def frozen_parameters(model: nn.Module) -> Iterator[None]:
+    """Compute no parameter gradients inside: an attack needs the image's alone."""
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in learned:
         parameter.requires_grad_(False)
     try:
         yield
     finally:
-        for parameter in wanted:
+        for parameter in learned:
             parameter.requires_grad_(True)
 
 
 @contextlib.contextmanager
-def under_attack(model: nn.Module) -> Iterator[None]:
-    """Inside, ``model`` is only asked: no parameter gradients, and its layers stay as they are.
+def attack_mode(model: nn.Module) -> Iterator[None]:
+    """Inside, ``model`` computes no parameter gradients and its layers do not change.
 
-    Noisy models need not look at every pass whether somebody exchanged a layer or its mode.
+    A noisy model then need not check at every pass whether a layer or its mode was exchanged.
     """
     with contextlib.ExitStack() as stack:
-        stack.enter_context(parameters_frozen(model))
+        stack.enter_context(frozen_parameters(model))
         for part in model.modules():
-            if isinstance(part, _Noisy):
-                stack.enter_context(part.layers_held())
+            if isinstance(part, _HoldsLayers):
+                stack.enter_context(part.hold_layers())
         yield
-
-
-@contextlib.contextmanager
-def recording() -> Iterator[None]:
-    """Inside, a pass is recorded, to be replayed with other weights: it must read them afresh."""
-    token = _RECORDING.set(True)
-    try:
-        yield
-    finally:
-        _RECORDING.reset(token)
-
-
-def is_recorded() -> bool:
-    """Say whether this pass is recorded or compiled, so that no copy of the weights may serve."""
-    return _RECORDING.get() or torch.compiler.is_compiling()
 
 
 @runtime_checkable
-class _Noisy(Protocol):
-    def layers_held(self) -> contextlib.AbstractContextManager[None]: ...
+class _HoldsLayers(Protocol):
+    def hold_layers(self) -> contextlib.AbstractContextManager[None]: ...
+
+
+@contextlib.contextmanager
+def capture_mode() -> Iterator[None]:
+    """Context for CUDA-graph capture: samplers must not cache weights, since a replay changes them.
+
+    >>> with capture_mode():
+    ...     is_captured()
+    True
+    """
+    token = _CAPTURING.set(True)
+    try:
+        yield
+    finally:
+        _CAPTURING.reset(token)
+
+
+def is_captured() -> bool:
+    """Say whether this pass is captured or compiled, so that no copy of the weights may serve."""
+    return _CAPTURING.get() or torch.compiler.is_compiling()
 
 
 def check_eval(model: nn.Module) -> None:
-    """Raise `InputError` if normalisation or noise by the batch would mix its images."""
+    """Raise `InputError` if batch normalisation or noise would make an image's answer depend on
+    the rest of its batch.
+    """
     for name, part in model.named_modules():
         if part.training and getattr(part, "by_batch", False):
             raise InputError(
@@ -96,7 +135,7 @@ def check_eval(model: nn.Module) -> None:
             continue
         if part.training or part.running_mean is None:
             raise InputError(
-                f"{name or 'the model'} is batch normalisation by the batch's own statistics, so a "
-                "verdict would depend on the other images: call model.eval() (the noise stays on)"
+                f"{name or 'the model'} normalises by the batch's own statistics, so a verdict "
+                "would depend on the other images: call model.eval() (the noise stays on)"
                 + ("" if part.training else " and track running statistics")
             )

@@ -1,37 +1,41 @@
-"""Several processes, on one machine or many, as ``accelerate launch`` starts them."""
+"""Several processes on one or more machines, started by ``torchrun`` or ``accelerate launch``."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import sys
 from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
-from accelerate import PartialState
 
-Work = TypeVar("Work")
+Item = TypeVar("Item")
 
 
 class Processes:
-    """This process among its fellows; alone unless a launcher says otherwise.
+    """This process among the others; alone unless a launcher started several.
 
     >>> Processes().share(["a", "b"])
     ['a', 'b']
     """
 
     def __init__(self) -> None:
-        cpu = not torch.cuda.is_available()
-        self._state = PartialState(cpu=cpu) if _launched() else None
+        self._state = None
+        if _launched():
+            from accelerate import PartialState
+
+            self._state = PartialState(cpu=not torch.cuda.is_available())
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """Number of processes."""
         return self._state.num_processes if self._state else 1
 
     @property
     def main(self) -> bool:
-        """Whether this one speaks for all."""
+        """Whether this process prints and writes the summary for all."""
         return self._state.is_main_process if self._state else True
 
     @property
@@ -41,20 +45,20 @@ class Processes:
             return torch.device(self._state.device)
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-    def share(self, work: Sequence[Work]) -> list[Work]:
-        """Return this process's part of ``work``."""
-        return list(work[self._state.process_index :: self.count] if self._state else work)
+    def share(self, items: Sequence[Item]) -> list[Item]:
+        """Return this process's part of ``items``."""
+        return list(items[self._state.process_index :: self.count] if self._state else items)
 
     def wait(self) -> None:
-        """Wait until all have come here."""
+        """Wait until all processes have come here."""
         if self._state:
             self._state.wait_for_everyone()
 
 
-def leave(status: int) -> int:
-    """Return ``status``, the program's; one of several processes ends here and now with it.
+def exit_process(status: int) -> int:
+    """Return the program's ``status``; one of several processes ends here with it.
 
-    Gloo's threads may drop their last tensors while the interpreter is taken down, which aborts it:
+    Gloo's threads may drop their last tensors while the interpreter shuts down, which aborts it:
     the launcher would call a finished run a failure.
     """
     if _launched():
@@ -65,3 +69,17 @@ def leave(status: int) -> int:
 
 def _launched() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def tune_malloc() -> bool:
+    """Tell glibc to keep freed memory, so that a forward pass does not fault its pages in again.
+
+    Worth 10 to 50 % of a small network's forward pass on a CPU. It is a setting of the whole
+    process: programs call it, the library does not. Returns whether it took effect.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    trim_threshold, top_pad, mmap_max = -1, -2, -4  # mallopt(3)
+    mallopt = ctypes.CDLL("libc.so.6").mallopt
+    options = ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 256 * 2**20))
+    return all(mallopt(option, value) for option, value in options)

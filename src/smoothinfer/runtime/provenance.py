@@ -1,4 +1,4 @@
-"""What made a file: the command line, and the versions that its numbers may depend on."""
+"""How a file was made: the command line, and the versions that its numbers may depend on."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 
 import torch
 
-_SAID: dict[str, str] = {}  # the command line of this process, once there is one
+_RECORDED: dict[str, str] = {}  # the command line of this process, once there is one
 
 
-def remember(arguments: Sequence[str]) -> None:
-    """Keep the arguments of ``smoothinfer`` for all that this process writes."""
-    _SAID["command"] = shlex.join(["smoothinfer", *arguments])
+def record_command(arguments: Sequence[str]) -> None:
+    """Keep the arguments of ``smoothinfer`` for all files that this process writes."""
+    _RECORDED["command"] = shlex.join(["smoothinfer", *arguments])
 
 
 def computer() -> str:
-    """Return what numbers are computed by here: another one rounds otherwise.
+    """Return torch's version and the processor: another one may round differently.
 
     >>> computer().startswith("torch")
     True
@@ -44,4 +44,4 @@ def made_by() -> dict[str, Any]:
     }
     if torch.cuda.is_available():
         versions["gpu"] = torch.cuda.get_device_name()
-    return _SAID | {"versions": versions}
+    return _RECORDED | {"versions": versions}

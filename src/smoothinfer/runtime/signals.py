@@ -1,4 +1,4 @@
-"""SIGTERM, as a scheduler sends it before it kills: work ends in good order, with status 143."""
+"""SIGTERM, which a scheduler sends before it kills: the program saves and ends with status 143."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ TERMINATED = 128 + signal.SIGTERM
 
 
 class _State:
-    asked = False
-    patient = 0
+    stop_requested = False
+    deferred = 0
 
 
-def heed_sigterm() -> None:
-    """From now on SIGTERM ends the program as an exit does; inside `patient` it only asks to."""
+def install_sigterm_handler() -> None:
+    """End the program on SIGTERM as an exit does; inside `defer_sigterm` only note the request."""
     if threading.current_thread() is threading.main_thread():
-        _State.asked = False
+        _State.stop_requested = False
         signal.signal(signal.SIGTERM, _handle)
 
 
 @contextlib.contextmanager
-def patient() -> Iterator[None]:
-    """Inside, SIGTERM waits until the work itself looks at `asked_to_stop`."""
-    _State.patient += 1
+def defer_sigterm() -> Iterator[None]:
+    """Inside, SIGTERM waits until the work itself asks `stop_requested`."""
+    _State.deferred += 1
     try:
         yield
     finally:
-        _State.patient -= 1
+        _State.deferred -= 1
 
 
-def asked_to_stop() -> bool:
-    """Say whether SIGTERM has come."""
-    return _State.asked
+def stop_requested() -> bool:
+    """Say whether SIGTERM has arrived."""
+    return _State.stop_requested
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
     del number, frame
-    _State.asked = True
-    if not _State.patient:
+    _State.stop_requested = True
+    if not _State.deferred:
         raise SystemExit(TERMINATED)

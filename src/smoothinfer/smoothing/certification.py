@@ -1,9 +1,9 @@
-"""Certificates: a radius within which no attack can change the vote, but for probability alpha.
+"""Certificates: a radius within which no attack can change the vote, except with probability alpha.
 
-For a Gaussian of sigma on the pixels the share p of passes that choose a class moves by no more
-than a Gaussian's tail does: whoever moves an image by r in L2 leaves Phi(Phi^-1(p) - r / sigma) at
-least. So the class keeps its majority within R = sigma Phi^-1(p). The bound holds for the average
-over any further noise (weights, activations) that does not depend on the image.
+Under Gaussian noise of sigma on the pixels, let p be the share of passes that choose a class.
+Moving the image by r in L2 leaves at least Phi(Phi^-1(p) - r / sigma) of them. So the class keeps
+its majority within R = sigma Phi^-1(p). The bound also holds for the average over any further
+noise (weights, activations) that does not depend on the image.
 
 The mathematics is about real numbers: with floats an attacker who knows the noise bit for bit can
 beat a certificate (Voracek, Hein 2023, arXiv 2205.07069). Certificates here are for honest noise.
@@ -11,34 +11,33 @@ beat a certificate (Voracek, Hein 2023, arXiv 2205.07069). Certificates here are
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from scipy.special import betainc, betaincc, betaln
-from scipy.stats import beta, binomtest, kstest, norm
 from torch import Tensor, nn
 
+from smoothinfer.engine.passes import Engine
+from smoothinfer.engine.stopping import Stopping, Votes
+from smoothinfer.engine.tally import count_first, final_tally
 from smoothinfer.errors import InputError, check_images
 from smoothinfer.noise import Gaussian, NoisyModel
 from smoothinfer.numerics.randomness import derive_seed, fresh_seed
 from smoothinfer.smoothing.classifier import SmoothedClassifier
-from smoothinfer.engine.passes import Engine
-from smoothinfer.types import ABSTAIN, Counts, Images, Labels
+from smoothinfer.types import ABSTAIN, Images, Labels
 
 _TESTED = 20_000  # numbers of the noise that are tested for a Gaussian
-_LOOKS = 1.25  # factor between looks of the sequential certificate
-
+_GROWTH = 1.25  # factor between checkpoints of the sequential certificate
 
 FLOATS = (
-    "certificates are of real numbers and for noise that the attacker does not know bit for bit: "
-    "with floats, one who does can beat them (arXiv 2205.07069)"
+    "certificates are statements about real numbers, for noise that the attacker does not know bit "
+    "for bit: with floats, an attacker who does can beat them (arXiv 2205.07069)"
 )
 
 
 @dataclass(frozen=True)
 class Certificates:
-    """What is certain of N images.
+    """The certified labels and radii of N images.
 
     Attributes:
         labels: (N,) the class that the vote keeps, ``ABSTAIN`` (-1) where nothing is certain.
@@ -71,8 +70,8 @@ def certify(
 
     With ``radius`` it asks only whether the vote holds within that radius, and stops as soon as
     that is decided: when the evidence for p > p0 = Phi(radius / sigma), the likelihood ratio of a
-    share spread evenly over [p0, 1] against p0, reaches 1 / alpha; when that against it does, it
-    gives up.
+    share spread evenly over [p0, 1] against p0, reaches 1 / alpha. It gives up when the evidence
+    for p < p0 does.
 
     Args:
         model: a `NoisyModel` with Gaussian noise on its pixels, in eval mode, or a
@@ -85,8 +84,8 @@ def certify(
         seed: key of the passes; ``None`` draws fresh ones.
 
     Raises:
-        InputError: the noise has no theorem (not Gaussian, in normalised units, learned) or is not
-            what it says it is; or a number is out of range.
+        InputError: the noise has no theorem (not Gaussian, in normalised units, learned) or does
+            not follow its declared distribution; or a number is out of range.
 
     Source: Cohen, Rosenfeld, Kolter 2019, arXiv 1902.02918; Voracek, *Treatment of Statistical
     Estimation Problems in Randomized Smoothing*, NeurIPS 2024.
@@ -97,30 +96,33 @@ def certify(
     >>> found.radii.shape
     torch.Size([2])
     """
+    from scipy.stats import norm
+
     noisy = model.model if isinstance(model, SmoothedClassifier) else model
     sigma = certifiable_sigma(noisy)
     check_images(images)
     _check(samples, selection, alpha, radius)
     key = fresh_seed() if seed is None else seed
-    chosen = _count(noisy, images, derive_seed(key, "selection"), 0, selection).argmax(1)
-    engine_key = derive_seed(key, "estimation")
+    chooser = Engine(noisy, images, derive_seed(key, "selection"))
+    chosen = count_first(chooser, images, selection).argmax(1)
+    engine = Engine(noisy, images, derive_seed(key, "estimation"))
     if radius is not None:
-        share, unanimous = float(norm.cdf(radius / sigma)), torch.tensor([samples])
-        best = 0.0 if share == 1 else float(log_evidence(unanimous, samples, share, above=True))
-        if best < np.log(1 / alpha):
-            raise InputError(
-                f"no vote of {samples} passes proves radius {radius:g} with sigma {sigma:g} and "
-                f"alpha {alpha:g}: not even a unanimous one"
-            )
-        return _within(noisy, images, chosen, sigma, radius, samples, selection, alpha, engine_key)
-    counts = _count(noisy, images, engine_key, 0, samples)
-    hits = counts.gather(1, chosen[:, None]).squeeze(1)
+        test = _RadiusTest(chosen, float(norm.cdf(radius / sigma)), samples, alpha)
+        test.check_possible(f"radius {radius:g} with sigma {sigma:g} and alpha {alpha:g}")
+        used = final_tally(engine, images, [], test).used.cpu()
+        chosen, holds = chosen.cpu(), test.holds.cpu()
+        radii = torch.where(holds, float(radius), 0.0).double()
+        lower = torch.where(holds, test.share, 0.0).double()
+        labels = torch.where(holds, chosen, ABSTAIN)
+        return Certificates(labels, radii, lower, used + selection)
+    hits = _votes_for(count_first(engine, images, samples), chosen).cpu()
     bounds = [lower_bound(int(hit), samples, alpha) for hit in hits]
     lower = torch.tensor(bounds, dtype=torch.float64)
     certain = lower > 0.5
     radii = sigma * torch.from_numpy(norm.ppf(lower.clamp(min=0.5).numpy()))
     used = torch.full_like(hits, samples + selection)
-    return Certificates(torch.where(certain, chosen, ABSTAIN), radii * certain, lower, used)
+    labels = torch.where(certain, chosen.cpu(), ABSTAIN)
+    return Certificates(labels, radii * certain, lower, used)
 
 
 def predict_or_abstain(
@@ -134,7 +136,8 @@ def predict_or_abstain(
     """Return Cohen's prediction: the leading class, ``ABSTAIN`` where its lead may be chance.
 
     It abstains if the two-sided binomial test of the top two counts against 1/2 gives more than
-    ``alpha``; an answer is another class than most passes choose with probability at most that.
+    ``alpha``; an answer differs from the class that most passes choose with probability at most
+    ``alpha``.
 
     Args:
         model: any random module in eval mode.
@@ -152,11 +155,13 @@ def predict_or_abstain(
     >>> predict_or_abstain(noisy, torch.eye(4).view(4, 1, 2, 2), seed=0).tolist()
     [0, 1, 2, 3]
     """
+    from scipy.stats import binomtest
+
     noisy = model.model if isinstance(model, SmoothedClassifier) else model
     check_images(images)
     _check(samples, 1, alpha, None)
     key = fresh_seed() if seed is None else seed
-    top = _count(noisy, images, key, 0, samples).topk(2, dim=1)
+    top = count_first(Engine(noisy, images, key), images, samples).cpu().topk(2, dim=1)
     sure = [binomtest(int(a), int(a + b)).pvalue <= alpha for a, b in top.values]
     return torch.where(torch.tensor(sure), top.indices[:, 0], ABSTAIN)
 
@@ -167,6 +172,8 @@ def certifiable_sigma(model: nn.Module) -> float:
     Raises:
         InputError: there is no such noise, or its numbers are not those of a Gaussian.
     """
+    from scipy.stats import kstest, norm
+
     if not isinstance(model, NoisyModel):
         raise InputError("only a NoisyModel can be certified: its noise must be known")
     noise = model.inputs
@@ -187,11 +194,13 @@ def certifiable_sigma(model: nn.Module) -> float:
 
 
 def lower_bound(successes: int, samples: int, alpha: float) -> float:
-    """Return the one-sided Clopper-Pearson bound: at least this share, but for ``alpha``.
+    """Return the one-sided Clopper-Pearson bound: at least this share, except with ``alpha``.
 
     >>> round(lower_bound(990, 1000, 0.001), 5)
     0.97604
     """
+    from scipy.stats import beta
+
     return float(beta.ppf(alpha, successes, samples - successes + 1)) if successes else 0.0
 
 
@@ -199,7 +208,7 @@ def log_evidence(hits: Tensor, samples: int, share: float, *, above: bool) -> Te
     """Return log of the evidence that a share of passes is above (or below) ``share``.
 
     The likelihood ratio of a share spread evenly over [share, 1] (or [0, share]) against ``share``
-    itself: a test martingale where the claim is false, at any schedule of looks (Ville).
+    itself: a test martingale where the claim is false, at any checkpoints (Ville).
 
     Args:
         hits: (N,) passes for the class.
@@ -207,7 +216,10 @@ def log_evidence(hits: Tensor, samples: int, share: float, *, above: bool) -> Te
         share: p0.
         above: the side.
     """
-    a, b = hits.double().numpy(), samples - hits.double().numpy()
+    import numpy as np
+    from scipy.special import betainc, betaincc, betaln
+
+    a, b = hits.double().cpu().numpy(), samples - hits.double().cpu().numpy()
     tail = (betaincc if above else betainc)(a + 1, b + 1, share)
     width = 1 - share if above else share
     with np.errstate(divide="ignore"):
@@ -215,45 +227,44 @@ def log_evidence(hits: Tensor, samples: int, share: float, *, above: bool) -> Te
     return torch.from_numpy(spread - a * np.log(share) - b * np.log1p(-share))
 
 
-def _within(
-    model: nn.Module,
-    images: Images,
-    chosen: Labels,
-    sigma: float,
-    radius: float,
-    samples: int,
-    selection: int,
-    alpha: float,
-    key: int,
-) -> Certificates:
-    """Decide for each image whether the vote holds within ``radius``; decided ones leave."""
-    share = float(norm.cdf(radius / sigma))
-    needed = float(np.log(1 / alpha))
-    hits, used = torch.zeros(2, len(images), dtype=torch.int64)
-    holds = torch.zeros(len(images), dtype=torch.bool)
-    active, done = torch.arange(len(images)), 0
-    while len(active) and done < samples:
-        look = min(samples, max(done + 1, round(_LOOKS * max(done, 16))))
-        counts = _count(model, images[active], key, done, look - done)
-        hits[active] += counts.gather(1, chosen[active, None]).squeeze(1)
-        done = look
-        used[active] = done
-        holds[active] = log_evidence(hits[active], done, share, above=True) >= needed
-        hopeless = log_evidence(hits[active], done, share, above=False) >= needed
-        active = active[~(holds[active] | hopeless)]
-    radii = torch.where(holds, float(radius), 0.0).double()
-    lower = torch.where(holds, share, 0.0).double()
-    return Certificates(torch.where(holds, chosen, ABSTAIN), radii, lower, used + selection)
+class _RadiusTest(Stopping):
+    """Decides whether the share of passes for each image's class is above ``share``."""
+
+    def __init__(self, chosen: Labels, share: float, samples: int, alpha: float) -> None:
+        self.chosen, self.share, self.samples = chosen, share, samples
+        self.needed = math.log(1 / alpha)
+        self.holds = torch.zeros(len(chosen), dtype=torch.bool, device=chosen.device)
+
+    def check_possible(self, claim: str) -> None:
+        """Refuse a ``claim`` that even a unanimous vote does not prove."""
+        every = torch.tensor([self.samples])
+        best = 0.0
+        if self.share < 1:
+            best = float(log_evidence(every, self.samples, self.share, above=True))
+        if best < self.needed:
+            raise InputError(
+                f"no vote of {self.samples} passes proves {claim}: not even a unanimous one"
+            )
+
+    def checkpoints(self) -> list[int]:
+        points = [min(self.samples, round(_GROWTH * 16))]
+        while points[-1] < self.samples:
+            following = round(_GROWTH * max(points[-1], 16))
+            points.append(min(self.samples, max(points[-1] + 1, following)))
+        return points
+
+    def decided(self, tally: Votes, rows: Tensor) -> Tensor:
+        hits = _votes_for(tally.counts[rows], self.chosen[rows])
+        above, below = (
+            log_evidence(hits, tally.passes, self.share, above=side) >= self.needed
+            for side in (True, False)
+        )
+        self.holds[rows] = above.to(rows.device)
+        return (above | below).to(rows.device)
 
 
-def _count(model: nn.Module, images: Images, key: int, first: int, samples: int) -> Counts:
-    """Return how many of the passes put each class first, (N, K), on the CPU."""
-    counts = None
-    for block in Engine(model, images, key).blocks(images, first, samples):
-        firsts = nn.functional.one_hot(block.argmax(2), block.shape[2]).sum(0).cpu()
-        counts = firsts if counts is None else counts + firsts
-    assert counts is not None
-    return counts
+def _votes_for(counts: Tensor, classes: Labels) -> Tensor:
+    return counts.gather(1, classes[:, None]).squeeze(1)
 
 
 def _check(samples: int, selection: int, alpha: float, radius: float | None) -> None:

@@ -1,1 +1,1 @@
-"""Floor 5: losses, schedules and one loop."""
+"""Training: losses, schedules, options, and one loop."""

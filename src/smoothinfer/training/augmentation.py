@@ -1,4 +1,4 @@
-"""What a training does to its images before it takes them."""
+"""Random shifts and mirroring of the training images."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Passes recorded once as CUDA graphs and replayed: a small network leaves a GPU idle otherwise.
+"""Passes captured once as CUDA graphs and replayed: otherwise a small network leaves a GPU idle.
 
-A GPU takes microseconds for each step of a small network, Python longer to ask for it. A recorded
-pass is asked for at once, and reads weights, noise and images afresh each time.
+A GPU needs microseconds for each operation of a small network, Python longer to launch it. A
+captured pass is launched at once, and reads weights, noise and images afresh each time.
 """
 
 from __future__ import annotations
@@ -16,66 +16,66 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from smoothinfer.errors import InputError
-from smoothinfer.runtime.modes import recording
 from smoothinfer.numerics.precision import autocast_dtype
+from smoothinfer.runtime.modes import capture_mode
 from smoothinfer.types import Images, Logits
 
-_WARM_UP = 2  # passes before the one that is recorded: libraries set themselves up in them
+_WARM_UP = 2  # passes before the captured one, in which libraries initialise themselves
 
 
-class Recording(Protocol):
-    """What does its work again when told to."""
+class Graph(Protocol):
+    """Captured work that can be replayed."""
 
     def replay(self) -> None: ...
 
 
-Record = Callable[[Callable[[], None], Any], Recording]
+Capture = Callable[[Callable[[], None], Any], Graph]
 
 
-class Replayed(nn.Module):
-    """The module, each kind of pass recorded when it first comes and replayed from then on.
+class CUDAGraphModule(nn.Module):
+    """The module, each kind of pass captured at first use and replayed from then on.
 
-    A kind is the mode, what is differentiated, and the shape of the images. Gradients go to the
-    images and to the parameters that ask for one. What a pass reads must stay where it is in
-    memory, as parameters do under an optimizer.
+    A kind is the mode, the tensors that need gradients, and the shape of the images. Gradients go
+    to the images and to the parameters that require one. All tensors that a pass reads must keep
+    their place in memory, as parameters do under an optimizer.
 
     Args:
-        module: any module from images to logits, on a GPU, which never waits for it: no
-            ``.item()``, no choice by the value of a tensor.
-        record: how work is recorded; as a CUDA graph where nothing else is said.
+        module: any module from images to logits, on a GPU, that never waits for the GPU: no
+            ``.item()``, no branch on the value of a tensor.
+        capture: how work is captured; as a CUDA graph by default.
     """
 
-    def __init__(self, module: nn.Module, record: Record | None = None) -> None:
+    def __init__(self, module: nn.Module, capture: Capture | None = None) -> None:
         super().__init__()
-        self.module, self.record = module, record or _as_cuda_graph
+        self.module, self.capture = module, capture or _as_cuda_graph
         self._passes: dict[tuple[object, ...], list[_Pass]] = {}
 
     def forward(self, images: Images) -> Logits:
         learned: list[Tensor] = [p for p in self.module.parameters() if p.requires_grad]
         learned = learned if torch.is_grad_enabled() else []
-        climbs = images.requires_grad and torch.is_grad_enabled()
+        moves = images.requires_grad and torch.is_grad_enabled()
         number_format = autocast_dtype(images.device.type)
-        kind = (self.module.training, climbs, len(learned), images.shape, number_format)
+        kind = (self.module.training, moves, len(learned), images.shape, number_format)
         passes = self._passes.setdefault(kind, [])
         # Two passes before one backward: the second must not overwrite what the first keeps.
         idle = next((each for each in passes if each.idle), None)
         if idle is None:
-            idle = _Pass(self.module, images, learned, climbs, self.record)
+            idle = _Pass(self.module, images, learned, moves, self.capture)
             passes.append(idle)
-        if not climbs and not learned:
-            return idle.ask(images)
+        if not moves and not learned:
+            return idle.run(images)
         return _Differentiable.apply(idle, images, *learned)  # type: ignore[no-any-return]
 
 
-def quickened(model: nn.Module, compile: str) -> nn.Module:
-    """Return what runs in the place of ``model``, with its parameters, as ``compile`` says.
+def compile_model(model: nn.Module, compile: str) -> nn.Module:
+    """Return a module that runs ``model``, with the same parameters, as ``compile`` says.
 
     Args:
-        model: where it will run.
-        compile: ``"off"``, ``"on"`` for `torch.compile`, ``"graphs"`` for `Replayed`.
+        model: on the device where it will run.
+        compile: ``"off"``, ``"on"`` for `torch.compile`, ``"graphs"`` for `CUDAGraphModule`.
 
     Raises:
-        InputError: graphs are asked for where there is no GPU.
+        InputError: graphs need a GPU, and the model is not on one.
     """
     if compile == "on":
         return torch.compile(model)  # type: ignore[return-value]
@@ -83,80 +83,85 @@ def quickened(model: nn.Module, compile: str) -> nn.Module:
         return model
     if not all(parameter.is_cuda for parameter in model.parameters()):
         raise InputError("compile: graphs needs a GPU: choose off or on")
-    return Replayed(model)
+    return CUDAGraphModule(model)
 
 
 class _Pass:
     """One forward pass, and the backward pass that follows it, at fixed places in memory."""
 
     def __init__(
-        self, module: nn.Module, images: Images, learned: list[Tensor], climbs: bool, record: Record
+        self,
+        module: nn.Module,
+        images: Images,
+        learned: list[Tensor],
+        moves: bool,
+        capture: Capture,
     ) -> None:
         self.module, self.learned = module, learned
-        self.images = images.detach().clone().requires_grad_(climbs)
-        self.wanted = [*([self.images] if climbs else []), *learned]
-        self.logits = self.slope = torch.empty(0)
-        self.found: list[Tensor] = []
+        self.images = images.detach().clone().requires_grad_(moves)
+        self.inputs = [*([self.images] if moves else []), *learned]
+        self.logits = self.grad = torch.empty(0)
+        self.gradients: list[Tensor] = []
         self.holder: Callable[[], object] = lambda: None
-        with _unseen(module, images.device), recording(), _casting(images.device.type):
-            _warm_up(self._everything, images.device)
+        with _restoring(module, images.device), capture_mode(), _uncached(images.device.type):
+            _warm_up(self._run_both, images.device)
             pool = torch.cuda.graph_pool_handle() if images.is_cuda else None
-            self._forward = record(self._run, pool)
-            self.slope = torch.zeros_like(self.logits)
-            self._backward = record(self._climb, pool) if self.wanted else None
+            self._forward = capture(self._run_forward, pool)
+            self.grad = torch.zeros_like(self.logits)
+            self._backward = capture(self._run_backward, pool) if self.inputs else None
 
     @property
     def idle(self) -> bool:
-        """Say whether nobody will ask for the gradients of the last pass any more."""
+        """Whether the gradients of the last pass can no longer be asked for."""
         return self.holder() is None
 
-    def ask(self, images: Images) -> Logits:
+    def run(self, images: Images) -> Logits:
         """Return the logits of ``images``."""
         with torch.no_grad():
             self.images.copy_(images)
         self._forward.replay()
         return self.logits.detach().clone()
 
-    def climb(self, slope: Tensor) -> list[Tensor]:
-        """Return the gradients of what is wanted, given that of the logits."""
+    def differentiate(self, grad: Tensor) -> list[Tensor]:
+        """Return the gradients of the inputs, given that of the logits."""
         assert self._backward is not None
-        self.slope.copy_(slope)
+        self.grad.copy_(grad)
         self._backward.replay()
         self.holder = lambda: None
-        # Copies, for the next pass writes over these; one launch makes all of them.
-        return list(torch._foreach_mul(self.found, 1.0))
+        # Copies, since the next pass overwrites these; one launch makes all of them.
+        return list(torch._foreach_mul(self.gradients, 1.0))
 
-    def _run(self) -> None:
-        with torch.set_grad_enabled(bool(self.wanted)):
+    def _run_forward(self) -> None:
+        with torch.set_grad_enabled(bool(self.inputs)):
             self.logits = self.module(self.images)
 
-    def _climb(self) -> None:
-        self.found = list(
-            torch.autograd.grad(self.logits, self.wanted, self.slope, materialize_grads=True)
+    def _run_backward(self) -> None:
+        self.gradients = list(
+            torch.autograd.grad(self.logits, self.inputs, self.grad, materialize_grads=True)
         )
 
-    def _everything(self) -> None:
-        self._run()
-        self.slope = torch.zeros_like(self.logits)
-        if self.wanted:
-            self._climb()
+    def _run_both(self) -> None:
+        self._run_forward()
+        self.grad = torch.zeros_like(self.logits)
+        if self.inputs:
+            self._run_backward()
 
 
 class _Differentiable(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, recorded: _Pass, images: Images, *learned: Tensor) -> Logits:
-        ctx.recorded, ctx.climbs = recorded, images.requires_grad
-        recorded.holder = weakref.ref(ctx)
-        return recorded.ask(images)
+    def forward(ctx: Any, captured: _Pass, images: Images, *learned: Tensor) -> Logits:
+        ctx.captured, ctx.moves = captured, images.requires_grad
+        captured.holder = weakref.ref(ctx)
+        return captured.run(images)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
-        found = ctx.recorded.climb(slope)
-        return (None, *found) if ctx.climbs else (None, None, *found)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        gradients = ctx.captured.differentiate(grad)
+        return (None, *gradients) if ctx.moves else (None, None, *gradients)
 
 
-def _as_cuda_graph(work: Callable[[], None], pool: Any) -> Recording:
+def _as_cuda_graph(work: Callable[[], None], pool: Any) -> Graph:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, pool=pool):
         work()
@@ -164,7 +169,7 @@ def _as_cuda_graph(work: Callable[[], None], pool: Any) -> Recording:
 
 
 def _warm_up(work: Callable[[], None], device: torch.device) -> None:
-    """Run ``work`` beside the current stream, as graphs are recorded."""
+    """Run ``work`` on another stream, on which graphs are captured."""
     if device.type != "cuda":
         work()
         return
@@ -177,8 +182,8 @@ def _warm_up(work: Callable[[], None], device: torch.device) -> None:
 
 
 @contextlib.contextmanager
-def _unseen(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """Leave batch statistics and random numbers as they were, so that a resumed run is the same."""
+def _restoring(module: nn.Module, device: torch.device) -> Iterator[None]:
+    """Restore batch statistics and random numbers afterwards, so that a resumed run is the same."""
     kept = [(buffer, buffer.clone()) for buffer in module.buffers()]
     cuda = device.type == "cuda"
     state = torch.cuda.get_rng_state(device) if cuda else torch.get_rng_state()
@@ -194,8 +199,8 @@ def _unseen(module: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _casting(device_type: str) -> Iterator[None]:
-    """Keep autocast as it is, but for its cache: weights cast once would never change again."""
+def _uncached(device_type: str) -> Iterator[None]:
+    """Keep autocast as it is without its cache: weights cast once would never change again."""
     enabled, dtype = torch.is_autocast_enabled(device_type), torch.get_autocast_dtype(device_type)
     with torch.autocast(device_type, dtype, enabled=enabled, cache_enabled=False):
         yield

@@ -1,8 +1,8 @@
-"""One training loop on `accelerate`: keyed randomness, one state file, exact resume.
+"""One training loop on `accelerate`: named random streams, one state file, exact resume.
 
 Every step draws from a stream named by its number, so the state of a run is its weights, its
-momentum and a step count; killed at any moment, it goes on from the last saved step and ends
-with the same weights.
+momentum and a step count. Killed at any moment, it resumes from the last saved step and ends with
+the same weights.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from typing import Any
 import torch
 from accelerate.utils import broadcast_object_list
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from smoothinfer.data import ImageData, to_float
 from smoothinfer.errors import InputError
-from smoothinfer.runtime.signals import TERMINATED, asked_to_stop, patient
-from smoothinfer.numerics.precision import pinned
+from smoothinfer.numerics.precision import default_precision
 from smoothinfer.numerics.randomness import derive_seed, isolated_rng, part_of_batch, stream
-from smoothinfer.numerics.sync_batchnorm import normalised_together
+from smoothinfer.numerics.sync_batchnorm import sync_batchnorm
+from smoothinfer.runtime.progress import progress_bar
+from smoothinfer.runtime.signals import TERMINATED, defer_sigterm, stop_requested
 from smoothinfer.training.augmentation import crop_and_flip
-from smoothinfer.training.history import ALARM, Course
-from smoothinfer.training.cuda_graphs import quickened
-from smoothinfer.training.options import Training, make_accelerator, make_optimizer
-from smoothinfer.training.state import restore, save_state
+from smoothinfer.training.cuda_graphs import compile_model
+from smoothinfer.training.history import ALARM, History
+from smoothinfer.training.options import TrainingOptions, make_accelerator, make_optimizer
+from smoothinfer.training.state import restore_state, save_state
 
 StepLoss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 Validate = Callable[[nn.Module], dict[str, float]]
@@ -43,167 +43,169 @@ def train(
     model: nn.Module,
     loss: StepLoss,
     data: ImageData,
-    settings: Training,
+    options: TrainingOptions,
     out: Path,
     validate: Validate,
     save: Save,
     score: str = "attacked",
     alarm: bool = True,
-) -> Course:
+) -> History:
     """Train ``model`` in place; resume from ``out/state.pt`` where there is one.
 
     Args:
         model: on any device; it is moved to the accelerator's.
         loss: (model in training mode, images, labels) -> scalar.
         data: the training images.
-        settings: the numbers.
+        options: of the loop.
         out: folder of the run.
         validate: model -> measured values, after every epoch.
         save: (``"best"``, ``"last"`` or ``"worst"``, model, epoch's values) writes a checkpoint.
         score: the validated value that decides which epoch is best.
-        alarm: say when accuracy under attack collapses, as it may where attacks are trained on.
+        alarm: say when accuracy under attack collapses, as it may in adversarial training.
 
     Returns:
-        The course of the run, one entry in ``epochs`` for each epoch.
+        The history of the run, with one entry in ``epochs`` for each epoch.
 
     Raises:
-        InputError: the batch is larger than an epoch or not to be shared out evenly among the
+        InputError: the batch is larger than an epoch or cannot be shared evenly among the
             processes, or the saved state does not fit.
     """
-    run = _Run(model, loss, data, settings, out)
-    told, patience = Console(quiet=not run.main, highlight=False), settings.patience
-    with patient(), pinned(settings.precision), run.together(), _bar(told) as bar:
-        task = bar.add_task("training", total=run.total, completed=run.course.step)
-        while run.course.step < run.total and not run.course.exhausted(score, patience):
+    run = _Run(model, loss, data, options, out)
+    console, patience = Console(quiet=not run.main, highlight=False), options.patience
+    bar = progress_bar(
+        "training", run.total, shown=run.main, completed=run.history.step, console=console
+    )
+    with defer_sigterm(), default_precision(options.precision), run.as_one_process(), bar as shown:
+        while run.history.step < run.total and not run.history.exhausted(score, patience):
             value = run.step()
-            at = f"epoch {run.epoch}/{settings.epochs} loss {value:.3f}"
-            bar.update(task, completed=run.course.step, description=at)
+            at = f"epoch {run.epoch}/{options.epochs} loss {value:.3f}"
+            shown.update(at, completed=run.history.step)
             if run.at_epoch_end:
                 row = run.finish_epoch(validate, save, score, alarm)
-                told.print("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
-                if run.course.collapsed:
-                    told.print(ALARM, style="red")
-            run.keep(now=asked_to_stop())
-            if asked_to_stop():
+                console.print("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
+                if run.history.collapsed:
+                    console.print(ALARM, style="red")
+            run.save_state(now=stop_requested())
+            if stop_requested():
                 raise SystemExit(TERMINATED)
-        if run.course.step < run.total:
-            told.print(f"stopped early: {score} has not risen for {patience} epochs")
+        if run.history.step < run.total:
+            console.print(f"stopped early: {score} has not risen for {patience} epochs")
     run.accelerator.end_training()
-    return run.course
+    return run.history
 
 
 class _Run:
-    """A training under way: the wrapped model, its optimizer and the course so far."""
+    """A training under way: the wrapped model, its optimizer and the history so far."""
 
     def __init__(
-        self, model: nn.Module, loss: StepLoss, data: ImageData, settings: Training, out: Path
+        self, model: nn.Module, loss: StepLoss, data: ImageData, options: TrainingOptions, out: Path
     ) -> None:
-        images = min(settings.epoch_images or len(data), len(data))
-        self.steps_per_epoch = images // settings.batch_size
-        self.total = settings.epochs * self.steps_per_epoch
+        images = min(options.epoch_images or len(data), len(data))
+        self.steps_per_epoch = images // options.batch_size
+        self.total = options.epochs * self.steps_per_epoch
         if self.total < 1:
             raise InputError(
-                f"batch_size {settings.batch_size} and epochs {settings.epochs} "
+                f"batch_size {options.batch_size} and epochs {options.epochs} "
                 f"leave no step to take on {images} images"
             )
-        self.model, self.loss, self.data, self.settings = model, loss, data, settings
-        self.accelerator = make_accelerator(settings, out)
+        self.model, self.loss, self.data, self.options = model, loss, data, options
+        self.accelerator = make_accelerator(options, out)
         self.main = self.accelerator.is_main_process
-        if settings.batch_size % self.accelerator.num_processes:
+        if options.batch_size % self.accelerator.num_processes:
             raise InputError(
-                f"batch_size {settings.batch_size} cannot be shared out evenly among "
+                f"batch_size {options.batch_size} cannot be shared evenly among "
                 f"{self.accelerator.num_processes} processes"
             )
         model.to(self.accelerator.device)  # before anything holds or copies its parameters
-        optimizer = make_optimizer(model, settings)
-        self.state = out / "state.pt"
-        average = partial(_moved, settings.ema)
+        optimizer = make_optimizer(model, options)
+        self.state_path = out / "state.pt"
+        average = partial(_move_average, options.ema)
         self.ema = (
-            AveragedModel(model, multi_avg_fn=average, use_buffers=True) if settings.ema else None
+            AveragedModel(model, multi_avg_fn=average, use_buffers=True) if options.ema else None
         )
-        self.course = restore(self.state, model, optimizer, self.ema)
-        self._check_together()
-        if settings.channels_last:
+        self.history = restore_state(self.state_path, model, optimizer, self.ema)
+        self._check_same_step()
+        if options.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if settings.compile == "graphs" and self.accelerator.num_processes > 1:
+        if options.compile == "graphs" and self.accelerator.num_processes > 1:
             raise InputError("compile: graphs is for one process: choose off or on")
-        running = quickened(model, settings.compile)
-        # The wrappers share the parameters: whatever is saved or validated is the bare model.
-        self.running, self.optimizer = self.accelerator.prepare(running, optimizer)
+        compiled = compile_model(model, options.compile)
+        # The wrappers share the parameters: the bare model is validated and saved.
+        self.running, self.optimizer = self.accelerator.prepare(compiled, optimizer)
         self.order, self.order_of = torch.empty(0), -1
-        self.saved = self.tick = time.monotonic()
+        self.saved_at = self.clock = time.monotonic()
 
-    def _check_together(self) -> None:
-        """Refuse processes that go on from different steps: they would wait for each other."""
-        mine = torch.tensor([self.course.step], device=self.accelerator.device)
+    def _check_same_step(self) -> None:
+        """Refuse processes that would resume from different steps: they would wait forever."""
+        mine = torch.tensor([self.history.step], device=self.accelerator.device)
         steps = sorted(set(self.accelerator.gather(mine).tolist()))
         if len(steps) > 1:
             raise InputError(
-                f"the processes would go on from different steps, {steps}: --out must be a folder "
+                f"the processes would resume from different steps, {steps}: --out must be a folder "
                 "that all machines share"
             )
 
     @property
     def epoch(self) -> int:
         """The epoch of the step just taken, from 1."""
-        return -(-self.course.step // self.steps_per_epoch)
+        return -(-self.history.step // self.steps_per_epoch)
 
     @property
     def at_epoch_end(self) -> bool:
-        return self.course.step % self.steps_per_epoch == 0
+        return self.history.step % self.steps_per_epoch == 0
 
     @property
     def trained(self) -> nn.Module:
-        """What is validated and saved: the model, or the average of its weights."""
+        """The model to validate and save: the trained one, or the average of its weights."""
         return self.model if self.ema is None else self.ema.module
 
     @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
-        """Inside, several processes compute what one alone would, from the same numbers."""
+    def as_one_process(self) -> Iterator[None]:
+        """Inside, several processes compute the result of one, from the same numbers."""
         part = self.accelerator.process_index, self.accelerator.num_processes
-        with normalised_together(self.model), part_of_batch(*part):
+        with sync_batchnorm(self.model), part_of_batch(*part):
             yield
 
     def step(self) -> float:
         """Take one step and return its loss."""
-        course, settings, begun = self.course, self.settings, time.monotonic()
-        rate = settings.lr * settings.schedule(course.step / self.total)
+        history, options, begun = self.history, self.options, time.monotonic()
+        rate = options.learning_rate_at(history.step / self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["relative"]
-        key = derive_seed(settings.seed, "step", course.step)
+        key = derive_seed(options.seed, "step", history.step)
         images, labels = self._batch(key)
         self.running.train()
         self.optimizer.zero_grad()
         with isolated_rng(derive_seed(key, "process", 0)):
-            value = self._backward(images, labels)
-        if settings.clip:
-            self.accelerator.clip_grad_norm_(self.running.parameters(), settings.clip)
+            loss = self._backward(images, labels)
+        if options.clip:
+            self.accelerator.clip_grad_norm_(self.running.parameters(), options.clip)
         self.optimizer.step()
         if self.ema is not None:
             self.ema.update_parameters(self.model)
-        told = float(self.accelerator.reduce(value.detach(), reduction="mean"))
-        if not math.isfinite(told):
-            raise InputError(f"the loss is {told} at step {course.step}: lower lr, or set clip")
-        course.loss_sum += told
-        course.step += 1
-        course.inside += time.monotonic() - begun
-        self._look_at_the_clock()
-        return told
+        value = float(self.accelerator.reduce(loss.detach(), reduction="mean"))
+        if not math.isfinite(value):
+            raise InputError(f"the loss is {value} at step {history.step}: lower lr, or set clip")
+        history.loss_sum += value
+        history.step += 1
+        history.step_seconds += time.monotonic() - begun
+        self._update_clock()
+        return value
 
-    def _look_at_the_clock(self) -> None:
+    def _update_clock(self) -> None:
         now = time.monotonic()
-        self.course.seconds, self.tick = self.course.seconds + now - self.tick, now
+        self.history.seconds, self.clock = self.history.seconds + now - self.clock, now
 
     def _backward(self, images: Tensor, labels: Tensor) -> Tensor:
         """Add up the gradients of the batch's parts; return the mean loss."""
-        parts = self.settings.accumulate
+        parts = self.options.accumulate
         total = torch.zeros((), device=images.device)
         pairs = list(zip(images.chunk(parts), labels.chunk(parts), strict=True))
         for number, (some, theirs) in enumerate(pairs, start=1):
             last = number == len(pairs)
-            # Gradients of several processes need to meet only once.
-            quiet = contextlib.nullcontext() if last else self.accelerator.no_sync(self.running)
-            with quiet:
+            # Gradients of several processes need to be exchanged only once.
+            sync = contextlib.nullcontext() if last else self.accelerator.no_sync(self.running)
+            with sync:
                 value = self.loss(self.running, some, theirs) * (len(some) / len(images))
                 self.accelerator.backward(value)
             total = total + value.detach()
@@ -211,16 +213,16 @@ class _Run:
 
     def _batch(self, key: int) -> tuple[Tensor, Tensor]:
         """Return this process's share of the step's batch, augmented."""
-        settings = self.settings
-        epoch, at = divmod(self.course.step, self.steps_per_epoch)
+        options = self.options
+        epoch, at = divmod(self.history.step, self.steps_per_epoch)
         if self.order_of != epoch:
-            generator = stream(settings.seed, "order", epoch)
+            generator = stream(options.seed, "order", epoch)
             self.order, self.order_of = torch.randperm(len(self.data), generator=generator), epoch
-        batch = self.data[self.order[at * settings.batch_size :][: settings.batch_size]]
-        pixels = crop_and_flip(batch.pixels, settings.crop, settings.flip, stream(key, "augment"))
+        batch = self.data[self.order[at * options.batch_size :][: options.batch_size]]
+        pixels = crop_and_flip(batch.pixels, options.crop, options.flip, stream(key, "augment"))
         mine = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
         images = to_float(pixels[mine]).to(self.accelerator.device)
-        if settings.channels_last:
+        if options.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         return images, batch.labels[mine].to(self.accelerator.device)
 
@@ -228,46 +230,39 @@ class _Run:
         self, validate: Validate, save: Save, score: str, alarm: bool
     ) -> dict[str, float]:
         """Validate, write the checkpoints, and return the epoch's row of the table."""
-        course = self.course
-        measured = [self._measure(validate)] if self.main else [{}]
+        history = self.history
+        measured = [self._validate(validate)] if self.main else [{}]
         broadcast_object_list(measured)
-        self._look_at_the_clock()
-        row = {"epoch": self.epoch, "loss": course.loss_sum / self.steps_per_epoch, **measured[0]}
+        self._update_clock()
+        row = {"epoch": self.epoch, "loss": history.loss_sum / self.steps_per_epoch, **measured[0]}
         row["lr"] = self.optimizer.param_groups[0]["lr"]
         chance = 1 / len(self.data.classes) if alarm else math.inf
-        deserved = course.finish_epoch(row, score, chance)
-        row["seconds"] = round(course.seconds, 1)
-        row["outside"] = round(1 - course.inside / course.seconds, 4)
-        if not self.settings.keep_worst:
-            deserved.discard("worst")
+        checkpoints = history.finish_epoch(row, score, chance)
+        row["seconds"] = round(history.seconds, 1)
+        row["outside"] = round(1 - history.step_seconds / history.seconds, 4)
+        if not self.options.keep_worst:
+            checkpoints.discard("worst")
         if self.main:
-            for name in sorted(deserved | {"last"}):
+            for name in sorted(checkpoints | {"last"}):
                 save(name, self.trained, row)
-            course.write_table(self.state.with_name("epochs.csv"))
+            history.write_table(self.state_path.with_name("epochs.csv"))
         self.accelerator.log(row, step=self.epoch)
         return row
 
-    def _measure(self, validate: Validate) -> dict[str, float]:
-        key = derive_seed(self.settings.seed, "validate", self.epoch - 1)
+    def _validate(self, validate: Validate) -> dict[str, float]:
+        key = derive_seed(self.options.seed, "validate", self.epoch - 1)
         with isolated_rng(key), part_of_batch(0, 1):
             return validate(self.trained)
 
-    def keep(self, now: bool = False) -> None:
-        """Save the state, at the end of an epoch, when the last time is long ago, or ``now``."""
-        late = now or time.monotonic() - self.saved > self.settings.save_seconds
-        if self.main and (late or self.at_epoch_end):
-            save_state(self.state, self.model, self.optimizer, self.course, self.ema)
-            self.saved = time.monotonic()
+    def save_state(self, now: bool = False) -> None:
+        """Save the state at an epoch's end, ``save_seconds`` after the last time, or ``now``."""
+        due = now or time.monotonic() - self.saved_at > self.options.save_seconds
+        if self.main and (due or self.at_epoch_end):
+            save_state(self.state_path, self.model, self.optimizer, self.history, self.ema)
+            self.saved_at = time.monotonic()
 
 
-def _moved(decay: float, averages: Any, current: Any, count: Any) -> None:
-    """Move averages towards current values; slowly only once there have been many of them."""
+def _move_average(decay: float, averages: Any, current: Any, count: Any) -> None:
+    """Move averages towards current values; early averages move faster than ``decay`` says."""
     rate = min(decay, (1 + float(count)) / (10 + float(count)))
     get_ema_multi_avg_fn(rate)(averages, current, count)
-
-
-def _bar(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.1f} %"))
-    # Steps of a minute are no rarity: the time left is told from the last hour of them.
-    how = {"console": console, "disable": console.quiet, "speed_estimate_period": 3600.0}
-    return Progress(*columns, TimeRemainingColumn(), **how)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What training minimises: ``(model, images, labels, attack, ...) -> scalar``."""
+"""Losses of training: ``(model, images, labels, attack, ...) -> scalar``."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from smoothinfer.errors import InputError
-from smoothinfer.runtime.modes import evaluating, under_attack
 from smoothinfer.numerics.precision import tile_for
 from smoothinfer.numerics.randomness import parts_of_batch
+from smoothinfer.runtime.modes import attack_mode, eval_mode
 from smoothinfer.types import Images, Labels, Logits
 
 Craft = Callable[[nn.Module, Images, Labels], Images]
@@ -42,7 +42,7 @@ def adversarial(
         model: in training mode; x' is crafted in eval mode with the noise on.
         images: (N, C, H, W), pixels in [0, 1].
         labels: (N,).
-        attack: (model, images, labels) -> moved images.
+        attack: (model, images, labels) -> adversarial images.
         w: weight of the adversarial term, in [0, 1]; 1 is Madry's training.
 
     Raises:
@@ -58,8 +58,8 @@ def adversarial(
     """
     if not 0 <= w <= 1:
         raise InputError(f"w must lie in [0, 1], not {w}")
-    moved = craft(_needed(attack, "adversarial"), model, images, labels)
-    hard = F.cross_entropy(model(moved), labels)
+    adversarial_images = craft(_needed(attack, "adversarial"), model, images, labels)
+    hard = F.cross_entropy(model(adversarial_images), labels)
     if w == 1:
         return hard
     return (1 - w) * F.cross_entropy(model(images), labels) + w * hard
@@ -67,10 +67,10 @@ def adversarial(
 
 def craft(attack: Craft, model: nn.Module, images: Images, labels: Labels) -> Images:
     """Run ``attack`` in eval mode, noise on, without gradients of the parameters."""
-    # Distributed training waits for parameter gradients after each forward: go around it.
+    # DistributedDataParallel waits for parameter gradients after each forward: bypass it.
     bare = model.module if isinstance(model, DistributedDataParallel) else model
-    with evaluating(bare), under_attack(bare):
-        size = max(1, tile_for(images) // parts_of_batch())  # the tiles of one process alone
+    with eval_mode(bare), attack_mode(bare):
+        size = max(1, tile_for(images) // parts_of_batch())  # the tiles that one process would use
         parts = zip(images.split(size), labels.split(size), strict=True)
         return torch.cat([attack(bare, *part).detach() for part in parts])
 
@@ -84,15 +84,15 @@ def trades(
 ) -> Tensor:
     """CE(f(x), y) + beta / B sum KL(p(x) || p(x')), gradients through both probabilities.
 
-    Published with `kl_pgd` of 10 steps of 0.007, towards the largest divergence. A noisy model
+    Published with `kl_pgd` of 10 steps of 0.007, which maximises the divergence. A noisy model
     draws its noise afresh in each of the three passes, so the divergence never vanishes: it also
-    pulls the answers of different draws together.
+    makes the answers of different draws more alike.
 
     Args:
         model: in training mode; x' is crafted in eval mode with the noise on.
         images: (N, C, H, W), pixels in [0, 1].
         labels: (N,).
-        attack: (model, images, labels) -> moved images.
+        attack: (model, images, labels) -> adversarial images.
         beta: weight of the divergence, 1/lambda in the paper.
 
     Raises:
@@ -106,10 +106,10 @@ def trades(
     >>> trades(net, images, labels, lambda model, x, y: x).shape
     torch.Size([])
     """
-    moved = craft(_needed(attack, "trades", beta), model, images, labels)
+    adversarial_images = craft(_needed(attack, "trades", beta), model, images, labels)
     natural_part = F.cross_entropy(model(images), labels)
-    apart = _divergence(model(moved).float(), model(images).float())
-    return natural_part + beta * apart.mean()
+    divergence = _divergence(model(adversarial_images).float(), model(images).float())
+    return natural_part + beta * divergence.mean()
 
 
 def mart(
@@ -140,8 +140,8 @@ def mart(
     >>> mart(net, images, labels, lambda model, x, y: x).shape
     torch.Size([])
     """
-    moved = craft(_needed(attack, "mart", beta), model, images, labels)
-    clean, hard = model(images).float(), model(moved).float()
+    adversarial_images = craft(_needed(attack, "mart", beta), model, images, labels)
+    clean, hard = model(images).float(), model(adversarial_images).float()
     rows = labels[:, None]
     runner_up = hard.softmax(1).scatter(1, rows, 0.0).amax(1)
     boosted = F.cross_entropy(hard, labels) - (1.0001 - runner_up).log().mean()
@@ -149,9 +149,9 @@ def mart(
     return boosted + beta * (_divergence(hard, clean) * doubt).mean()
 
 
-def _divergence(moved: Logits, clean: Logits) -> Tensor:
-    """KL(p(clean) || p(moved)) of each image, (N,)."""
-    log_p, log_q = clean.log_softmax(1), moved.log_softmax(1)
+def _divergence(adversarial: Logits, clean: Logits) -> Tensor:
+    """KL(p(clean) || p(adversarial)) of each image, (N,)."""
+    log_p, log_q = clean.log_softmax(1), adversarial.log_softmax(1)
     return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(1)
 
 

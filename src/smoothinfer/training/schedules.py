@@ -13,7 +13,7 @@ Schedule = Callable[..., float]
 def steps(
     progress: float, milestones: Sequence[float] = (0.25, 0.5, 0.75), factor: float = 0.1
 ) -> float:
-    """``factor`` once for every milestone passed; milestones are fractions of the run.
+    """``factor`` for every milestone passed, multiplied; milestones are fractions of the run.
 
     The paper's: 0.1 at a quarter, a half and three quarters of 400 epochs.
 

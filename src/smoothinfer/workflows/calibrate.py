@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,94 +10,70 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 from rich.console import Console
-from torch import nn
 
-from smoothinfer.attacks import Attack
-from smoothinfer.data import ImageData
+from smoothinfer.cli.options import number_of
 from smoothinfer.errors import InputError
-from smoothinfer.evaluation import summarise
-from smoothinfer.evaluation.rows import Rows
-from smoothinfer.runtime.files import write_json
-from smoothinfer.workflows.evaluate import measure
-from smoothinfer.numerics.balls import Ball
-from smoothinfer.runtime.processes import Processes
+from smoothinfer.evaluation.rows import Rows, summarise
 from smoothinfer.numerics.statistics import mean_of
+from smoothinfer.runtime.files import write_json
+from smoothinfer.runtime.processes import Processes
+from smoothinfer.workflows import evaluate
 
-_ON = {
+_WARNINGS = {
     "test": "chosen on test images: figures on these images are no longer those of a test",
     "train": "chosen on images that the model was trained on, which it knows better than others",
 }
 
 
-def calibrate(
-    model: nn.Module,
-    name: str,
-    data: ImageData,
-    attacks: Mapping[str, Attack],
-    ball: Ball,
-    out: Path,
-    *,
-    sigmas: Sequence[float],
-    units: str = "pixel",
-    rules: Sequence[str] = ("prediction",),
-    samples: int = 512,
-    seed: int = 0,
-    settings: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of the command: those of ``evaluate`` with other defaults."""
+    evaluate.add_arguments(parser)
+    parser.set_defaults(split="validation", sigma=["0", "0.03", "0.06", "0.09", "0.12"])
+    parser.set_defaults(rule=["prediction", "weighted", "soft"])
+
+
+def run(options: Namespace) -> int:
     """Measure every sigma and rule, and choose the pair with the best accuracy under attack.
 
-    Under several attacks the worst of them counts. What ``calibration.json`` holds is returned: the
-    choice, its measured accuracies with intervals, out of how many pairs, and warnings, as when
-    the best sigma lies at the edge of the grid, or when other pairs are not told apart from the
-    best: their differences, image by image, have intervals that contain zero.
-
-    Args:
-        model, name, attacks, ball, units, rules, seed, settings: see `measure`.
-        data: images that training did not see; the test set is for the final figure.
-        out: folder of rows, summary and ``calibration.json``.
-        sigmas: the grid, at least two values.
-        samples: number of passes.
+    Under several attacks the worst of them counts. ``calibration.json`` holds the choice, its
+    accuracies with intervals, the number of pairs, and warnings: when the best sigma lies at the
+    edge of the grid, or when the images do not tell other pairs apart from the best.
 
     Raises:
-        InputError: there is no attack, or fewer than two sigmas; or what `measure` refuses.
+        InputError: there is no attack, fewer than two sigmas, or several numbers of passes.
     """
-    grid = sorted(set(sigmas))
-    if len(grid) < 2 or not attacks:
+    if len(options.samples) > 1:
+        raise InputError("calibration is for one number of passes: give one --samples")
+    grid = sorted({number_of("sigma", each) for each in options.sigma})
+    if len(grid) < 2 or options.attack == ["none"]:
         raise InputError("calibration needs at least two sigmas and an attack")
-    rows = measure(
-        model,
-        name,
-        data,
-        attacks,
-        ball,
-        out,
-        sigmas=grid,
-        units=units,
-        rules=rules,
-        samples=[samples],
-        seed=seed,
-        settings=settings,
-    )
-    chosen = _choose(rows, grid)
-    if warned := _ON.get((settings or {}).get("split", "")):
-        chosen["warnings"].append(warned)
+    rows = evaluate.evaluate_model(options)
+    if rows is None:  # only the plan was asked for
+        return 0
+    chosen = choose_setting(rows, grid)
+    if warning := _WARNINGS.get(options.split):
+        chosen["warnings"].append(warning)
+    units = options.units or "pixel"
+    images = chosen["attacked"]["images"]
     if Processes().main:
-        how = {"images": len(data), "units": units, "samples": samples, "radius": ball.radius}
-        write_json(out / "calibration.json", how | chosen)
-    console = Console(quiet=not Processes().main)
+        how = {"images": images, "units": units, "samples": options.samples[0]}
+        how["radius"] = max(rows["radius"].to_pylist())
+        write_json(Path(options.out) / "calibration.json", how | chosen)
+    console = Console(quiet=not Processes().main, highlight=False)
     for warning in chosen["warnings"]:
-        console.print(f"warning: {warning}", style="yellow", highlight=False)
+        console.print(f"warning: {warning}", style="yellow")
     worst = chosen["attacked"]
     console.print(
         f"sigma {chosen['sigma']:g} ({units}), rule {chosen['rule']}: {100 * worst['value']:.1f} % "
         f"({100 * worst['low']:.1f}-{100 * worst['high']:.1f}) under {chosen['attack']}, "
-        f"on {len(data)} images, the best of {chosen['pairs']} pairs and so a little optimistic",
-        highlight=False,
+        f"on {images} images, the best of {chosen['pairs']} pairs and so a little optimistic",
+        markup=False,
     )
-    return chosen
+    return 0
 
 
-def _choose(rows: Rows, grid: Sequence[float]) -> dict[str, Any]:
+def choose_setting(rows: Rows, grid: Sequence[float]) -> dict[str, Any]:
+    """Return the sigma and rule with the best accuracy under the worst attack, and warnings."""
     worst: dict[tuple[float, str], dict[str, Any]] = {}
     for entry in summarise(rows):
         key = (entry["description"]["sigma"], entry["description"]["rule"])
@@ -109,8 +86,8 @@ def _choose(rows: Rows, grid: Sequence[float]) -> dict[str, Any]:
     if best[0] == grid[-1] or (best[0] == grid[0] and grid[0] > 0):
         side = "largest" if best[0] == grid[-1] else "smallest"
         warnings.append(f"the best sigma {best[0]:g} is the {side} of the grid: widen it")
-    right = {key: _right(rows, entry["description"]) for key, entry in worst.items()}
-    close = [key for key in worst if key != best and not _told_apart(right[best], right[key])]
+    right = {key: _correct(rows, entry["description"]) for key, entry in worst.items()}
+    close = [key for key in worst if key != best and not _is_better(right[best], right[key])]
     if close:
         named = ", ".join(f"{sigma:g} {rule}" for sigma, rule in sorted(close))
         warnings.append(f"not told apart from it on these images: {named}")
@@ -125,13 +102,13 @@ def _choose(rows: Rows, grid: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def _right(rows: Rows, setting: Mapping[str, Any]) -> np.ndarray:
-    """Return which images the verdicts of ``setting`` are right on, in their order."""
+def _correct(rows: Rows, setting: Mapping[str, Any]) -> np.ndarray:
+    """Return whether the verdict of ``setting`` is correct on each image, in their order."""
     for name in ("attack", "sigma", "rule"):
         rows = rows.filter(pc.equal(rows[name], setting[name]))
     return rows.sort_by("image")["correct"].to_numpy().astype(float)
 
 
-def _told_apart(best: np.ndarray, other: np.ndarray) -> bool:
-    apart = best - other
-    return mean_of(float(apart.mean()), float(apart.std()), len(apart)).low > 0
+def _is_better(best: np.ndarray, other: np.ndarray) -> bool:
+    difference = best - other
+    return mean_of(float(difference.mean()), float(difference.std()), len(difference)).low > 0

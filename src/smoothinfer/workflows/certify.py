@@ -1,8 +1,8 @@
-"""``smoothinfer certify``: Cohen's certificates and predictions of a data set, told and kept."""
+"""``smoothinfer certify``: Cohen's certificates and predictions of a data set."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +10,70 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from smoothinfer.data import ImageData
-from smoothinfer.evaluation import average_radius, certified_accuracy, certify_rows
+from smoothinfer.cli.options import (
+    add_model,
+    add_seed,
+    add_sigma,
+    load_model,
+    optional_number,
+    weights_hash,
+)
+from smoothinfer.data import ImageData, load_data
+from smoothinfer.errors import InputError
+from smoothinfer.evaluation.certified_rows import average_radius, certified_accuracy, certify_rows
 from smoothinfer.evaluation.rows import Rows
-from smoothinfer.runtime.files import write_json
-from smoothinfer.workflows.evaluate import under_noise
-from smoothinfer.runtime.processes import Processes
 from smoothinfer.numerics.randomness import derive_seed
 from smoothinfer.numerics.statistics import proportion
-from smoothinfer.runtime.provenance import made_by
 from smoothinfer.reporting.figures import certified_curve
+from smoothinfer.runtime.files import write_json
+from smoothinfer.runtime.processes import Processes
+from smoothinfer.runtime.provenance import made_by
 from smoothinfer.smoothing.certification import FLOATS, certifiable_sigma, predict_or_abstain
 from smoothinfer.types import ABSTAIN
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    add_model(parser)
+    add_sigma(parser)
+    parser.add_argument(
+        "--samples", type=int, help="passes of an image; 100,000, or 100 to predict"
+    )
+    parser.add_argument("--selection", type=int, help="passes that choose the class; 100")
+    parser.add_argument("--alpha", type=float, default=1e-3, help="probability of being wrong")
+    parser.add_argument(
+        "--radius",
+        help="test only whether the vote holds within this L2 radius, with no more passes than "
+        "that takes",
+    )
+    parser.add_argument(
+        "--predict",
+        action="store_true",
+        help="no radius: predict, and abstain where the lead of the first class may be chance",
+    )
+    parser.add_argument("--skip", type=int, default=1, help="take every so many images, e.g. 20")
+    parser.add_argument("--limit", type=int, help="number of images to use, the first ones")
+    add_seed(parser)
+    parser.add_argument("--out", required=True, help="folder of rows and figures")
+
+
+def run(options: Namespace) -> int:
+    """Run the command."""
+    if options.predict and (options.radius or options.selection is not None):
+        raise InputError("--predict finds no radius: leave out --radius and --selection")
+    data = load_data(options.data, "test", options.limit)
+    settings = {**vars(options), "sha256": weights_hash(options.model), **made_by()}
+    settings["data hash"] = data.hash
+    how: dict[str, Any] = {"alpha": options.alpha}
+    counts = {"samples": options.samples, "selection": options.selection}
+    how |= {name: count for name, count in counts.items() if count is not None}
+    how |= {"skip": options.skip, "seed": options.seed, "settings": settings}
+    model, out = load_model(options), Path(options.out)
+    if options.predict:
+        predict_run(model, data, out, **how)
+    else:
+        certify_run(model, data, out, radius=optional_number("radius", options.radius), **how)
+    return 0
 
 
 def certify_run(
@@ -29,10 +81,9 @@ def certify_run(
     data: ImageData,
     out: Path,
     *,
-    sigma: float | None = None,
     skip: int = 1,
     seed: int = 0,
-    settings: Mapping[str, Any] | None = None,
+    settings: dict[str, Any],
     **options: Any,
 ) -> Rows:
     """Certify images of ``data``; print and write certified accuracies and their curve.
@@ -41,45 +92,40 @@ def certify_run(
         model: in eval mode.
         data: images and labels.
         out: folder of rows, ``certified.json`` and ``certified.png``.
-        sigma: Gaussian input noise to put on the model; ``None`` leaves its own.
         skip: take every so many images.
         seed: names the passes.
-        settings: what the user asked for.
+        settings: of the command, for the file.
         options: of `certify`.
     """
-    processes = Processes()
-    model.to(processes.device)
-    noisy = model if sigma is None else under_noise(model, sigma)
-    where = out / "rows"
-    rows = certify_rows(noisy, data, out=where, skip=skip, seed=seed, progress=True, **options)
-    asked, sigma_of = options.get("radius"), rows["sigma"][0].as_py()
-    # Not rounded: a certificate at exactly the radius asked for reaches it.
-    radii = [0.5 * sigma_of * k for k in range(9)] if asked is None else [asked]
+    main = Processes().main
+    rows = certify_rows(
+        model, data, out=out / "rows", skip=skip, seed=seed, progress=True, **options
+    )
+    radius, sigma = options.get("radius"), rows["sigma"][0].as_py()
+    # Not rounded: a certificate at exactly the tested radius reaches it.
+    radii = [0.5 * sigma * k for k in range(9)] if radius is None else [radius]
     shares = certified_accuracy(rows, radii)
-    console = Console(quiet=not processes.main, highlight=False)
-    for radius, share in zip(radii, shares, strict=True):
-        console.print(f"radius {radius:5.3f}: {share} %")
-    unsure = rows["predicted"].to_pylist().count(ABSTAIN)
-    # Of radii that were not sought there is no mean.
-    mean = average_radius(rows) if asked is None else None
-    told = "" if mean is None else f"average radius {mean:.4f}, "
-    console.print(f"{told}abstained on {unsure} of {len(rows)} images")
+    console = Console(quiet=not main, highlight=False)
+    for at, share in zip(radii, shares, strict=True):
+        console.print(f"radius {at:5.3f}: {share} %")
+    abstained = rows["predicted"].to_pylist().count(ABSTAIN)
+    mean = average_radius(rows) if radius is None else None  # one tested radius has no mean
+    text = "" if mean is None else f"average radius {mean:.4f}, "
+    console.print(f"{text}abstained on {abstained} of {len(rows)} images")
     console.print(f"note: {FLOATS}")
+    accuracies = [{"radius": at} | share.as_dict() for at, share in zip(radii, shares, strict=True)]
     summary = {
-        "settings": {**(settings or {}), **made_by(), "data hash": data.hash},
+        "settings": settings,
         "images": len(rows),
-        "abstained": unsure,
+        "abstained": abstained,
         "average radius": mean,
-        "certified accuracy": [
-            {"radius": radius} | share.as_dict()
-            for radius, share in zip(radii, shares, strict=True)
-        ],
-        "interval": "95 % (Wilson) over images; each certificate holds but for alpha",
+        "certified accuracy": accuracies,
+        "interval": "95 % (Wilson) over images; each certificate fails with probability alpha",
         "note": FLOATS,
     }
-    if processes.main:
+    if main:
         write_json(out / "certified.json", summary)
-    if processes.main and asked is None:
+    if main and radius is None:
         certified_curve(rows, out / "certified.png", f"{len(rows)} images of {data.name}")
     return rows
 
@@ -89,42 +135,34 @@ def predict_run(
     data: ImageData,
     out: Path,
     *,
-    sigma: float | None = None,
     skip: int = 1,
-    samples: int = 100,
-    alpha: float = 1e-3,
     seed: int = 0,
-    settings: Mapping[str, Any] | None = None,
+    settings: dict[str, Any],
+    **options: Any,
 ) -> dict[str, Any]:
     """Predict or abstain on images of ``data`` as Cohen does; print, write ``predicted.json``.
 
     Args:
-        model, data, out, sigma, skip, seed, settings: as for `certify_run`.
-        samples, alpha: see `predict_or_abstain`.
+        model, data, out, skip, seed, settings: as for `certify_run`.
+        options: of `predict_or_abstain`.
     """
     processes = Processes()
-    model.to(processes.device)
-    noisy = model if sigma is None else under_noise(model, sigma)
-    certifiable_sigma(noisy)
+    certifiable_sigma(model)
     kept = data[torch.arange(0, len(data), skip)]
-    labels = predict_or_abstain(
-        noisy,
-        kept.images.to(processes.device),
-        samples=samples,
-        alpha=alpha,
-        seed=derive_seed(seed, "predict"),
-    )
-    right = int((labels.cpu() == kept.labels).sum())
-    found = {
-        "settings": {**(settings or {}), **made_by(), "data hash": data.hash},
-        "accuracy": proportion(right, len(kept)).as_dict(),
-        "abstained": int((labels == ABSTAIN).sum()),
+    key = derive_seed(seed, "predict")
+    labels = predict_or_abstain(model, kept.images.to(processes.device), seed=key, **options)
+    right = proportion(int((labels.cpu() == kept.labels).sum()), len(kept))
+    abstained = int((labels == ABSTAIN).sum())
+    result = {
+        "settings": settings,
+        "accuracy": right.as_dict(),
+        "abstained": abstained,
         "predicted": labels.tolist(),
-        "interval": "95 % (Wilson) over images; each answer is the class of most passes but for "
-        "alpha; to abstain is not to be right",
+        "interval": "95 % (Wilson) over images; an answer differs from the class of most passes "
+        "with probability alpha; abstaining counts as wrong",
     }
     console = Console(quiet=not processes.main, highlight=False)
-    console.print(f"right on {proportion(right, len(kept))} %, abstained on {found['abstained']}")
+    console.print(f"right on {right} %, abstained on {abstained}")
     if processes.main:
-        write_json(out / "predicted.json", found)
-    return found
+        write_json(out / "predicted.json", result)
+    return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from argparse import ArgumentParser, Namespace
 from functools import partial
 from pathlib import Path
 
@@ -10,29 +11,42 @@ from rich.console import Console
 
 from smoothinfer.attacks import pgd
 from smoothinfer.checkpoints import load, shipped
+from smoothinfer.cli.options import add_seed
 from smoothinfer.data import load_data
-from smoothinfer.evaluation import evaluate
+from smoothinfer.evaluation.evaluate import evaluate
 from smoothinfer.evaluation.rows import Rows
-from smoothinfer.runtime.files import write_whole
 from smoothinfer.recipes import load_recipe
 from smoothinfer.reporting.figures import accuracy_against_samples
-from smoothinfer.reporting.tables import markdown_table, print_table
+from smoothinfer.reporting.result_tables import accuracy_table
+from smoothinfer.runtime.files import write_text
+from smoothinfer.smoothing.classifier import SmoothedClassifier
 from smoothinfer.workflows.train import train_run
-from smoothinfer.smoothing import SmoothedClassifier
 
 SAMPLES = (1, 8, 64, 512)
 RULES = ("prediction", "weighted", "soft")
 ATTACKS = {"PGD-7": partial(pgd, steps=7), "EPGD-7x8": partial(pgd, steps=7, draws=8)}
 
 
-def demo(out: Path, seed: int = 0) -> Rows:
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument("--out", default="demo", help="folder of the report")
+    add_seed(parser)
+
+
+def run(options: Namespace) -> int:
+    """Run the command."""
+    run_demo(Path(options.out), options.seed)
+    return 0
+
+
+def run_demo(out: Path, seed: int = 0) -> Rows:
     """Train a small net with CNI noise, attack it, smooth it, and write a report to ``out``.
 
     Args:
         out: receives ``report.md``, ``accuracy.png``, the run and its rows.
         seed: names every random stream.
     """
-    console = Console()
+    console = Console(highlight=False)
     began = time.monotonic()
     recipe = load_recipe(shipped("recipes", "digits/cni-w.yaml"), [f"seed={seed}"])
     console.print("1. Training a small net on the digits with adversarial examples and CNI noise")
@@ -51,27 +65,29 @@ def demo(out: Path, seed: int = 0) -> Rows:
         out=out / "rows",
         progress=True,
     )
-    told = f"{len(data)} test digits, L-infinity radius {recipe.build_ball().radius:g}"
-    print_table(console, rows, f"accuracy, % (95 % interval), {told}")
-    accuracy_against_samples(rows, out / "accuracy.png", f"Smoothed inference on {told}")
-    report = REPORT.format(told=told, table=markdown_table(rows), epochs=recipe.epochs)
-    write_whole(out / "report.md", lambda file: file.write(report.encode()))
+    subject = f"{len(data)} test digits, L-infinity radius {recipe.build_ball().radius:g}"
+    accuracy_table(rows, f"accuracy, % (95 % interval), {subject}").print(console, gaps=True)
+    accuracy_against_samples(rows, out / "accuracy.png", f"Smoothed inference on {subject}")
+    table = accuracy_table(rows).markdown()
+    report = REPORT.format(subject=subject, table=table, epochs=recipe.epochs)
+    write_text(out / "report.md", report)
     seconds = time.monotonic() - began
-    console.print(f"Report: {out / 'report.md'}, picture: {out / 'accuracy.png'} ({seconds:.0f} s)")
+    report_at, figure_at = out / "report.md", out / "accuracy.png"
+    console.print(f"Report: {report_at}, figure: {figure_at} ({seconds:.0f} s)", markup=False)
     return rows
 
 
 REPORT = """# Smoothed inference on scikit-learn's digits
 
 A net of three convolutions with learned coloured noise (CNI, rank 5) on its weights, trained for
-{epochs} epochs on clean and PGD-7 images in equal parts. Measured on {told}.
+{epochs} epochs on clean and PGD-7 images in equal parts. Measured on {subject}.
 
 A line is a way to read the network: `samples` noisy passes counted by `rule`. At 1 sample every
 rule is a single noisy pass.
 
-PGD-7 follows one draw of the noise at each step, as the paper does. EPGD-7x8 averages the
-gradient over 8 draws: what a defence gains under the first but not under the second is noise in
-the attacker's gradient, not robustness. Verdicts are voted from noise that the attacks never saw.
+PGD-7 uses one draw of the noise at each step, as the paper does. EPGD-7x8 averages the gradient
+over 8 draws: a gain that the first shows and the second does not is noise in the attacker's
+gradient, not robustness. Verdicts are voted from noise that the attacks never saw.
 
 {table}
 ![accuracy against the number of samples](accuracy.png)

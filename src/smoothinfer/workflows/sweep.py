@@ -4,28 +4,39 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 
-from smoothinfer.checkpoints import find_checkpoint, load, read_card
-from smoothinfer.config.components import Component, number
-from smoothinfer.config.yaml_files import changed, filled, plain, read_scaled
+from smoothinfer.checkpoints import load
+from smoothinfer.cli.options import (
+    DATA_HELP,
+    add_recipe,
+    attack_of,
+    recipe_file,
+    weights_hash,
+)
+from smoothinfer.config.components import Component, parse_number
+from smoothinfer.config.settings_files import apply_overrides, read_settings
+from smoothinfer.config.typed import from_dict, to_plain
 from smoothinfer.data import ImageData, load_data
-from smoothinfer.errors import InputError, choose
-from smoothinfer.evaluation import Evaluation, Sweep, prepare, summarise
-from smoothinfer.evaluation.store import write_table
+from smoothinfer.errors import InputError, check_limit, choose
+from smoothinfer.evaluation.evaluate import prepare
+from smoothinfer.evaluation.examples import ExampleExport
 from smoothinfer.evaluation.rows import Rows
-from smoothinfer.runtime.files import write_json, write_whole
-from smoothinfer.workflows.evaluate import attack_of, noise_columns, under_noise
+from smoothinfer.evaluation.runner import Runner
+from smoothinfer.evaluation.store import Store
+from smoothinfer.evaluation.units import Evaluation
+from smoothinfer.noise.noisy_model import with_input_noise
 from smoothinfer.numerics.balls import BALLS, Ball
+from smoothinfer.reporting.summary import draw_examples, print_summary, write_summary
+from smoothinfer.runtime.files import write_json
 from smoothinfer.runtime.processes import Processes
 from smoothinfer.runtime.provenance import made_by
-from smoothinfer.reporting.tables import markdown_table, print_table
 from smoothinfer.smoothing.classifier import SmoothedClassifier
 
 SMOKE = {"limit": 16, "samples": [1, 4], "seeds": [0]}
@@ -33,24 +44,25 @@ SMOKE = {"limit": 16, "samples": [1, 4], "seeds": [0]}
 
 @dataclass(frozen=True)
 class SweepRecipe:
-    """What a sweep measures: every combination of what is listed.
+    """A grid of settings: every combination of the lists is measured.
 
     Attributes:
-        about: what for.
-        models: what to call them: what `load` takes; or a list of the latter.
+        description: for the reader.
+        models: {name: model as `load` takes it}; or a list of models.
         data, split, limit: the images.
         sigma: Gaussian input noise, numbers or ranges ``"0:0.5:0.01"`` (end included); none
             leaves the models' own.
         units: of sigma.
         attacks: components; none measures clean images only.
         attack_sigma: noise of the model that the attack sees; by default that of the setting.
-            With a number, examples are crafted once for all sigmas.
+            With a number, examples are made once for all sigmas.
         ball: where attacks may go.
         radius: radii of the ball, instead of its own, numbers or ranges as for sigma.
-        rules, samples, seeds: all rules and sample counts come from one run of the largest.
+        rules, samples, seeds: of the votes.
+        stop, delta: when a vote ends, see `SmoothedClassifier.predict`.
     """
 
-    about: str = ""
+    description: str = ""
     models: dict[str, str] | list[str] = field(default_factory=dict)
     data: str = ""
     split: str = "test"
@@ -64,6 +76,8 @@ class SweepRecipe:
     rules: list[str] = field(default_factory=lambda: ["prediction"])
     samples: list[int] = field(default_factory=lambda: [512])
     seeds: list[int] = field(default_factory=lambda: [0])
+    stop: str = "fixed"
+    delta: float = 1e-3
 
     def __post_init__(self) -> None:
         for name in ("models", "data", "rules", "samples", "seeds"):
@@ -76,78 +90,81 @@ class SweepRecipe:
         for each in self.models.values() if isinstance(self.models, dict) else self.models:
             if not isinstance(each, str):
                 raise InputError(f"models must be names or paths, not {each!r}")
-        if self.limit is not None and self.limit < 1:
-            raise InputError(f"limit must be at least 1, not {self.limit}")
+        check_limit(self.limit)
 
     @property
     def named(self) -> dict[str, str]:
-        """The models by the name that rows give them."""
+        """The models by their name in the rows."""
         if isinstance(self.models, dict):
             return self.models
-        found = {Path(each).name: each for each in self.models}
-        if len(found) < len(self.models):
+        named = {Path(each).name: each for each in self.models}
+        if len(named) < len(self.models):
             raise InputError("models need names of their own: write models: {NAME: PATH, ...}")
-        return found
+        return named
 
     @property
     def sigmas(self) -> list[float | None]:
         """The grid of sigmas, each once."""
         if self.sigma is None:
             return [None]
-        return [*sorted({s for each in self.sigma for s in _spread("sigma", each)})]
+        return [*sorted({s for each in self.sigma for s in _read_range("sigma", each)})]
 
     @property
     def balls(self) -> list[Ball]:
-        """Where attacks may go, a ball for each radius."""
+        """A ball for each radius."""
         if self.radius is None:
             return [self.ball.bind("ball", BALLS)()]
-        radii = sorted({r for each in self.radius for r in _spread("radius", each)})
+        radii = sorted({r for each in self.radius for r in _read_range("radius", each)})
         return [choose("ball", BALLS, self.ball.name)(radius) for radius in radii]
 
 
-def load_sweep(path: str | Path, changes: Iterable[str] = (), scale: str = "short") -> SweepRecipe:
-    """Read a sweep recipe at ``scale`` with ``key=value`` changes; see `read_scaled`.
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    add_recipe(parser, "sweeps/digits.yaml")
+    parser.add_argument("--out", required=True, help="folder of rows/, examples, table and summary")
+    parser.add_argument("--data", help="instead of the recipe's: " + DATA_HELP)
+    parser.add_argument(
+        "--shard",
+        default="0/1",
+        metavar="I/N",
+        help="run the I-th of N parts, from 0, as in a job array; the folder may be shared or not",
+    )
+    parser.add_argument(
+        "--merge", nargs="+", default=[], help="folders of other parts, whose rows are copied here"
+    )
+    parser.add_argument("--plan", action="store_true", help="print the cost, and stop")
+
+
+def run(options: Namespace) -> int:
+    """Run the command."""
+    import yaml
+
+    overrides = [*options.set, *([f"data={options.data}"] if options.data else [])]
+    recipe = load_sweep(recipe_file(options), overrides, options.scale)
+    console = Console(quiet=not Processes().main)
+    console.print(yaml.safe_dump(to_plain(recipe), sort_keys=False), markup=False, highlight=False)
+    number, slash, parts = options.shard.partition("/")
+    if not (slash and number.isdigit() and parts.isdigit()):
+        raise InputError(f"--shard must be I/N, such as 0/4, not {options.shard!r}")
+    shard = int(number), int(parts)
+    run_sweep(recipe, options.out, shard=shard, merge=options.merge, only_plan=options.plan)
+    return 0
+
+
+def load_sweep(
+    path: str | Path, overrides: Iterable[str] = (), scale: str = "short"
+) -> SweepRecipe:
+    """Read a sweep recipe at ``scale`` with ``key=value`` overrides; see `read_settings`.
 
     Raises:
         InputError: the file is missing or malformed, or a key is unknown.
     """
-    content = changed(read_scaled(path, scale, SMOKE), changes)
+    content = apply_overrides(read_settings(path, scale, SMOKE), overrides)
     if "parts" in content:
         stem = Path(path).stem
         raise InputError(f"{path} is an experiment of several sweeps: smoothinfer reproduce {stem}")
-    found: SweepRecipe = filled(SweepRecipe, content, str(path))
-    return found
-
-
-def works_of(recipe: SweepRecipe, out: Path, images: ImageData) -> list[Evaluation]:
-    """Return an evaluation for every model, sigma and seed of ``recipe``, checked."""
-    attacks = {str(c): attack_of(c) for c in map(Component.of, recipe.attacks)}
-    works = []
-    for name, path in recipe.named.items():
-        model = load(path).to(Processes().device)
-        fixed = recipe.attack_sigma
-        target = None if fixed is None else under_noise(model, fixed, recipe.units)
-        for sigma in recipe.sigmas:
-            noisy = model if sigma is None else under_noise(model, sigma, recipe.units)
-            about = {"model": name, "data": images.name, **noise_columns(sigma, recipe.units)}
-            about |= {} if fixed is None else {"attack_sigma": fixed}
-            smooth = SmoothedClassifier(noisy, max(recipe.samples))
-            for seed, (place, ball) in itertools.product(recipe.seeds, enumerate(recipe.balls)):
-                work = prepare(
-                    smooth,
-                    images,
-                    attack=attacks or None,
-                    ball=ball,
-                    target=target,
-                    rules=recipe.rules,
-                    samples=recipe.samples,
-                    seed=seed,
-                    describe=about,
-                    crafted=out / "crafted",
-                    clean=place == 0,  # clean images are the same in every ball
-                )
-                works.append(work)
-    return works
+    recipe: SweepRecipe = from_dict(SweepRecipe, content, str(path))
+    return recipe
 
 
 def run_sweep(
@@ -159,18 +176,22 @@ def run_sweep(
     reuse: Sequence[str | Path] = (),
     only_plan: bool = False,
     data: ImageData | None = None,
+    asked: Mapping[str, Any] | None = None,
+    export: bool = False,
 ) -> Rows | None:
-    """Do a sweep, or one of its parts; return all rows once they are complete.
+    """Run a sweep, or one of its parts; return all rows once they are complete.
 
     Args:
-        recipe: what to measure.
-        out: folder of ``rows/``, ``crafted/`` and, in the end, ``table.parquet`` and
-            ``summary.json``.
-        shard: (i, N), to do the i-th of N parts, from 0.
+        recipe: the grid of settings.
+        out: folder of ``rows/``, ``crafted/`` (adversarial examples for reuse) and, in the end,
+            ``table.parquet``, ``summary.json``, ``table.md`` and ``costs.json``.
+        shard: (i, N), to run the i-th of N parts, from 0.
         merge: folders of other parts, whose rows are copied here first.
-        reuse: folders of other sweeps; units that are the same there are copied, not done again.
-        only_plan: say what there is to do, and how long it takes, and stop.
+        reuse: folders of other sweeps; units that are the same there are copied, not run again.
+        only_plan: print the cost, and stop.
         data: images, instead of those that the recipe names.
+        asked: the user's settings for the summary, instead of the recipe.
+        export: write the adversarial examples of each attack to ``examples/``, with pictures.
 
     Raises:
         InputError: the recipe or a model is malformed, or a shard is damaged.
@@ -178,58 +199,103 @@ def run_sweep(
     out, processes = Path(out), Processes()
     console = Console(quiet=not processes.main, highlight=False)
     images = load_data(recipe.data, recipe.split, recipe.limit) if data is None else data
-    sweep = Sweep(works_of(recipe, out, images), out, shard)
+    works = prepare_works(recipe, out, images)
+    runner = Runner(works, Store(out / "rows"), shard)
     for folder in () if only_plan else (*merge, *reuse):
-        new, others = sweep.store.take(Path(folder) / "rows", sweep.works)
-        left = f", {others} of other settings left there" if others else ""
-        if new or folder in merge:  # of what might be of use only what was
-            console.print(f"{new} new units from {folder}{left}")
-    console.print(str(sweep.plan()))
+        new, others = runner.store.take(Path(folder) / "rows", runner.works)
+        left = f", {others} of other settings not copied" if others else ""
+        if new or folder in merge:
+            console.print(f"{new} new units from {folder}{left}", markup=False)
+    for line in (*runner.reuse(), str(runner.plan())):
+        console.print(line, markup=False)
     if only_plan:
         return None
-    told = {**_origins(recipe, images), **made_by()}
+    settings = _settings(recipe, images, asked)
     if processes.main:
-        write_json(out / "settings.json", {"sweep": plain(recipe), **told})
-    sweep.run(progress=True)
-    if not sweep.complete:
+        write_json(out / "settings.json", settings)
+    runner.run(progress=True)
+    if not runner.complete:
         console.print("this part is done; --merge puts the parts together")
         return None
-    rows = sweep.rows()
+    rows = runner.rows()
     if processes.main:
-        _write(rows, recipe, out, {**told, "computers": sweep.store.computers(sweep.works)})
-    print_table(console, rows)
-    console.print(f"{len(rows):,} rows in {out / 'table.parquet'}, summary in summary.json")
+        if export:
+            _export(works, rows, out / "examples", images.classes)
+        write_summary(rows, runner, out, settings)
+    print_summary(console, rows, runner.store, out)
     return rows
 
 
-def _origins(recipe: SweepRecipe, images: ImageData) -> dict[str, Any]:
-    """Return the hashes of the images and, where cards tell, of the weights."""
-    paths = {name: find_checkpoint(path) for name, path in recipe.named.items()}
-    weights = {name: read_card(path)["sha256"] for name, path in paths.items() if path}
-    return {"weights": weights, "data": {"name": images.name, "hash": images.hash}}
+def prepare_works(recipe: SweepRecipe, out: Path, images: ImageData) -> list[Evaluation]:
+    """Return an evaluation for every model, sigma, seed and ball of ``recipe``, checked."""
+    attacks = {str(c): attack_of(c) for c in map(Component.of, recipe.attacks)}
+    works = []
+    for name, path in recipe.named.items():
+        model = load(path).to(Processes().device)
+        fixed = recipe.attack_sigma
+        target = None if fixed is None else with_input_noise(model, fixed, recipe.units)
+        for sigma in recipe.sigmas:
+            noisy = with_input_noise(model, sigma, recipe.units)
+            describe: dict[str, Any] = {"model": name, "data": images.name}
+            describe |= {} if sigma is None else {"sigma": float(sigma), "units": recipe.units}
+            describe |= {} if fixed is None else {"attack_sigma": fixed}
+            smooth = SmoothedClassifier(noisy, max(recipe.samples))
+            for seed, (place, ball) in itertools.product(recipe.seeds, enumerate(recipe.balls)):
+                work = prepare(
+                    smooth,
+                    images,
+                    attack=attacks or None,
+                    ball=ball,
+                    target=target,
+                    rules=recipe.rules,
+                    samples=recipe.samples,
+                    stop=recipe.stop,
+                    delta=recipe.delta,
+                    seed=seed,
+                    describe=describe,
+                    cache=out / "crafted",
+                    clean=place == 0,  # clean images are the same in every ball
+                )
+                works.append(work)
+    return works
 
 
-def _write(rows: Rows, recipe: SweepRecipe, out: Path, origins: dict[str, Any]) -> None:
-    told = {
-        "asked": plain(recipe),
-        "interval": "95 % (Wilson) over images, noise members fixed by the seed",
-        "settings": summarise(rows),
-        **origins,
-        "table": write_table(rows, out / "table.parquet"),
+def _settings(
+    recipe: SweepRecipe, images: ImageData, asked: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return the settings of a sweep, with the hashes of the images and of the weights."""
+    hashes = {name: weights_hash(path) for name, path in recipe.named.items()}
+    return {
+        "asked": to_plain(recipe) if asked is None else dict(asked),
+        "split": recipe.split,
+        "weights": {name: digest for name, digest in hashes.items() if digest},
+        "data": {
+            "name": images.name,
+            "hash": images.hash,
+            "images": len(images),
+            "classes": list(images.classes),
+        },
+        **made_by(),
     }
-    write_json(out / "summary.json", told)
-    write_whole(out / "table.md", lambda file: file.write(markdown_table(rows).encode()))
 
 
-def _spread(what: str, given: Any) -> list[float]:
+def _export(works: Sequence[Evaluation], rows: Rows, folder: Path, classes: Sequence[str]) -> None:
+    for work in works:
+        sigma = work.describe.get("sigma")
+        shards = ExampleExport(folder / ("" if sigma is None else f"sigma={sigma:g}"))
+        shards.write(work)
+        draw_examples(shards, rows, classes)
+
+
+def _read_range(name: str, value: Any) -> list[float]:
     """Read one number, or ``first:last:step``.
 
-    >>> _spread("sigma", "0:0.3:0.1")
+    >>> _read_range("sigma", "0:0.3:0.1")
     [0.0, 0.1, 0.2, 0.3]
     """
-    parts = str(given).split(":")
+    parts = str(value).split(":")
     try:
-        values = [float(number(part)) for part in parts]
+        values = [float(parse_number(part)) for part in parts]
     except ValueError:
         values = []
     if len(values) == 1:
@@ -238,9 +304,4 @@ def _spread(what: str, given: Any) -> list[float]:
     count = round((values[1] - values[0]) / values[2]) if ranged else -1
     if count >= 0 and abs(values[0] + count * values[2] - values[1]) < 1e-9:
         return [round(values[0] + k * values[2], 10) for k in range(count + 1)]
-    raise InputError(f"{what} must be a number or first:last:step in whole steps, not {given!r}")
-
-
-def describe(recipe: SweepRecipe) -> str:
-    """Return the resolved recipe as YAML."""
-    return str(yaml.safe_dump(plain(recipe), sort_keys=False))
+    raise InputError(f"{name} must be a number or first:last:step in whole steps, not {value!r}")

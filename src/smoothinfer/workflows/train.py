@@ -1,7 +1,8 @@
-"""A training run: recipe and data in, a folder of checkpoints, cards and a log out."""
+"""``smoothinfer train``: recipe and data in; a folder of checkpoints, cards and a log out."""
 
 from __future__ import annotations
 
+from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,37 +10,65 @@ from typing import Any
 
 import torch
 import yaml
+from rich.console import Console
 from torch import nn
 
-from smoothinfer.checkpoints import save_checkpoint, start_card, start_from
-from smoothinfer.data import ImageData, held_out_rows, hold_out, told_of
+from smoothinfer.checkpoints import card_of_start, load_weights_into, save_checkpoint
+from smoothinfer.cli.options import DATA_HELP, add_recipe, recipe_file
+from smoothinfer.data import ImageData, held_out_rows, hold_out, images_of_training, load_data
+from smoothinfer.engine.members import SeededPasses
+from smoothinfer.engine.tally import count_first
 from smoothinfer.errors import InputError
-from smoothinfer.runtime.files import read_json, write_json, write_whole
-from smoothinfer.runtime.modes import device_of, evaluating
 from smoothinfer.noise import NoisyModel
+from smoothinfer.recipes import Normalisation, Recipe, load_recipe, recipe_from
+from smoothinfer.reporting.figures import strength_history
+from smoothinfer.runtime.files import read_json, write_json, write_text
+from smoothinfer.runtime.modes import count_classes, device_of, eval_mode
 from smoothinfer.runtime.processes import Processes
-from smoothinfer.numerics.randomness import isolated_rng
 from smoothinfer.runtime.provenance import made_by
-from smoothinfer.recipes import Normalisation, Recipe, recipe_from
-from smoothinfer.reporting.figures import noise_course
-from smoothinfer.training.history import Course
+from smoothinfer.training.history import History
 from smoothinfer.training.loop import train
 from smoothinfer.training.losses import Craft, craft
 
-# May change from one part of a run to the next.
-_FREE = ("about", "compile", "save_seconds", "trackers")
-_JUDGING_DRAWS = 8
+# Recipe keys that may change from one part of a run to the next.
+_FREE = ("description", "compile", "save_seconds", "trackers")
+_VALIDATION_DRAWS = 8
 _BATCH = 128
+_SMOKE_IMAGES = 256
 
 
-def train_run(recipe: Recipe, data: ImageData, out: str | Path) -> Course:
-    """Train ``recipe`` on ``data``; the same call resumes a run that was cut off.
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    add_recipe(parser, "cifar10/cni-w.yaml")
+    parser.add_argument("--data", required=True, help=DATA_HELP)
+    parser.add_argument("--out", required=True, help="folder of the run; the same one resumes it")
+    parser.add_argument("--limit", type=int, help="number of training images, the first ones")
+
+
+def run(options: Namespace) -> int:
+    """Run the command."""
+    recipe = load_recipe(recipe_file(options), options.set, options.scale)
+    recipe.build_loss()
+    smoke = options.limit is None and options.scale == "smoke"
+    data = load_data(options.data, "train", _SMOKE_IMAGES if smoke else options.limit)
+    console = Console(quiet=not Processes().main, highlight=False)
+    console.print(yaml.safe_dump(recipe.to_dict(), sort_keys=False), markup=False)
+    if recipe.risk:
+        console.print(f"warning: {recipe.risk}", style="yellow")
+    history = train_run(recipe, data, options.out)
+    last = history.epochs[-1]
+    console.print(f"{options.out}: {len(history.epochs)} epochs, last {last}", markup=False)
+    return 0
+
+
+def train_run(recipe: Recipe, data: ImageData, out: str | Path) -> History:
+    """Train ``recipe`` on ``data``; the same call resumes an interrupted run.
 
     ``out`` receives ``recipe.yaml`` (resolved), ``best.safetensors`` and ``last.safetensors``
     with their cards, ``log.json`` (one entry per epoch) and ``state.pt`` (to resume).
 
     Args:
-        recipe: what to train.
+        recipe: of the model and its training.
         data: the training split; validation images are held out from it.
         out: folder of the run.
 
@@ -47,44 +76,46 @@ def train_run(recipe: Recipe, data: ImageData, out: str | Path) -> Course:
         InputError: the folder holds a run of another recipe, or the recipe does not fit.
     """
     out = Path(out)
-    start = None if recipe.start is None else start_card(recipe.start)
-    recipe = _normalised(recipe, data, start)
+    start = None if recipe.init_from is None else card_of_start(recipe.init_from)
+    recipe = _fill_normalisation(recipe, data, start)
     model: NoisyModel = recipe.build_model(data.shape, len(data.classes))
-    if recipe.start is not None and not (out / "state.pt").exists():
-        start_from(model, recipe.start)
+    if recipe.init_from is not None and not (out / "state.pt").exists():
+        load_weights_into(model, recipe.init_from)
     _check_classes(model, data)
-    loss, settings = recipe.build_loss(), recipe.training()
-    rest, held = hold_out(data, recipe.validation.held_out)
+    loss = recipe.build_loss()
+    training, held_out = hold_out(data, recipe.validation.held_out)
     _check_unseen(recipe, data, start)
-    begun = {} if start is None else {"start_sha256": start["sha256"]}
-    _claim(out, recipe, data, begun)
-    about = {"name": data.name, "hash": data.hash, "images": len(rest), "held_out": len(held)}
+    start_hash = {} if start is None else {"start_sha256": start["sha256"]}
+    _check_resumable(out, recipe, data, start_hash)
+    about: dict[str, Any] = {"name": data.name, "hash": data.hash}
+    about |= {"images": len(training), "held_out": len(held_out)}
+    validation = held_out[: recipe.validation.images]
 
     def save(name: str, trained: nn.Module, row: dict[str, Any]) -> None:
         path = out / f"{name}.safetensors"
-        more = {"data": about, "results": {"validation": row}, **begun}
+        more = {"data": about, "results": {"validation": row}, **start_hash}
         save_checkpoint(path, trained, recipe, data.shape, data.classes, **more)
         if name == "last" and isinstance(trained, NoisyModel):
-            _keep_strengths(out, int(row["epoch"]), strengths_on(trained, judged))
+            _save_strengths(out, int(row["epoch"]), strengths_on(trained, validation))
 
-    judged = held[: recipe.validation.images]
-    judge = partial(validate, data=judged, attack=recipe.build_judge())
-    alarm = recipe.loss.name != "natural"  # no attack to overfit to
-    course = train(model, loss, rest, settings, out, judge, save, recipe.validation.score, alarm)
+    check = partial(validate, data=validation, attack=recipe.build_validation_attack())
+    alarm = recipe.loss.name != "natural"  # there is no attack to overfit to
+    score = recipe.validation.score
+    history = train(model, loss, training, recipe, out, check, save, score, alarm)
     if Processes().main:
-        write_json(out / "log.json", {"epochs": course.epochs, **made_by(), "data": about})
-    return course
+        write_json(out / "log.json", {"epochs": history.epochs, **made_by(), "data": about})
+    return history
 
 
-def _keep_strengths(out: Path, epoch: int, strengths: dict[str, float]) -> None:
-    """Add an epoch to ``strengths.json``, and draw the course of every layer's noise."""
+def _save_strengths(out: Path, epoch: int, strengths: dict[str, float]) -> None:
+    """Add an epoch to ``strengths.json``, and draw the history of every layer's noise."""
     if not strengths:
         return
     path = out / "strengths.json"
-    course = read_json(path) if path.exists() else {}
-    course[str(epoch)] = strengths
-    write_json(path, course)
-    noise_course(course, out / "noise.png")
+    history = read_json(path) if path.exists() else {}
+    history[str(epoch)] = strengths
+    write_json(path, history)
+    strength_history(history, out / "noise.png")
 
 
 def validate(model: nn.Module, data: ImageData, attack: Craft) -> dict[str, float]:
@@ -92,18 +123,23 @@ def validate(model: nn.Module, data: ImageData, attack: Craft) -> dict[str, floa
 
     It is the mean over several passes: with noise on the weights all images of a pass share one
     draw, and the luck of a single one would choose the epoch.
+
+    Args:
+        model: on any device, in any mode.
+        data: the validation images.
+        attack: (model, images, labels) -> adversarial images.
     """
-    device = next(model.parameters()).device
-    draws = _JUDGING_DRAWS if isinstance(model, NoisyModel) else 1
+    device = device_of(model)
+    draws = _VALIDATION_DRAWS if isinstance(model, NoisyModel) else 1
     right = {"clean": 0, "attacked": 0}
     for rows in torch.arange(len(data)).split(_BATCH):
         part = data[rows]
         images, labels = part.images.to(device), part.labels.to(device)
-        moved = craft(attack, model, images, labels)
-        with evaluating(model), torch.no_grad():
-            for name, seen in (("clean", images), ("attacked", moved)):
-                answers = torch.stack([model(seen).argmax(1) for _ in range(draws)])
-                right[name] += int((answers == labels).sum())
+        adversarial = craft(attack, model, images, labels)
+        with eval_mode(model), torch.no_grad():
+            for name, shown in (("clean", images), ("attacked", adversarial)):
+                counts = count_first(SeededPasses(model), shown, draws)
+                right[name] += int(counts.gather(1, labels[:, None]).sum())
     measured = {name: count / (draws * len(data)) for name, count in right.items()}
     if isinstance(model, NoisyModel) and (strengths := strengths_on(model, data)):
         measured["noise"] = sum(strengths.values()) / len(strengths)
@@ -112,21 +148,20 @@ def validate(model: nn.Module, data: ImageData, attack: Craft) -> dict[str, floa
 
 def strengths_on(model: NoisyModel, data: ImageData) -> dict[str, float]:
     """Return the learned noise of every place, that of activations as on images of ``data``."""
-    device = next(model.parameters()).device
-    with evaluating(model):
-        return model.strengths(data[:_BATCH].images.to(device))
+    with eval_mode(model):
+        return model.strengths(data[:_BATCH].images.to(device_of(model)))
 
 
-def _normalised(recipe: Recipe, data: ImageData, start: dict[str, Any] | None) -> Recipe:
-    """Fill in the normalisation, from the model to start from or the data, where it is open."""
+def _fill_normalisation(recipe: Recipe, data: ImageData, start: dict[str, Any] | None) -> Recipe:
+    """Fill in an open normalisation, from the model to start from or from the data."""
     if start is not None:
-        theirs = recipe_from(start["recipe"], "the recipe of the start").normalise
+        theirs = recipe_from(start["recipe"], "the recipe of init_from").normalise
         if recipe.normalise.mean is None and recipe.normalise.std is None:
             return replace(recipe, normalise=theirs)
         if recipe.normalise != theirs:
             raise InputError(
-                f"{recipe.start} was trained with {theirs}, so it cannot start this recipe with "
-                f"{recipe.normalise}: leave normalise out"
+                f"{recipe.init_from} was trained with {theirs}, so it cannot start this recipe "
+                f"with {recipe.normalise}: leave normalise out"
             )
     if recipe.normalise.mean is not None and recipe.normalise.std is not None:
         return recipe
@@ -138,58 +173,53 @@ def _normalised(recipe: Recipe, data: ImageData, start: dict[str, Any] | None) -
 
 def _check_classes(model: NoisyModel, data: ImageData) -> None:
     """Refuse a network that does not answer with one logit for each class."""
-    with isolated_rng(0), evaluating(model), torch.no_grad():
-        image = data[:1].images
-        answers = model(image.to(device_of(model, image)))
-    if not isinstance(answers, torch.Tensor):
+    with eval_mode(model):
+        classes = count_classes(model, data[:1].images)
+    if classes != len(data.classes):
         raise InputError(
-            f"the model answers with a {type(answers).__name__}, not with logits: wrap a network "
-            "of transformers in smoothinfer.LogitsOf"
-        )
-    if answers.shape != (1, len(data.classes)):
-        raise InputError(
-            f"the model answers an image with {tuple(answers.shape[1:])} logits, {data.name} has "
+            f"the model answers an image with {classes} logits, {data.name} has "
             f"{len(data.classes)} classes: set the number of classes among the model's options"
         )
 
 
 def _check_unseen(recipe: Recipe, data: ImageData, start: dict[str, Any] | None) -> None:
-    """Refuse to judge by images that the model to start from was trained on."""
-    told = (start or {}).get("data", {})
-    theirs = told_of(data, told)
+    """Refuse to validate on images that the model to start from was trained on."""
+    card = (start or {}).get("data", {})
+    theirs = images_of_training(data, card)
     if theirs is None:
-        return  # of other images, or nobody knows
-    trained_on, _ = held_out_rows(len(theirs), told["held_out"])
-    _, judged_by = held_out_rows(len(data), recipe.validation.held_out)
-    if torch.isin(judged_by, trained_on).any():
-        more = (
+        return  # trained on other images, or on unknown ones
+    trained_on, _ = held_out_rows(len(theirs), card["held_out"])
+    _, validation = held_out_rows(len(data), recipe.validation.held_out)
+    if torch.isin(validation, trained_on).any():
+        remedy = (
             f"give --limit {len(theirs)}, as there"
             if len(theirs) < len(data)
-            else f"set validation.held_out to {told['held_out']} or less"
+            else f"set validation.held_out to {card['held_out']} or less"
         )
         raise InputError(
-            f"{recipe.start} was trained on images that this run would hold out: {more}"
+            f"{recipe.init_from} was trained on images that this run would hold out: {remedy}"
         )
 
 
-def _claim(out: Path, recipe: Recipe, data: ImageData, begun: dict[str, Any]) -> None:
+def _check_resumable(
+    out: Path, recipe: Recipe, data: ImageData, start_hash: dict[str, Any]
+) -> None:
     """Write the resolved recipe, or make sure that the folder holds this very run."""
     path = out / "recipe.yaml"
     if path.exists() and (out / "state.pt").exists():  # else nothing was trained yet
-        held = yaml.safe_load(path.read_text())
-        other = ["data"] if held.pop("data", None) != data.hash else []
-        if held.pop("start_sha256", None) not in (None, begun.get("start_sha256")):
-            other.append("the weights of start")
+        saved = yaml.safe_load(path.read_text())
+        other = ["data"] if saved.pop("data", None) != data.hash else []
+        if saved.pop("start_sha256", None) not in (None, start_hash.get("start_sha256")):
+            other.append("the weights of init_from")
         # Compared as recipes, so that an option added since does not shut out an older run.
-        held = {key: value for key, value in held.items() if key not in _FREE}
-        before, now = recipe_from(held, str(path)).written(), recipe.written()
+        saved = {key: value for key, value in saved.items() if key not in _FREE}
+        before, now = recipe_from(saved, str(path)).to_dict(), recipe.to_dict()
         other += [key for key in now if before[key] != now[key] and key not in _FREE]
         if other:
             raise InputError(
                 f"{out} holds a run of another recipe or other data (see {path}), they differ in "
                 f"{', '.join(other)}: choose another --out"
             )
-    if not Processes().main:
-        return
-    content = yaml.safe_dump(recipe.written() | {"data": data.hash} | begun, sort_keys=False)
-    write_whole(path, lambda file: file.write(content.encode()))
+    if Processes().main:
+        content = recipe.to_dict() | {"data": data.hash} | start_hash
+        write_text(path, yaml.safe_dump(content, sort_keys=False))

@@ -1,4 +1,4 @@
-"""Checks 5 to 8 and 12: does the attack do what attacks do when nothing hides the model?"""
+"""Checks 5 to 8 and 12: does the attack behave as attacks do when nothing masks the model?"""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from smoothinfer.attacks import OBJECTIVES, fgsm, pgd, square
-from smoothinfer.attacks.eot import Landscape, Seen, fresh_seeds
+from smoothinfer.attacks import ATTACK_LOSSES, fgsm, pgd, square
+from smoothinfer.attacks.eot import EOTLoss, LossValues, fresh_seeds
+from smoothinfer.evaluation.audit.context import AuditContext
 from smoothinfer.evaluation.audit.finding import (
     ALARM,
     CLEAR,
     SKIPPED,
     Check,
     Finding,
-    judged,
+    judge,
     more_than,
     worse,
 )
-from smoothinfer.evaluation.audit.context import Subject
 from smoothinfer.numerics.balls import Ball, Linf
 from smoothinfer.numerics.randomness import isolated_rng
 from smoothinfer.types import Images
@@ -29,152 +29,153 @@ from smoothinfer.types import Images
 _CURVE_DRAWS = 8
 
 
-def optimisation(subject: Subject) -> Finding:
-    """Check 5: more steps and restarts must not help, and the loss must have settled."""
-    told, drops = [], []
+def optimisation(context: AuditContext) -> Finding:
+    """Check 5: more steps and restarts must not help, and the loss must have converged."""
+    measured, drops = [], []
     tries = {
-        f"{times * subject.steps} steps": subject.pgd(times * subject.steps)
-        for times in subject.effort.longer
+        f"{times * context.steps} steps": context.pgd(times * context.steps)
+        for times in context.effort.longer
     }
-    starts = subject.effort.restarts * subject.starts
-    tries[f"{starts} starts"] = subject.pgd(restarts=starts)
+    starts = context.effort.restarts * context.starts
+    tries[f"{starts} starts"] = context.pgd(restarts=starts)
     for name, run in tries.items():
-        drops.append(worse(*subject.against(name, run)))
-        told.append(f"{name} break {drops[-1].points:.1f} points more")
-    rising = _still_rising(subject)
-    told.append(f"{100 * rising.float().mean():.1f} % of images still rise")
+        drops.append(worse(*context.compare_attack(name, run)))
+        measured.append(f"{name} break {drops[-1].points:.1f} points more")
+    rising = _still_rising(context)
+    measured.append(f"{100 * rising.float().mean():.1f} % of losses still rise")
     alarm = (
         "The attack had not finished: with more steps or starts it breaks more. Quote the "
         "accuracy under the longer attack."
     )
     if more_than(rising, 0.05):
-        return OPTIMISATION.finding(ALARM, "; ".join(told), alarm)
-    return judged(OPTIMISATION, drops, "; ".join(told), alarm, "The attack had come to rest.")
+        return OPTIMISATION.finding(ALARM, "; ".join(measured), alarm)
+    clear = "The attack had converged."
+    return judge(OPTIMISATION, drops, "; ".join(measured), alarm, clear)
 
 
-def _still_rising(subject: Subject) -> Tensor:
-    """Return the images whose goal gains more than 5 % in the last 10 steps, (N,)."""
-    goals = torch.stack([seen.value for _, seen in _path(subject)])
-    best = goals.cummax(0).values
+def _still_rising(context: AuditContext) -> Tensor:
+    """Return the images whose loss gains more than 5 % in the last 10 steps, (N,)."""
+    losses = torch.stack([values.value for _, values in _path(context)])
+    best = losses.cummax(0).values
     whole = (best[-1] - best[0]).clamp_min(1e-3)
     gained = best[-1] - best[-11] if len(best) > 11 else torch.zeros_like(whole)
-    # The right images alone: where the attack has won, its goal may rise for ever.
-    right = subject.right(subject.direct()[subject.few()], "rising", rows=subject.few())
+    # Correct images alone: where the attack has won, its loss may rise for ever.
+    right = context.is_correct(context.direct()[context.few()], "rising", rows=context.few())
     return (gained / whole > 0.05) & right & (gained > 0.05)
 
 
-def _path(subject: Subject) -> list[tuple[Images, Seen]]:
-    """Return the points of the direct attack on a few images, judged by the same draws."""
+def _path(context: AuditContext) -> list[tuple[Images, LossValues]]:
+    """Return the points of the direct attack on a few images, with losses under the same draws."""
 
-    def walk() -> list[tuple[Images, Seen]]:
-        part, steps = subject.few(), max(subject.steps, 50)
-        images, labels = subject.images[part], subject.labels[part]
-        goal = OBJECTIVES["cross_entropy"]
-        land = Landscape(subject.model, goal)
-        found = []
-        with isolated_rng(subject.seed):
-            judges = fresh_seeds(_CURVE_DRAWS if subject.random else 1)
-            point = subject.ball.random(images)
+    def walk() -> list[tuple[Images, LossValues]]:
+        part, steps = context.few(), max(context.steps, 50)
+        images, labels = context.images[part], context.labels[part]
+        eot = EOTLoss(context.model, ATTACK_LOSSES["cross_entropy"])
+        path = []
+        with isolated_rng(context.seed):
+            judges = fresh_seeds(_CURVE_DRAWS if context.random else 1)
+            point = context.ball.random(images)
             for _ in range(steps):
                 point = pgd(
-                    subject.model,
+                    context.model,
                     point,
                     labels,
-                    subject.ball,
+                    context.ball,
                     steps=1,
-                    step_size=2.5 * subject.ball.radius / steps,
-                    draws=subject.draws,
+                    step_size=2.5 * context.ball.radius / steps,
+                    draws=context.draws,
                     random_start=False,
                 )
-                point = subject.ball.project(point, images)
-                found.append((point, land.see(point, labels, judges)))
-        return found
+                point = context.ball.project(point, images)
+                path.append((point, eot.evaluate(point, labels, judges)))
+        return path
 
-    kept: list[tuple[Images, Seen]] = subject.once("path", walk)
-    return kept
+    points: list[tuple[Images, LossValues]] = context.once("path", walk)
+    return points
 
 
-def radii(subject: Subject) -> Finding:
+def radii(context: AuditContext) -> Finding:
     """Check 6: in a ball that holds every image nothing survives; larger balls break more."""
-    part = subject.few()
-    radius = subject.ball.radius
-    kind: Callable[[float], Ball] = type(subject.ball)
-    whole = 1.0 if isinstance(subject.ball, Linf) else float(subject.images[0].numel()) ** 0.5
+    part = context.few()
+    radius = context.ball.radius
+    kind: Callable[[float], Ball] = type(context.ball)
+    whole = 1.0 if isinstance(context.ball, Linf) else float(context.images[0].numel()) ** 0.5
     kept: dict[float, Tensor] = {}
     for size in (0.5 * radius, radius, min(2 * radius, whole), whole):
         ball = kind(size)
-        run = subject.pgd(radius=size)
-        moved = subject.attack(f"radius {size:.4g}", run, rows=part, ball=ball)
-        kept[size] = subject.right(moved, "radii", rows=part)
-    told = ", ".join(f"{size:.3g}: {100 * k.float().mean():.1f} %" for size, k in kept.items())
+        run = context.pgd(radius=size)
+        adversarial = context.attack(f"radius {size:.4g}", run, rows=part, ball=ball)
+        kept[size] = context.is_correct(adversarial, "radii", rows=part)
+    measured = ", ".join(f"{size:.3g}: {100 * k.float().mean():.1f} %" for size, k in kept.items())
     ordered = list(kept.values())
     rises = [worse(large, small) for small, large in pairwise(ordered)]
     alarm = (
-        "Images survive an attack that may turn them into anything, or a larger ball breaks "
-        "fewer: the attack does not see what the model does (masked gradients)."
+        "Images survive an attack that may replace them altogether, or a larger ball breaks "
+        "fewer: the attack does not follow the model (masked gradients)."
     )
     if float(ordered[-1].float().mean()) > 0.01:
-        return RADII.finding(ALARM, told, alarm)
-    return judged(RADII, rises, told, alarm, "Larger balls break more, the largest everything.")
+        return RADII.finding(ALARM, measured, alarm)
+    clear = "Larger balls break more, the largest everything."
+    return judge(RADII, rises, measured, alarm, clear)
 
 
-def single_steps(subject: Subject) -> Finding:
+def single_steps(context: AuditContext) -> Finding:
     """Check 7: neither one step nor chance may beat the iterated attack."""
-    rows = subject.survivors()
-    one = subject.attack("fgsm", partial(fgsm, draws=subject.draws))
-    drop = worse(subject.attacked(), subject.right(one, "fresh"))
-    broken = _broken_by_chance(subject, rows)
+    rows = context.survivors()
+    one = context.attack("fgsm", partial(fgsm, draws=context.draws))
+    drop = worse(context.attacked(), context.is_correct(one, "fresh"))
+    broken = _broken_by_chance(context, rows)
     share = 100 * broken / max(1, len(rows))
     more = "more" if drop.points > 0 else "fewer"
-    told = f"FGSM breaks {abs(drop.points):.1f} points {more} than PGD; "
-    told += f"random points break {share:.1f} % of survivors"
+    measured = f"FGSM breaks {abs(drop.points):.1f} points {more} than PGD; "
+    measured += f"random points break {share:.1f} % of survivors"
     alarm = (
-        "One step, or chance, finds what the iterated attack misses: its gradients lead "
-        "nowhere (masking)."
+        "One step, or chance, breaks images that the iterated attack does not: its gradients are "
+        "masked."
     )
     if share > 0.5 and broken >= 2:
-        return SINGLE_STEPS.finding(ALARM, told, alarm)
-    return judged(SINGLE_STEPS, [drop], told, alarm, "Iteration beats one step, and chance.")
+        return SINGLE_STEPS.finding(ALARM, measured, alarm)
+    return judge(SINGLE_STEPS, [drop], measured, alarm, "Iteration beats one step, and chance.")
 
 
-def _broken_by_chance(subject: Subject, rows: Tensor) -> int:
+def _broken_by_chance(context: AuditContext, rows: Tensor) -> int:
     """Return how many survivors a random point breaks, by two votes, each with fresh noise."""
-    rows = rows[subject.attacked()[rows]][: subject.effort.few]
-    images, labels = subject.images[rows], subject.labels[rows]
-    land = Landscape(subject.model, OBJECTIVES["margin"])
+    rows = rows[context.attacked()[rows]][: context.effort.few]
+    images, labels = context.images[rows], context.labels[rows]
+    eot = EOTLoss(context.model, ATTACK_LOSSES["margin"])
     broken = torch.zeros(len(rows), dtype=torch.bool, device=images.device)
-    with isolated_rng(subject.seed):
-        draws = 4 if subject.random else 1
-        for number in range(subject.effort.points):
+    with isolated_rng(context.seed):
+        draws = 4 if context.random else 1
+        for number in range(context.effort.points):
             left = (~broken).nonzero().flatten()
             if len(left) == 0:
                 break
-            points = subject.ball.random(images[left])
-            seen = land.see(points, labels[left], fresh_seeds(draws)).wrong >= 1
-            suspects = seen.nonzero().flatten()
-            for turn in range(2):  # a lucky draw is none of the point's merit
+            points = context.ball.random(images[left])
+            wrong = eot.evaluate(points, labels[left], fresh_seeds(draws)).wrong >= 1
+            suspects = wrong.nonzero().flatten()
+            for turn in range(2):  # a success by a lucky draw does not count
                 where = rows[left[suspects]]
-                right = subject.right(points[suspects], "points", number, turn, rows=where)
-                suspects = suspects[~right]
-            # Nor may the image itself be undecided: without the point it must stand.
+                correct = context.is_correct(points[suspects], "points", number, turn, rows=where)
+                suspects = suspects[~correct]
+            # Nor does an image whose own vote is undecided: without the point it must be correct.
             where = rows[left[suspects]]
-            stands = subject.right(subject.images[where], "points", number, rows=where)
+            stands = context.is_correct(context.images[where], "points", number, rows=where)
             broken[left[suspects[stands]]] = True
     return int(broken.sum())
 
 
-def queries(subject: Subject) -> Finding:
+def queries(context: AuditContext) -> Finding:
     """Check 8: an attack without gradients must not break what gradients do not."""
-    rows = subject.survivors()[: subject.effort.few]
-    if not isinstance(subject.ball, Linf) or len(rows) == 0:
-        told = "no survivors" if len(rows) == 0 else "Square moves within Linf only"
-        return QUERIES.finding(SKIPPED, told, "Nothing to try.")
-    draws = 4 if subject.random else 1
-    run = partial(square, queries=subject.effort.queries, draws=draws)
-    before, after = subject.attacked(), subject.attacked().clone()
-    after[rows] &= subject.right(subject.attack("square", run, rows=rows), "fresh", rows=rows)
+    rows = context.survivors()[: context.effort.few]
+    if not isinstance(context.ball, Linf) or len(rows) == 0:
+        reason = "no survivors" if len(rows) == 0 else "Square works within Linf only"
+        return QUERIES.finding(SKIPPED, reason, "Nothing to try.")
+    draws = 4 if context.random else 1
+    run = partial(square, queries=context.effort.queries, draws=draws)
+    before, after = context.attacked(), context.attacked().clone()
+    after[rows] &= context.is_correct(context.attack("square", run, rows=rows), "fresh", rows=rows)
     drop, broken = worse(before, after, points=0.2), int((before & ~after).sum())
-    return judged(
+    return judge(
         QUERIES,
         [drop],
         f"breaks {broken} of {len(rows)} survivors ({drop.points:.1f} points)",
@@ -184,40 +185,40 @@ def queries(subject: Subject) -> Finding:
     )
 
 
-def endings(subject: Subject) -> Finding:
+def endings(context: AuditContext) -> Finding:
     """Check 12: success on the way must last to the end, and the loss must be known."""
-    path = _path(subject)
-    wrong = torch.stack([seen.wrong for _, seen in path])
-    certain = 1.0 if not subject.random else 0.75
+    path = _path(context)
+    wrong = torch.stack([values.wrong for _, values in path])
+    certain = 1.0 if not context.random else 0.75
     passed = (wrong[:-1] >= certain).any(0) & (wrong[-1] <= 1 - certain)
     lost = 100 * float(passed.float().mean())
-    swing = _fluctuation(subject, path[-1][0])
-    told = f"{lost:.1f} % won on the way and lost at the end; loss known to {swing:.1f} %"
+    swing = _fluctuation(context, path[-1][0])
+    measured = f"{lost:.1f} % won on the way and lost at the end; loss known to {swing:.1f} %"
     if (lost > 0.5 and int(passed.sum()) >= 2) or swing > 10:
         return ENDINGS.finding(
             ALARM,
-            told,
+            measured,
             "The attack passes through success and leaves it, or its loss cannot be told apart "
             "from noise: keep the best point, judged on averages, or average over more draws.",
         )
-    return ENDINGS.finding(CLEAR, told, "What is won stays won.")
+    return ENDINGS.finding(CLEAR, measured, "Successes last to the end.")
 
 
-def _fluctuation(subject: Subject, points: Images) -> float:
+def _fluctuation(context: AuditContext, points: Images) -> float:
     """Return by how many per cent two estimates of the mean loss differ."""
-    if not subject.random:
+    if not context.random:
         return 0.0
-    land = Landscape(subject.model, OBJECTIVES["cross_entropy"])
-    labels = subject.labels[subject.few()]
-    with isolated_rng(subject.seed):
-        one, two = (land.see(points, labels, fresh_seeds(16)).value for _ in range(2))
+    eot = EOTLoss(context.model, ATTACK_LOSSES["cross_entropy"])
+    labels = context.labels[context.few()]
+    with isolated_rng(context.seed):
+        one, two = (eot.evaluate(points, labels, fresh_seeds(16)).value for _ in range(2))
     return 100 * float((one - two).abs().mean() / (one + two).mean().clamp_min(1e-6) * 2**0.5)
 
 
 OPTIMISATION = Check(
     5,
     "finished optimisation",
-    "PGD with more steps and with restarts on the survivors; the goal along the way",
+    "PGD with more steps and with restarts on the survivors; the loss along the way",
     "at least 1 point more breaks (McNemar), or more than 5 % of images still rise (p < 0.001)",
     optimisation,
 )

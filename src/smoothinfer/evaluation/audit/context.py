@@ -1,4 +1,4 @@
-"""The model under audit, what is known of it, and the attacks already tried on it."""
+"""The model under audit, its properties, and the attacks already run on it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from smoothinfer.attacks import pgd
-from smoothinfer.attacks.eot import is_random
-from smoothinfer.runtime.modes import device_of
+from smoothinfer.attacks.checks import is_random
+from smoothinfer.engine.voting import RULES, Rule
 from smoothinfer.noise.noisy_model import NoisyModel
 from smoothinfer.numerics.balls import Ball
 from smoothinfer.numerics.randomness import derive_seed, isolated_rng, stream
-from smoothinfer.smoothing.classifier import SmoothedClassifier, frozen
-from smoothinfer.engine.voting import RULES, Rule
+from smoothinfer.runtime.modes import device_of
+from smoothinfer.smoothing import classifier
+from smoothinfer.smoothing.classifier import SmoothedClassifier
 from smoothinfer.types import Images, Labels
 
 BATCH = 128
@@ -25,18 +26,18 @@ BATCH = 128
 
 @dataclass(frozen=True)
 class Effort:
-    """How much work the checks may do.
+    """The amount of work of the checks.
 
     Attributes:
         samples: most passes of a vote; each image gets what its decision needs.
         steps, draws: of the direct attack on random models.
         static_steps, static_starts: of the direct attack on static models, which costs less.
         eot: numbers of draws that are compared.
-        longer: how many times as many steps are compared with the direct attack's.
-        restarts: how many times as many starts are compared with the direct attack's.
+        longer: multiples of the direct attack's steps that are compared with it.
+        restarts: multiple of the direct attack's starts that is compared with it.
         queries: of Square.
         points: random points tried for every survivor.
-        few: images of the dear checks.
+        few: images of the expensive checks.
         votes: repeated votes of the persistent attacker.
     """
 
@@ -71,19 +72,19 @@ QUICK = Effort(
 
 
 @dataclass
-class Subject:
+class AuditContext:
     """A model and the images it is audited on.
 
     Args:
-        model: what the attacks see: a random or a static module, in eval mode.
+        model: the module that the attacks see, random or static, in eval mode.
         images, labels: of the audit.
         ball: what the attacker may do.
-        effort: how much work to do.
+        effort: amount of work.
         seed: names all streams.
         seen: SHA-256 of the images that the model or its settings were chosen on.
         rule: how the passes are counted.
         samples: most passes of a vote, where the classifier has fewer than ``effort``.
-        voted: whether somebody votes on its passes, as if it were random.
+        voted: whether its passes are put to the vote, as if it were random.
 
     Attributes:
         random: whether two passes differ.
@@ -109,12 +110,12 @@ class Subject:
         self.images, self.labels = self.images.to(device), self.labels.to(device)
         self.random = is_random(self.model, self.images)
         with torch.enable_grad(), isolated_rng(self.seed):
-            asked = self.model(self.images[:2].clone().requires_grad_())
-        self.differentiable = asked.requires_grad
+            logits = self.model(self.images[:2].clone().requires_grad_())
+        self.differentiable = logits.requires_grad
 
     @property
     def base(self) -> nn.Module | None:
-        """The same network with its noise off, where there is such a thing."""
+        """The same network without its noise, for a `NoisyModel`."""
         return self.model.module if isinstance(self.model, NoisyModel) else None
 
     @property
@@ -124,7 +125,7 @@ class Subject:
 
     @property
     def draws(self) -> int:
-        """Draws of the direct attack: one is all there is on a static model."""
+        """Draws of the direct attack; one on a static model."""
         return self.effort.draws if self.random else 1
 
     @property
@@ -134,15 +135,17 @@ class Subject:
 
     @property
     def starts(self) -> int:
-        """Random starts of the direct attack; on a random model noise is start enough."""
+        """Random starts of the direct attack; one on a random model, whose noise varies it."""
         return 1 if self.random else self.effort.static_starts
 
     def few(self) -> slice:
-        """Return the images of the dear checks."""
+        """Return the images of the expensive checks."""
         return slice(0, min(self.effort.few, len(self.images)))
 
-    def right(self, images: Images, *key: object, rows: Tensor | slice | None = None) -> Tensor:
-        """Return whether the vote on ``images`` is right, (N,), from the stream called ``key``.
+    def is_correct(
+        self, images: Images, *key: object, rows: Tensor | slice | None = None
+    ) -> Tensor:
+        """Return whether the vote on ``images`` is correct, (N,), from the stream called ``key``.
 
         Images that are decided early get fewer passes.
         """
@@ -164,11 +167,11 @@ class Subject:
         rows: Tensor | slice | None = None,
         ball: Ball | None = None,
     ) -> Images:
-        """Return the images of ``rows`` moved by ``attack``, in batches, from a named stream."""
+        """Return the images of ``rows`` under ``attack``, in batches, from a named stream."""
         images, labels = self.images, self.labels
         if rows is not None:
             images, labels = images[rows], labels[rows]
-        found = [
+        batches = [
             attack(
                 self.model if target is None else target,
                 images[at : at + BATCH],
@@ -178,15 +181,15 @@ class Subject:
             )
             for at in range(0, len(images), BATCH)
         ]
-        return torch.cat(found) if found else images
+        return torch.cat(batches) if batches else images
 
     def once(self, name: str, make: Callable[[], Any]) -> Any:
-        """Return what ``make`` gives, made the first time only."""
+        """Return the result of ``make``, computed the first time only."""
         if name not in self._kept:
             self._kept[name] = make()
         return self._kept[name]
 
-    def climb(self, draws: int) -> Images:
+    def pgd_with(self, draws: int) -> Images:
         """Return all images after PGD with so many draws in each gradient."""
 
         def run() -> Images:
@@ -198,50 +201,50 @@ class Subject:
     def pgd(
         self, steps: int | None = None, radius: float | None = None, **options: Any
     ) -> Callable[..., Images]:
-        """Return PGD whose steps go two and a half times through the radius."""
+        """Return PGD whose steps add up to two and a half radii."""
         steps = steps or self.steps
         size = 2.5 * (self.ball.radius if radius is None else radius) / steps
         return partial(pgd, steps=steps, step_size=size, **({"draws": self.draws} | options))
 
     def direct(self) -> Images:
-        """Return all images after the direct attack, that others are compared with."""
-        return self.climb(self.draws) if self.differentiable else self.images
+        """Return all images after the direct attack, with which other attacks are compared."""
+        return self.pgd_with(self.draws) if self.differentiable else self.images
 
     def clean(self) -> Tensor:
-        """Return (N,) whether the vote is right on the images as they are."""
-        found: Tensor = self.once("clean", lambda: self.right(self.images, "clean"))
+        """Return (N,) whether the vote is correct on the images as they are."""
+        found: Tensor = self.once("clean", lambda: self.is_correct(self.images, "clean"))
         return found
 
     def attacked(self) -> Tensor:
-        """Return (N,) whether the vote is right after the direct attack."""
-        found: Tensor = self.once("attacked", lambda: self.right(self.direct(), "fresh"))
+        """Return (N,) whether the vote is correct after the direct attack."""
+        found: Tensor = self.once("attacked", lambda: self.is_correct(self.direct(), "fresh"))
         return found
 
     def survivors(self) -> Tensor:
-        """Return the indices of images that a vote gets right after the direct attack.
+        """Return the indices of images whose vote is correct after the direct attack.
 
-        Not the vote of `attacked`: what the survivors of one vote lose to another is chance, not
-        the work of the attack they are compared under.
+        It is another vote than that of `attacked`: images that one vote gets right and another
+        wrong are lost by chance, not by the attack that is compared.
         """
 
         def find() -> Tensor:
-            return self.right(self.direct(), "survivors").nonzero().flatten()
+            return self.is_correct(self.direct(), "survivors").nonzero().flatten()
 
         found: Tensor = self.once("survivors", find)
         return found
 
-    def against(self, name: str, attack: Callable[..., Images]) -> tuple[Tensor, Tensor]:
-        """Attack the survivors; return (N,) who was right before and who is right after.
+    def compare_attack(self, name: str, attack: Callable[..., Images]) -> tuple[Tensor, Tensor]:
+        """Attack the survivors; return (N,) whether each was correct before, and after.
 
-        By the same fresh vote; the images that did not survive count as wrong in both.
+        Both by the same fresh vote; images that did not survive count as wrong in both.
         """
         rows = self.survivors()
         after = torch.zeros_like(self.attacked())
         before = after.clone()
         before[rows] = self.attacked()[rows]
-        after[rows] = self.right(self.attack(name, attack, rows=rows), "fresh", rows=rows)
+        after[rows] = self.is_correct(self.attack(name, attack, rows=rows), "fresh", rows=rows)
         return before, after
 
-    def still(self, samples: int) -> nn.Module:
-        """Return the model held at ``samples`` passes."""
-        return frozen(self.model, derive_seed(self.seed, "audit", "frozen"), samples)
+    def frozen(self, samples: int) -> nn.Module:
+        """Return the model with ``samples`` fixed passes."""
+        return classifier.frozen(self.model, derive_seed(self.seed, "audit", "frozen"), samples)

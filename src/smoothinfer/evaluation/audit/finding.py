@@ -1,4 +1,4 @@
-"""What a check of the audit found."""
+"""The finding of a check of the audit, and the tests that tell a drop from chance."""
 
 from __future__ import annotations
 
@@ -6,27 +6,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from scipy.stats import binom
 from torch import Tensor
 
 CLEAR, NOTE, ALARM, SKIPPED = "clear", "note", "alarm", "skipped"
 _CERTAIN = 1e-3
 UNCLEAR = (
-    "Too few images to tell: a difference that would matter was seen, and may be chance. Audit "
-    "more of them."
+    "Too few images to tell: there is a difference that would matter, and it may be chance. Audit "
+    "more images."
 )
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One check: what was done, what was measured, and what it means.
+    """The outcome of one check: procedure, measurement, and verdict.
 
     Attributes:
         number: 1 to 13.
         name: of the check.
-        procedure: what was done.
+        procedure: of the check, in a few words.
         threshold: when it fires.
-        measured: what came out.
+        measured: the figures.
         state: ``"clear"``, ``"alarm"``, ``"note"`` (worth knowing, no defect), or ``"skipped"``.
         verdict: in plain words.
     """
@@ -49,10 +48,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Check:
-    """A check of the audit, without what it measured.
+    """A check of the audit.
 
     Attributes:
-        run: subject -> findings.
+        run: context -> finding.
     """
 
     number: int
@@ -62,9 +61,9 @@ class Check:
     run: Callable[..., Finding]
 
     def finding(self, state: str, measured: str, verdict: str) -> Finding:
-        """Return what this check found."""
-        told = (self.number, self.name, self.procedure, self.threshold)
-        return Finding(*told, measured=measured, state=state, verdict=verdict)
+        """Return the finding of this check."""
+        about = (self.number, self.name, self.procedure, self.threshold)
+        return Finding(*about, measured=measured, state=state, verdict=verdict)
 
 
 def more_than(found: Tensor, share: float) -> bool:
@@ -74,7 +73,14 @@ def more_than(found: Tensor, share: float) -> bool:
     >>> more_than(torch.arange(64) < 4, 0.05), more_than(torch.arange(1000) < 80, 0.05)
     (False, True)
     """
-    return float(binom.sf(int(found.sum()) - 1, len(found), share)) < _CERTAIN
+    return _chance(int(found.sum()), len(found), share) < _CERTAIN
+
+
+def _chance(successes: int, trials: int, share: float) -> float:
+    """Return the probability of at least so many successes."""
+    from scipy.stats import binom
+
+    return float(binom.sf(successes - 1, trials, share))
 
 
 class Drop(NamedTuple):
@@ -82,7 +88,7 @@ class Drop(NamedTuple):
 
     Attributes:
         points: per cent of the images.
-        fired: it is large enough to matter, and no chance.
+        fired: it is large enough to matter, and beyond chance.
         unclear: it is large enough to matter, and may be chance: there are too few images.
     """
 
@@ -107,15 +113,15 @@ def worse(before: Tensor, after: Tensor, points: float = 1.0) -> Drop:
     """
     lost, won = int((before & ~after).sum()), int((~before & after).sum())
     drop = 100 * (lost - won) / max(1, len(before))
-    chance = float(binom.sf(lost - 1, lost + won, 0.5)) if lost + won else 1.0
+    chance = _chance(lost, lost + won, 0.5) if lost + won else 1.0
     matters, sure = drop >= points, chance < _CERTAIN
     return Drop(drop, matters and sure, matters and not sure)
 
 
-def judged(check: Check, drops: Sequence[Drop], told: str, alarm: str, clear: str) -> Finding:
+def judge(check: Check, drops: Sequence[Drop], measured: str, alarm: str, clear: str) -> Finding:
     """Return the finding of a check by its ``drops``: alarm, clear, or too few images to tell."""
     if any(drop.fired for drop in drops):
-        return check.finding(ALARM, told, alarm)
+        return check.finding(ALARM, measured, alarm)
     if any(drop.unclear for drop in drops):
-        return check.finding(NOTE, told, UNCLEAR)
-    return check.finding(CLEAR, told, clear)
+        return check.finding(NOTE, measured, UNCLEAR)
+    return check.finding(CLEAR, measured, clear)

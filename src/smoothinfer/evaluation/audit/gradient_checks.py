@@ -1,4 +1,4 @@
-"""Checks 1 to 4: can the gradients be used, and do they say what the model does?"""
+"""Checks 1 to 4: can the gradients be used, and do they follow the model?"""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from smoothinfer.attacks import OBJECTIVES
-from smoothinfer.attacks.gradients import mean_gradient, single_gradient
+from smoothinfer.attacks import ATTACK_LOSSES
+from smoothinfer.attacks.eot import mean_gradient, single_gradient
+from smoothinfer.evaluation.audit.context import BATCH, AuditContext
 from smoothinfer.evaluation.audit.finding import (
     ALARM,
     CLEAR,
@@ -18,24 +19,23 @@ from smoothinfer.evaluation.audit.finding import (
     SKIPPED,
     Check,
     Finding,
-    judged,
+    judge,
     worse,
 )
-from smoothinfer.evaluation.audit.context import BATCH, Subject
-from smoothinfer.runtime.modes import under_attack
 from smoothinfer.numerics.randomness import isolated_rng
+from smoothinfer.runtime.modes import attack_mode
 from smoothinfer.types import Images, Logits
 
 
-def gradients(subject: Subject) -> Finding:
+def gradients(context: AuditContext) -> Finding:
     """Check 1: no image may have a gradient that is zero or not a number."""
-    # Where the label has lost by far, DLR is flat by its own making: only right images count.
-    right = subject.clean().nonzero().flatten()[: subject.effort.few]
-    images, labels = subject.images[right], subject.labels[right]
+    # Where the label has lost by far, DLR is flat by definition: only correct images count.
+    right = context.clean().nonzero().flatten()[: context.effort.few]
+    images, labels = context.images[right], context.labels[right]
     if len(images) == 0:
         return GRADIENTS.finding(SKIPPED, "no image is right", "There is nothing to attack.")
-    with torch.no_grad(), isolated_rng(subject.seed):
-        answers = subject.model(images)
+    with torch.no_grad(), isolated_rng(context.seed):
+        answers = context.model(images)
     classes = answers.shape[1]
     if answers.min() >= 0 and (answers.sum(1) - 1).abs().amax() < 1e-4:
         return GRADIENTS.finding(
@@ -45,86 +45,86 @@ def gradients(subject: Subject) -> Finding:
             "Return logits, or log-probabilities.",
         )
     bad: dict[str, float] = {}
-    with under_attack(subject.model), isolated_rng(subject.seed):
+    with attack_mode(context.model), isolated_rng(context.seed):
         for name in ("cross_entropy", "dlr" if classes > 2 else "margin"):
-            # DLR is flat by its own making where a draw puts the label third: one draw in eight
+            # DLR is flat by definition where a draw puts the label third: one draw in eight
             # with a gradient is enough.
-            draws = 8 if subject.random else 1
+            draws = 8 if context.random else 1
             try:
-                slopes = [
-                    single_gradient(subject.model, images, labels, OBJECTIVES[name]).flatten(1)
+                gradients_of = [
+                    single_gradient(context.model, images, labels, ATTACK_LOSSES[name]).flatten(1)
                     for _ in range(draws)
                 ]
             except RuntimeError as error:
                 return GRADIENTS.finding(ALARM, "no gradient", f"The model has none: {error}")
-            flat = torch.stack(slopes)
+            flat = torch.stack(gradients_of)
             unusable = (flat == 0).all(2).all(0) | ~flat.isfinite().all(2).all(0)
             bad[name] = 100 * float(unusable.float().mean())
-    told = ", ".join(f"{name} {share:.1f} % of images" for name, share in bad.items())
+    measured = ", ".join(f"{name} {share:.1f} % of images" for name, share in bad.items())
     if any(bad.values()):
         return GRADIENTS.finding(
             ALARM,
-            told,
+            measured,
             "Some gradients are zero or not numbers: attacks that follow them are blind there, and "
-            "what they fail to break is not thereby robust. Look for saturated, quantised or "
+            "images that they fail to break may still be weak. Look for saturated, quantised or "
             "detached outputs, and attack without gradients.",
         )
-    return GRADIENTS.finding(CLEAR, told, "Every image has a gradient.")
+    return GRADIENTS.finding(CLEAR, measured, "Every image has a gradient.")
 
 
-def randomness(subject: Subject) -> Finding:
-    """Check 2: does the model answer twice the same, and everybody the same?"""
-    with isolated_rng(subject.seed):
-        return _randomness(subject)
+def randomness(context: AuditContext) -> Finding:
+    """Check 2: does the model repeat its answers, whoever asks?"""
+    with isolated_rng(context.seed):
+        return _randomness(context)
 
 
-def _randomness(subject: Subject) -> Finding:
-    images = subject.images[subject.few()][:BATCH]
-    draws = 16 if subject.random else 5
+def _randomness(context: AuditContext) -> Finding:
+    images = context.images[context.few()][:BATCH]
+    draws = 16 if context.random else 5
     with torch.no_grad():
-        answers = torch.stack([_normalised(subject.model(images)) for _ in range(draws)])
+        answers = torch.stack([_normalised(context.model(images)) for _ in range(draws)])
         turned = torch.stack(
-            [_normalised(subject.model(images.flip(0))).flip(0) for _ in range(draws)]
+            [_normalised(context.model(images.flip(0))).flip(0) for _ in range(draws)]
         )
-    asked = torch.stack(
-        [_normalised(subject.model(images.clone().requires_grad_())).detach() for _ in range(draws)]
+    with_grad = torch.stack(
+        [_normalised(context.model(images.clone().requires_grad_())).detach() for _ in range(draws)]
     )
     differs = float((answers.amax(0) - answers.amin(0)).amax())
-    told = f"largest difference {differs:.2g}"
+    measured = f"largest difference {differs:.2g}"
     for other, why in (
-        (asked, "its answers change when gradients are asked"),
+        (with_grad, "its answers change when gradients are computed"),
         (turned, "an answer depends on the place in the batch"),
     ):
         if apart := _apart(answers, other, random=differs > _SAME):
             return RANDOMNESS.finding(
                 ALARM,
-                f"{told}; {why}, {apart}",
-                f"Something is hidden: {why}. What an attack sees is not what is measured (noise "
-                "switched on or off, or a memorised seed).",
+                f"{measured}; {why}, {apart}",
+                f"Something is hidden: {why}. The attack sees another model than the one that is "
+                "measured (noise switched on or off, or a memorised seed).",
             )
     if differs > _SAME:
         return RANDOMNESS.finding(
             NOTE,
-            told,
+            measured,
             "The model is random: this audit averages gradients over draws and votes again on "
-            "fresh ones. Whoever quotes one pass under one attack must do so too.",
+            "fresh ones. A figure of one pass under one attack needs the same care.",
         )
-    in_training = _random_in_training(subject.model, images)
-    if in_training > _SAME and subject.voted:
+    in_training = _random_in_training(context.model, images)
+    if in_training > _SAME and context.voted:
         return RANDOMNESS.finding(
             ALARM,
-            f"{told}; in training mode {in_training:.2g}",
-            "Votes are taken of a model that answers the same each time: its noise is on in "
-            "training mode and off in eval mode, where it should defend.",
+            f"{measured}; in training mode {in_training:.2g}",
+            "The votes are of a model without randomness: its noise is on in training mode and "
+            "off in eval mode, where it should defend.",
         )
     if in_training > _SAME:
         return RANDOMNESS.finding(
             NOTE,
-            f"{told}; in training mode {in_training:.2g}",
+            f"{measured}; in training mode {in_training:.2g}",
             "The model is deterministic, but not in training mode. Dropout and the like are so by "
             "design; noise that should defend must stay on in eval mode.",
         )
-    return RANDOMNESS.finding(CLEAR, told, "The model is deterministic.")
+    return RANDOMNESS.finding(CLEAR, measured, "The model is deterministic.")
 
 
 _SAME = 1e-4
@@ -132,10 +132,10 @@ _STANDARD = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase)
 
 
 def _apart(one: Tensor, two: Tensor, random: bool) -> str:
-    """Say how far two sets of answers (draws, N, K) are apart, if that is no chance.
+    """Say how far two sets of answers (draws, N, K) are apart, if that is beyond chance.
 
-    Of random ones the means, in standard errors, and the spreads over the draws, each over all
-    images and classes: of thousands of numbers, by which chance is no more than a few per cent.
+    For random models the means (in standard errors) and the spreads over the draws are compared,
+    each over all images and classes: over thousands of numbers chance is a few per cent at most.
     """
     if not random:
         apart = float((one[0] - two[0]).abs().amax())
@@ -150,10 +150,10 @@ def _apart(one: Tensor, two: Tensor, random: bool) -> str:
 
 
 def _random_in_training(model: nn.Module, images: Images) -> float:
-    """Return how much a copy's answers differ in training mode, but for its usual layers."""
+    """Return how much a copy's answers differ in training mode, its standard layers aside."""
     try:
         copied = copy.deepcopy(model)
-    except Exception:  # somebody's module may hold anything
+    except Exception:  # a third-party module may hold anything
         return 0.0
     for part in copied.modules():
         part.training = not isinstance(part, _STANDARD)
@@ -167,7 +167,7 @@ def _normalised(logits: Logits) -> Tensor:
 
 
 class _Readout(nn.Module):
-    """Two classes told apart by a line through the model's answers, one line for each image."""
+    """Two classes, divided by a hyperplane in the space of the model's answers, one per image."""
 
     def __init__(self, model: nn.Module, weight: Tensor, threshold: Tensor) -> None:
         super().__init__()
@@ -179,23 +179,23 @@ class _Readout(nn.Module):
         return torch.stack([torch.zeros_like(score), score], 1)
 
 
-def binarisation(subject: Subject) -> Finding:
+def binarisation(context: AuditContext) -> Finding:
     """Check 3: an attack must solve problems that surely have a solution."""
-    rows = slice(0, min(24, len(subject.images)))
-    images = subject.images[rows]
-    draws, inner = (16 if subject.random else 1), 48
-    with torch.no_grad(), isolated_rng(subject.seed):
-        far = subject.ball.project(
-            images + 4 * subject.ball.radius * torch.randn_like(images).sign(), images
+    rows = slice(0, min(24, len(context.images)))
+    images = context.images[rows]
+    draws, inner = (16 if context.random else 1), 48
+    with torch.no_grad(), isolated_rng(context.seed):
+        far = context.ball.project(
+            images + 4 * context.ball.radius * torch.randn_like(images).sign(), images
         )
-        near = [images + (subject.ball.random(images) - images) * 0.5 for _ in range(inner)]
-        inside = torch.stack([_answers(subject.model, x, draws) for x in [images, *near]])
-        outside = _answers(subject.model, far, draws)
+        near = [images + (context.ball.random(images) - images) * 0.5 for _ in range(inner)]
+        inside = torch.stack([_answers(context.model, x, draws) for x in [images, *near]])
+        outside = _answers(context.model, far, draws)
         weight = outside - inside.mean(0)
         weight = weight / (inside.var(0) + 1e-3 * inside.var() + 1e-12)
-        highest, goal = (inside * weight).sum(2).amax(0), (outside * weight).sum(1)
-        solvable = goal > highest
-        readout = _Readout(subject.model, weight, 0.5 * (highest + goal))
+        highest, beyond = (inside * weight).sum(2).amax(0), (outside * weight).sum(1)
+        solvable = beyond > highest
+        readout = _Readout(context.model, weight, 0.5 * (highest + beyond))
     if solvable.float().mean() < 0.5:
         return BINARISATION.finding(
             SKIPPED,
@@ -204,54 +204,59 @@ def binarisation(subject: Subject) -> Finding:
             "could be made of them.",
         )
     zeros = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-    attack = subject.pgd(2 * subject.steps, draws=max(subject.draws, draws), objective="margin")
-    with isolated_rng(subject.seed):
-        moved = attack(readout, images, zeros, subject.ball)
+    attack = context.pgd(2 * context.steps, draws=max(context.draws, draws), loss="margin")
+    with isolated_rng(context.seed):
+        adversarial = attack(readout, images, zeros, context.ball)
         with torch.no_grad():
-            score = torch.stack([readout(moved)[:, 1] for _ in range(2 * draws)]).mean(0)
+            score = torch.stack([readout(adversarial)[:, 1] for _ in range(2 * draws)]).mean(0)
     success = 100 * float((score > 0)[solvable].float().mean())
-    told = f"success {success:.0f} % on {int(solvable.sum())} images"
+    measured = f"success {success:.0f} % on {int(solvable.sum())} images"
     if success < 95:
         return BINARISATION.finding(
             ALARM,
-            told,
+            measured,
             "The attack misses solutions that are known to exist: it is too weak for this model, "
             "and its failures elsewhere prove nothing.",
         )
-    return BINARISATION.finding(CLEAR, told, "The attack finds solutions where there are some.")
+    return BINARISATION.finding(CLEAR, measured, "The attack finds solutions where there are some.")
 
 
 def _answers(model: nn.Module, images: Images, draws: int) -> Logits:
     return torch.stack([model(images) for _ in range(draws)]).mean(0)
 
 
-def averaging(subject: Subject) -> Finding:
+def averaging(context: AuditContext) -> Finding:
     """Check 4: more draws in a gradient must not help any more."""
-    if not subject.random:
+    if not context.random:
         return AVERAGING.finding(SKIPPED, "static model", "There is nothing to average over.")
-    told, most = [], subject.effort.eot[-1]
-    for draws in subject.effort.eot:
-        if draws <= subject.draws:
-            direct = draws == subject.draws
-            kept = subject.attacked() if direct else subject.right(subject.climb(draws), "fresh")
-            told.append(f"{draws} draws: {100 * kept.float().mean():.1f} %")
-    drop = worse(*subject.against(f"eot {most}", subject.pgd(draws=most)))
-    part = subject.few()
-    images, labels = subject.images[part], subject.labels[part]
-    with under_attack(subject.model), isolated_rng(subject.seed):
+    measured, most = [], context.effort.eot[-1]
+    for draws in context.effort.eot:
+        if draws <= context.draws:
+            direct = draws == context.draws
+            kept = (
+                context.attacked()
+                if direct
+                else context.is_correct(context.pgd_with(draws), "fresh")
+            )
+            measured.append(f"{draws} draws: {100 * kept.float().mean():.1f} %")
+    drop = worse(*context.compare_attack(f"eot {most}", context.pgd(draws=most)))
+    part = context.few()
+    images, labels = context.images[part], context.labels[part]
+    with attack_mode(context.model), isolated_rng(context.seed):
         one, two = (
-            mean_gradient(subject.model, images, labels, OBJECTIVES["cross_entropy"], 16)
+            mean_gradient(context.model, images, labels, ATTACK_LOSSES["cross_entropy"], 16)
             for _ in range(2)
         )
     cosine = float(F.cosine_similarity(one.flatten(1), two.flatten(1)).median())
-    told.append(f"{most} draws break {drop.points:.1f} points more; cosine {cosine:.2f}")
+    measured.append(f"{most} draws break {drop.points:.1f} points more; cosine {cosine:.2f}")
     alarm = (
         "The gradient is mostly noise at this number of draws: accuracy under it flatters the "
         "model. Average over more draws before quoting a figure."
     )
     if cosine < 0.5:
-        return AVERAGING.finding(ALARM, "; ".join(told), alarm)
-    return judged(AVERAGING, [drop], "; ".join(told), alarm, "Enough draws: more change little.")
+        return AVERAGING.finding(ALARM, "; ".join(measured), alarm)
+    clear = "Enough draws: more change little."
+    return judge(AVERAGING, [drop], "; ".join(measured), alarm, clear)
 
 
 GRADIENTS = Check(
@@ -264,9 +269,9 @@ GRADIENTS = Check(
 RANDOMNESS = Check(
     2,
     "randomness",
-    "repeats of one batch, turned round, and with gradients asked; normalised logits",
-    "the place in the batch or asking for gradients changes them, or votes are taken of a model "
-    "without noise (that they differ by more than 1e-4 is a note)",
+    "repeats of one batch, in reverse order, and with gradients; normalised logits",
+    "the place in the batch or computing gradients changes them, or votes are of a model "
+    "without noise (a difference of more than 1e-4 is a note)",
     randomness,
 )
 BINARISATION = Check(

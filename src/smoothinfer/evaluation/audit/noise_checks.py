@@ -1,4 +1,4 @@
-"""Checks 9 to 11 and 13: does the noise add robustness, or only keep a secret?"""
+"""Checks 9 to 11 and 13: does the noise add robustness, or only secrecy?"""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import torch
 from torch import Tensor
 
+from smoothinfer.evaluation.audit.context import BATCH, AuditContext
 from smoothinfer.evaluation.audit.finding import (
     ALARM,
     CLEAR,
@@ -14,143 +15,142 @@ from smoothinfer.evaluation.audit.finding import (
     SKIPPED,
     Check,
     Finding,
-    judged,
+    judge,
     worse,
 )
-from smoothinfer.evaluation.audit.context import BATCH, Subject
 from smoothinfer.numerics.randomness import isolated_rng
 from smoothinfer.types import Images
 
 
-def transfer(subject: Subject) -> Finding:
+def transfer(context: AuditContext) -> Finding:
     """Check 9: attacks made elsewhere must not beat the direct one."""
-    if not subject.random:
+    if not context.random:
         return TRANSFER.finding(SKIPPED, "static model", "There is no noise to turn off.")
-    part = subject.few()
-    direct = subject.right(subject.direct()[part], "transfer", rows=part)
-    told, drops = [f"direct: {100 * direct.float().mean():.1f} %"], []
-    tries = {"soft vote": (subject.model, subject.pgd(gradient="pooled"))}
-    if subject.base is not None:
-        tries["noise off"] = (subject.base, subject.pgd(draws=1))
-    moved = {
-        name: subject.attack(name, run, target=target, rows=part)
+    part = context.few()
+    direct = context.is_correct(context.direct()[part], "transfer", rows=part)
+    measured, drops = [f"direct: {100 * direct.float().mean():.1f} %"], []
+    tries = {"soft vote": (context.model, context.pgd(gradient="pooled"))}
+    if context.base is not None:
+        tries["noise off"] = (context.base, context.pgd(draws=1))
+    transferred = {
+        name: context.attack(name, run, target=target, rows=part)
         for name, (target, run) in tries.items()
     }
-    for name, images in moved.items():
-        kept = subject.right(images, "transfer", rows=part)
+    for name, images in transferred.items():
+        kept = context.is_correct(images, "transfer", rows=part)
         drops.append(worse(direct, kept))
-        told.append(f"from {name}: {100 * kept.float().mean():.1f} %")
+        measured.append(f"from {name}: {100 * kept.float().mean():.1f} %")
     useless, without = False, None
-    if subject.base is not None:
+    if context.base is not None:
         with torch.no_grad():
-            bare = subject.base(moved["noise off"]).argmax(1) == subject.labels[part]
-        told.append(f"its network without noise, attacked: {100 * bare.float().mean():.1f} %")
+            bare = context.base(transferred["noise off"]).argmax(1) == context.labels[part]
+        measured.append(f"its network without noise, attacked: {100 * bare.float().mean():.1f} %")
         useless, without = bool(direct.sum() <= bare.sum()), worse(bare, direct)
     if without is not None and without.fired:
         return TRANSFER.finding(
             ALARM,
-            "; ".join(told),
-            "Under attack the noise adds nothing: the same network without it withstands more.",
+            "; ".join(measured),
+            "Under attack the noise adds nothing: the same network without it is more robust.",
         )
     alarm = (
         "An attack made on a surrogate beats the direct one: the direct attack does not "
-        "follow what the vote does. Quote the stronger."
+        "follow the vote. Quote the stronger."
     )
     if useless and not any(drop.fired for drop in drops):
         verdict = "Under attack the noise adds nothing over the same network without it."
-        return TRANSFER.finding(NOTE, "; ".join(told), verdict)
+        return TRANSFER.finding(NOTE, "; ".join(measured), verdict)
     clear = "No surrogate beats the direct attack."
-    return judged(TRANSFER, drops, "; ".join(told), alarm, clear)
+    return judge(TRANSFER, drops, "; ".join(measured), alarm, clear)
 
 
-def secrecy(subject: Subject) -> Finding:
+def secrecy(context: AuditContext) -> Finding:
     """Check 10: known noise must not be much easier to attack than fresh noise."""
-    if not subject.random:
+    if not context.random:
         return SECRECY.finding(SKIPPED, "static model", "There is no noise to know.")
-    part, known = subject.few(), subject.still(16)
-    moved = subject.attack("known noise", subject.pgd(draws=1), target=known, rows=part)
+    part, known = context.few(), context.frozen(16)
+    adversarial = context.attack("known noise", context.pgd(draws=1), target=known, rows=part)
     with torch.no_grad():  # in the batches of the attack: noise may depend on the place in one
-        answers = torch.cat([known(batch).argmax(1) for batch in moved.split(BATCH)])
-    fixed = answers == subject.labels[part]
-    again = subject.attack("fresh noise", subject.pgd(draws=16), rows=part)
-    fresh = subject.right(again, "secrecy", rows=part)
-    told = (
+        answers = torch.cat([known(batch).argmax(1) for batch in adversarial.split(BATCH)])
+    fixed = answers == context.labels[part]
+    again = context.attack("fresh noise", context.pgd(draws=16), rows=part)
+    fresh = context.is_correct(again, "secrecy", rows=part)
+    measured = (
         f"known noise {100 * fixed.float().mean():.1f} %, fresh {100 * fresh.float().mean():.1f} %"
     )
     gap = worse(fresh, fixed, points=5.0)
-    return judged(
+    return judge(
         SECRECY,
         [gap],
-        told,
+        measured,
         f"An attacker who knows the noise breaks {gap.points:.1f} points more: that much of the "
         "robustness is secrecy. A memorised or predictable seed loses it.",
         "Knowing the noise helps little.",
     )
 
 
-def persistence(subject: Subject) -> Finding:
+def persistence(context: AuditContext) -> Finding:
     """Check 11: a fresh vote must agree with the attack's own count, and so must a hundred."""
-    if not subject.random:
+    if not context.random:
         return PERSISTENCE.finding(SKIPPED, "static model", "It answers the same each time.")
-    moved, first = subject.direct(), torch.zeros_like(subject.attacked())
-    first[subject.survivors()] = True
+    adversarial, first = context.direct(), torch.zeros_like(context.attacked())
+    first[context.survivors()] = True
     kept = first.clone()
     after = {}
-    for turn in range(1, subject.effort.votes + 1):
-        rows = kept.nonzero().flatten()  # only what still stands can fall
-        kept[rows] = subject.right(moved[rows], "again", turn, rows=rows)
+    for turn in range(1, context.effort.votes + 1):
+        rows = kept.nonzero().flatten()  # only images that are still correct can fall
+        kept[rows] = context.is_correct(adversarial[rows], "again", turn, rows=rows)
         if turn in (1, 10, 100):
             after[turn] = 100 * float(kept.float().mean())
-    fresh = 100 * float(subject.attacked().float().mean())
-    single = _last_draw(subject, moved)
+    fresh = 100 * float(context.attacked().float().mean())
+    single = _last_draw(context, adversarial)
     own = 100 * float(single.float().mean())
-    told = f"a single draw {own:.1f} %, a fresh vote {fresh:.1f} %; right in "
-    told += ", ".join(f"all of {k} votes {share:.1f} %" for k, share in after.items())
+    measured = f"a single draw {own:.1f} %, a fresh vote {fresh:.1f} %; right in "
+    measured += ", ".join(f"all of {k} votes {share:.1f} %" for k, share in after.items())
     before = 100 * float(first.float().mean())
     most = max(after)
     allowed = 2.0 if most >= 100 else 1.0
-    if before - after[most] > allowed + 100 / len(moved):
+    if before - after[most] > allowed + 100 / len(adversarial):
         return PERSISTENCE.finding(
             ALARM,
-            told,
-            "Votes near a tie change from vote to vote: who may submit an image again and again "
-            "gets through. Quote the accuracy over repeated votes, or use more samples.",
+            measured,
+            "Votes near a tie change from vote to vote: an attacker who may submit an image again "
+            "and again succeeds. Quote the accuracy over repeated votes, or use more samples.",
         )
-    if worse(single, subject.attacked()).fired or worse(subject.attacked(), single).fired:
+    if worse(single, context.attacked()).fired or worse(context.attacked(), single).fired:
         return PERSISTENCE.finding(
             NOTE,
-            told,
+            measured,
             "Fresh votes agree with each other, not with a single draw: an attack that is judged, "
             "stopped or chosen on its own last draw misreports this model. Judge by votes.",
         )
-    return PERSISTENCE.finding(CLEAR, told, "Fresh votes agree.")
+    return PERSISTENCE.finding(CLEAR, measured, "Fresh votes agree.")
 
 
-def _last_draw(subject: Subject, moved: Images) -> Tensor:
-    with torch.no_grad(), isolated_rng(subject.seed):
-        found = [subject.model(part).argmax(1) for part in moved.split(BATCH)]
-    return torch.cat(found) == subject.labels
+def _last_draw(context: AuditContext, images: Images) -> Tensor:
+    with torch.no_grad(), isolated_rng(context.seed):
+        answers = [context.model(part).argmax(1) for part in images.split(BATCH)]
+    return torch.cat(answers) == context.labels
 
 
-def selection(subject: Subject) -> Finding:
+def selection(context: AuditContext) -> Finding:
     """Check 13: the images of the audit must be new to the model and its settings."""
-    if subject.seen is None:
+    if context.seen is None:
         return SELECTION.finding(
             SKIPPED,
             "the images of training and tuning are not known",
             "Name them (a model with its card does) to have this checked.",
         )
-    mine = image_hashes(subject.images)
-    shared = sum(one in subject.seen for one in mine)
-    told = f"{shared} of {len(mine)} images"
+    mine = image_hashes(context.images)
+    shared = sum(one in context.seen for one in mine)
+    measured = f"{shared} of {len(mine)} images"
     if shared:
         return SELECTION.finding(
             ALARM,
-            told,
+            measured,
             "The audit uses images on which the model or its settings were chosen: its accuracy is "
             "biased upwards.",
         )
-    return SELECTION.finding(CLEAR, told, "All images are new to the model.")
+    return SELECTION.finding(CLEAR, measured, "All images are new to the model.")
 
 
 def image_hashes(images: Images) -> list[bytes]:

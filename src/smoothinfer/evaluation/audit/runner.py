@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import nn
 
 from smoothinfer.data import ImageData, images_and_labels
+from smoothinfer.engine.voting import RULES, rule_of
 from smoothinfer.errors import InputError, check_images, check_labels
 from smoothinfer.evaluation.audit.attack_checks import (
     ENDINGS,
@@ -20,6 +20,7 @@ from smoothinfer.evaluation.audit.attack_checks import (
     RADII,
     SINGLE_STEPS,
 )
+from smoothinfer.evaluation.audit.context import FULL, QUICK, AuditContext
 from smoothinfer.evaluation.audit.finding import SKIPPED, Check, Finding
 from smoothinfer.evaluation.audit.gradient_checks import (
     AVERAGING,
@@ -34,12 +35,11 @@ from smoothinfer.evaluation.audit.noise_checks import (
     TRANSFER,
     image_hashes,
 )
-from smoothinfer.evaluation.audit.context import FULL, QUICK, Subject
-from smoothinfer.runtime.modes import check_eval
 from smoothinfer.numerics.balls import Ball, Linf, check_ball
 from smoothinfer.numerics.statistics import Interval, proportion
+from smoothinfer.runtime.modes import check_eval
+from smoothinfer.runtime.progress import progress_bar
 from smoothinfer.smoothing.classifier import SmoothedClassifier
-from smoothinfer.engine.voting import RULES, rule_of
 from smoothinfer.types import Images, Labels
 
 CHECKS: dict[int, Check] = {
@@ -64,12 +64,12 @@ CHECKS: dict[int, Check] = {
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit found.
+    """The result of an audit.
 
     Attributes:
         findings: one for each check, in the order of their numbers.
         clean, attacked: accuracy of the vote, before and after the direct attack.
-        about: what was audited, and how.
+        about: the settings of the audit.
     """
 
     findings: list[Finding]
@@ -87,8 +87,8 @@ class Audit:
         """One sentence."""
         skipped = ", ".join(str(each.number) for each in self.findings if each.state == SKIPPED)
         if not self.fired:
-            said = "Nothing fired: no sign that the measured robustness is an artefact"
-            return f"{said} (skipped: check {skipped})." if skipped else f"{said}."
+            verdict = "Nothing fired: no sign that the measured robustness is an artefact"
+            return f"{verdict} (skipped: check {skipped})." if skipped else f"{verdict}."
         names = ", ".join(f"{finding.number} ({finding.name})" for finding in self.fired)
         return f"Not to be relied on: check {names} fired."
 
@@ -105,14 +105,14 @@ def audit(
     rule: str | None = None,
     progress: bool = False,
 ) -> Audit:
-    """Run the checks on ``model``, which may be anybody's, random or not.
+    """Run the checks on ``model``, any module, random or not.
 
     Args:
-        model: pixels in [0, 1] to logits, in eval mode. Of a `SmoothedClassifier` the random model
-            inside is attacked, and its rule and samples (no more than the effort allows) vote;
-            with a seed of its own it is audited as it is, a model without noise.
+        model: from pixels in [0, 1] to logits, in eval mode. For a `SmoothedClassifier` the random
+            model inside is attacked, and its rule and samples (no more than the effort allows)
+            vote; one with a seed of its own is audited as it is, a model without noise.
         data: images and labels that neither training nor tuning used.
-        ball: what the attacker may do.
+        ball: where the attacker may move an image.
         quick: less work: 300 images of 32x32 pixels take minutes with ResNet-20.
         seed: names all streams.
         seen: images of training and tuning, for check 13.
@@ -122,7 +122,7 @@ def audit(
 
     Raises:
         InputError: data are malformed, there are none, a number of a check is unknown, or the
-            model is right on no image.
+            model is correct on no image.
 
     Source: the checks are named after Carlini et al. 2019 (arXiv 1902.06705), Athalye et al. 2018
     (arXiv 1802.00420), Pintor et al. 2022 (arXiv 2106.09947) and Zimmermann et al. 2022 (arXiv
@@ -147,9 +147,9 @@ def audit(
         raise InputError("there are no images to audit")
     smooth = model if isinstance(model, SmoothedClassifier) and model.seed is None else None
     inner = model if smooth is None else smooth.model
-    own = "prediction" if smooth is None else smooth.rule  # it may be nobody else's, without a name
+    own = "prediction" if smooth is None else smooth.rule  # may be a custom rule without a name
     check_eval(inner)
-    subject = Subject(
+    context = AuditContext(
         inner,
         images,
         labels,
@@ -161,43 +161,40 @@ def audit(
         samples=smooth.samples if smooth else None,
         voted=smooth is not None and smooth.samples > 1,
     )
-    if not subject.clean().any():
-        raise InputError(f"the model is right on none of the {len(images)} images: audit another")
-    return _run(subject, chosen, progress)
+    if not context.clean().any():
+        raise InputError(f"the model is wrong on all of the {len(images)} images: audit another")
+    return _run(context, chosen, progress)
 
 
-def _run(subject: Subject, chosen: list[int], progress: bool) -> Audit:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+def _run(context: AuditContext, chosen: list[int], progress: bool) -> Audit:
     findings, seconds = [], {}
-    with Progress(*columns, TimeElapsedColumn(), disable=not progress, transient=True) as bar:
-        task = bar.add_task("auditing", total=len(chosen) + 1)
-        clean, attacked = subject.clean(), subject.attacked()
-        bar.advance(task)
+    with progress_bar("auditing", len(chosen) + 1, shown=progress) as bar:
+        clean, attacked = context.clean(), context.attacked()
         for number in chosen:
-            bar.update(task, description=CHECKS[number].name)
+            bar.advance()
+            bar.update(CHECKS[number].name)
             begun = time.perf_counter()
-            findings.append(_finding(CHECKS[number], subject))
+            findings.append(_finding(CHECKS[number], context))
             seconds[number] = round(time.perf_counter() - begun, 1)
-            bar.advance(task)
     about = {
-        "images": len(subject.images),
-        "ball": repr(subject.ball),
-        "random": subject.random,
-        "samples": subject.passes,
-        "rule": next((name for name, each in RULES.items() if each is subject.rule), "custom"),
-        "direct": f"PGD: {subject.steps} steps, {subject.starts} starts, {subject.draws} draws"
-        if subject.differentiable
+        "images": len(context.images),
+        "ball": repr(context.ball),
+        "random": context.random,
+        "samples": context.passes,
+        "rule": next((name for name, each in RULES.items() if each is context.rule), "custom"),
+        "direct": f"PGD: {context.steps} steps, {context.starts} starts, {context.draws} draws"
+        if context.differentiable
         else "none: the model has no gradient",
-        "seed": subject.seed,
+        "seed": context.seed,
         "seconds": seconds,
     }
     counts = [proportion(int(right.sum()), len(right)) for right in (clean, attacked)]
     return Audit(findings, counts[0], counts[1], about)
 
 
-def _finding(check: Check, subject: Subject) -> Finding:
-    if subject.differentiable or check in (GRADIENTS, RANDOMNESS, SELECTION):
-        return check.run(subject)
+def _finding(check: Check, context: AuditContext) -> Finding:
+    if context.differentiable or check in (GRADIENTS, RANDOMNESS, SELECTION):
+        return check.run(context)
     return check.finding(SKIPPED, "no gradient", "It compares attacks that follow gradients.")
 
 

@@ -1,0 +1,51 @@
+"""``smoothinfer reproduce``: a table or figure of the paper, its numbers beside ours."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from smoothinfer.cli.options import DATA_HELP, add_scale
+from smoothinfer.errors import InputError
+from smoothinfer.workflows.reproduce.appendix import run_appendix
+from smoothinfer.workflows.reproduce.experiments import experiments
+from smoothinfer.workflows.reproduce.runs import APPENDIX, reproduce, reproduce_all
+
+ALL = "all"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    names = ", ".join([*experiments(), APPENDIX])
+    parser.add_argument("name", help=f"one of {names} (on the digits), or {ALL}")
+    parser.add_argument("--data", help=f"images like those of the models' training: {DATA_HELP}")
+    parser.add_argument("--out", required=True, help="folder of rows, figures, report and table")
+    add_scale(parser)
+    parser.add_argument(
+        "--runs", default="runs", help="folder of trained models, named as their recipes"
+    )
+    parser.add_argument(
+        "--reuse", help="folder of other experiments, whose rows of the same settings are copied"
+    )
+
+
+def run(options: Namespace) -> int:
+    """Run the command."""
+    if options.reuse is not None and options.name in (ALL, APPENDIX):
+        raise InputError(f"{options.name} takes no --reuse: leave it out")
+    if options.name == APPENDIX:
+        run_appendix(options.out)
+        print((Path(options.out) / f"{APPENDIX}.md").read_text())
+        return 0
+    if options.data is None:
+        raise InputError(
+            f"{options.name} needs --data, images like those its models were trained on, such as "
+            "uoft-cs/cifar10 for the shipped ones"
+        )
+    how = {"data": options.data, "scale": options.scale, "runs": options.runs}
+    if options.name == ALL:
+        print(reproduce_all(options.out, overrides=options.set, **how))
+        return 0
+    path = reproduce(options.name, options.out, reuse=options.reuse, overrides=options.set, **how)
+    print(path.read_text())
+    return 0

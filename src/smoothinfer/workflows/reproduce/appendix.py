@@ -1,7 +1,7 @@
 """Appendix A as an experiment: noise, attacks and a linear support vector machine on real digits.
 
-A linear machine's worst case within a ball is known, so what noise does can be told exactly: to the
-loss it trains on, and to the direction in which an attack walks.
+A linear machine's worst case within a ball is known, so the effect of noise on the loss of its
+training and on the direction of an attack can be computed exactly.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from sklearn.svm import LinearSVC
 from torch import Tensor
 
 from smoothinfer.data import ImageData, load_data
-from smoothinfer.runtime.files import write_json, write_whole
 from smoothinfer.numerics.randomness import stream
-from smoothinfer.reporting.curves import draw_lines
+from smoothinfer.reporting.figures import draw_lines
+from smoothinfer.reporting.tables import Table
+from smoothinfer.runtime.files import write_json, write_text
 
 RADIUS = 0.05
 SIGMAS = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0)
@@ -24,7 +25,7 @@ SIGMAS = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 @dataclass(frozen=True)
 class Line:
-    """What was measured at one sigma; losses and cosines are means over images.
+    """The figures at one sigma; losses and cosines are means over images.
 
     Attributes:
         sigma: of the Gaussian noise, on the pixels for the losses; on the weights, in units of
@@ -48,14 +49,14 @@ class Line:
     mean: float
 
 
-def appendix(out: str | Path, seed: int = 0, draws: int = 64) -> list[Line]:
+def run_appendix(out: str | Path, seed: int = 0, draws: int = 64) -> list[Line]:
     """Train the machine, measure every sigma, and write a table and a picture to ``out``.
 
     Two things are shown. The expectation claim: the attacked loss under noise equals that without
     where the hinge is linear in all draws, and lies above it elsewhere (Jensen). And the
-    direction: noise on the weights turns the attacker's gradient away from the true direction,
-    and the part across it wastes the attacker's budget; averaging over draws turns it back, which
-    is why a defence must be judged under an attack that averages.
+    direction: noise on the weights turns the attacker's gradient away from the true direction, and
+    the perpendicular part wastes the attacker's budget. Averaging over draws turns it back, so a
+    defence must be evaluated under an attack that averages.
 
     Args:
         out: folder of ``appendix-a.md``, ``.json`` and ``.png``.
@@ -69,7 +70,7 @@ def appendix(out: str | Path, seed: int = 0, draws: int = 64) -> list[Line]:
     lines = [_measure(weight, bias, images, signs, sigma, seed, draws) for sigma in SIGMAS]
     out = Path(out)
     write_json(out / "appendix-a.json", {"radius": RADIUS, "lines": [asdict(x) for x in lines]})
-    write_whole(out / "appendix-a.md", lambda file: file.write(_markdown(lines, draws).encode()))
+    write_text(out / "appendix-a.md", _markdown(lines, draws))
     curves = {
         "cosine, one draw": [x.one for x in lines],
         f"cosine, mean of {draws}": [x.mean for x in lines],
@@ -149,18 +150,22 @@ def _directions(
 
 
 def _markdown(lines: list[Line], draws: int) -> str:
-    told = [
-        "# Appendix A: a linear support vector machine under noise",
-        "",
-        f"Digits 0-4 against 5-9, 360 test images, L-infinity radius {RADIUS:g}, {draws} draws.",
-        "",
-        "| sigma | attacked loss (A.26) | without noise (A.28) | gap | hinge linear | "
-        f"cosine, one draw | mean of {draws} |",
-        "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    told += [
-        f"| {x.sigma:g} | {x.noisy:.4f} | {x.without:.4f} | {x.gap:.4f} ± {x.error:.4f} | "
-        f"{x.linear:.3f} | {x.one:.3f} | {x.mean:.3f} |"
+    heads = ["sigma", "attacked loss (A.26)", "without noise (A.28)", "gap", "hinge linear"]
+    heads += ["cosine, one draw", f"mean of {draws}"]
+    cells = [
+        [
+            f"{x.sigma:g}",
+            f"{x.noisy:.4f}",
+            f"{x.without:.4f}",
+            f"{x.gap:.4f} ± {x.error:.4f}",
+            f"{x.linear:.3f}",
+            f"{x.one:.3f}",
+            f"{x.mean:.3f}",
+        ]
         for x in lines
     ]
-    return "\n".join([*told, ""])
+    return (
+        "# Appendix A: a linear support vector machine under noise\n\n"
+        f"Digits 0-4 against 5-9, 360 test images, L-infinity radius {RADIUS:g}, {draws} draws.\n\n"
+        f"{Table(heads, cells).markdown()}"
+    )

@@ -1,4 +1,4 @@
-"""The tables and figures of the paper, as recipes: sweeps, what is drawn, what the paper says."""
+"""The tables and figures of the paper as recipes: sweeps, figures, and the published numbers."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from smoothinfer.checkpoints import find_checkpoint, shipped
-from smoothinfer.config.yaml_files import changed, filled, read_scaled
+from smoothinfer.config.settings_files import apply_overrides, read_settings
+from smoothinfer.config.typed import from_dict
 from smoothinfer.errors import InputError, unknown
 from smoothinfer.workflows.sweep import SMOKE, SweepRecipe
 
 _FOLDER = "paper"
-_SHIPPED = "-resnet20-cifar10"  # what a shipped model is called after its recipe
+_SHIPPED = "-resnet20-cifar10"  # ending of a shipped model's name, after that of its recipe
 _IN_RUNS = re.compile(r"\{runs\}/([\w./-]+)")
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture of one part: accuracy along ``axis``, a curve for each ``series``.
+    """A figure of one part: accuracy along ``axis``, a curve for each ``series``.
 
-    Besides the columns of the rows there are ``gradients`` (that the attack took for an image) and
+    Besides the columns of the rows there are ``gradients`` (of the attack, per image) and
     ``family`` (the attack without its options).
 
-    ``at`` holds other columns fixed, such as ``{samples: 512}``.
+    ``at`` fixes other columns, such as ``{samples: 512}``.
     """
 
     part: str
@@ -36,36 +37,38 @@ class Figure:
 
 @dataclass(frozen=True)
 class Experiment:
-    """One table or figure: sweeps that differ a little, and what the paper says.
+    """One table or figure: sweeps that differ a little, and the published numbers.
 
     Attributes:
-        title, about: what is shown.
+        title, description: for the reader.
         common: settings of every sweep, as in a sweep recipe.
-        parts: a name for each sweep, and what is special to it.
+        parts: a name for each sweep, with its own settings.
         over: settings that replace those of all parts, as a scale may.
-        figures: what is drawn.
+        figures: see `Figure`.
         published: rows of the paper: ``row`` (its name), ``clean``, ``attacked`` in %, missing
-            where not known; ``part`` and ``at`` say which of our settings it compares with.
+            where not known; ``part`` and ``at`` name the setting of ours to compare with.
     """
 
     title: str
-    about: str = ""
+    description: str = ""
     common: dict[str, Any] = field(default_factory=dict)
     parts: dict[str, Any] = field(default_factory=dict)
     over: dict[str, Any] = field(default_factory=dict)
     figures: list[Any] = field(default_factory=list)
     published: list[Any] = field(default_factory=list)
 
-    def sweeps(self, changes: Iterable[str] = ()) -> dict[str, SweepRecipe]:
+    def sweeps(self, overrides: Iterable[str] = ()) -> dict[str, SweepRecipe]:
         """Return the sweep of every part."""
         return {
-            name: filled(SweepRecipe, changed(self.common | part | self.over, changes), name)
+            name: from_dict(
+                SweepRecipe, apply_overrides(self.common | part | self.over, overrides), name
+            )
             for name, part in self.parts.items()
         }
 
-    def drawn(self) -> list[Figure]:
+    def checked_figures(self) -> list[Figure]:
         """Return the figures, checked."""
-        return [filled(Figure, each, "figures") for each in self.figures]
+        return [from_dict(Figure, each, "figures") for each in self.figures]
 
 
 def experiments() -> dict[str, Path]:
@@ -84,20 +87,20 @@ def load_experiment(name: str, scale: str = "short", runs: str | Path = "runs") 
     if name not in known:
         raise unknown("experiment", name, known)
     smoke = {"over": {**SMOKE, "attacks": ["pgd(steps=2)"]}}
-    content = _placed(read_scaled(known[name], scale, smoke), str(runs))
-    found: Experiment = filled(Experiment, content, str(known[name]))
-    return found
+    content = _insert_models(read_settings(known[name], scale, smoke), str(runs))
+    experiment: Experiment = from_dict(Experiment, content, str(known[name]))
+    return experiment
 
 
-def where(model: str, runs: str | Path) -> str | None:
-    """Return where ``model`` is: in ``runs``, at its own path or among the shipped; or ``None``."""
+def place_of(model: str, runs: str | Path) -> str | None:
+    """Return the place of ``model``: in ``runs``, its own path, or a shipped name; or ``None``."""
     shipped_as = model.replace("/", "-").removesuffix(".safetensors") + _SHIPPED
     places = (str(Path(runs) / model), model, shipped_as)
     return next((place for place in places if is_model(place)), None)
 
 
 def is_model(place: str) -> bool:
-    """Say whether `load` will find something under this name."""
+    """Say whether `load` finds a model under this name."""
     if ":" in place:
         return True
     try:
@@ -107,11 +110,11 @@ def is_model(place: str) -> bool:
     return path is not None and path.is_file()
 
 
-def _placed(value: Any, runs: str) -> Any:
+def _insert_models(value: Any, runs: str) -> Any:
     if isinstance(value, Mapping):
-        return {key: _placed(each, runs) for key, each in value.items()}
+        return {key: _insert_models(each, runs) for key, each in value.items()}
     if isinstance(value, list):
-        return [_placed(each, runs) for each in value]
+        return [_insert_models(each, runs) for each in value]
     if not isinstance(value, str):
         return value
-    return _IN_RUNS.sub(lambda found: where(found[1], runs) or f"{runs}/{found[1]}", value)
+    return _IN_RUNS.sub(lambda match: place_of(match[1], runs) or f"{runs}/{match[1]}", value)

@@ -1,4 +1,4 @@
-"""``smoothinfer reproduce``: the tables and figures of the paper, our numbers beside its own."""
+"""Runs of the paper's tables and figures, the measured numbers beside the published ones."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from typing import Any
 
 from rich.console import Console
 
-from smoothinfer.workflows.reproduce.appendix import appendix
 from smoothinfer.config.components import Component
 from smoothinfer.data import ImageData, load_data
 from smoothinfer.errors import InputError
+from smoothinfer.reporting.collect import MEASURES, Record, accuracy_text, collect, records
+from smoothinfer.reporting.comparison import Comparison, write_comparison
+from smoothinfer.reporting.figures import draw_curves
+from smoothinfer.reporting.report import write_report
+from smoothinfer.runtime.processes import Processes
+from smoothinfer.runtime.provenance import made_by
+from smoothinfer.workflows.reproduce.appendix import run_appendix
 from smoothinfer.workflows.reproduce.experiments import (
     Experiment,
     Figure,
     experiments,
     is_model,
     load_experiment,
-    where,
+    place_of,
 )
-from smoothinfer.runtime.processes import Processes
-from smoothinfer.runtime.provenance import made_by
-from smoothinfer.reporting.collect import MEASURES, Record, collect, records, share
-from smoothinfer.reporting.comparison import Comparison, write_comparison
-from smoothinfer.reporting.curves import draw_curves
-from smoothinfer.reporting.report import write_report
 from smoothinfer.workflows.sweep import SweepRecipe, run_sweep
 
-ALL, APPENDIX = "all", "appendix-a"
+APPENDIX = "appendix-a"
 _HEADS = ["", "paper: clean", "attacked", "ours: clean", "attacked", "images"]
 _NOTE = "Ours: % with 95 % intervals over images; ± is the standard deviation over seeds."
 
@@ -44,11 +44,11 @@ def reproduce_all(
     data: str | ImageData,
     scale: str = "short",
     runs: str | Path = "runs",
-    changes: Sequence[str] = (),
+    overrides: Sequence[str] = (),
 ) -> Path:
-    """Run every experiment whose models are there, each in ``out/NAME``, and report on all.
+    """Run every experiment whose models are in ``runs`` or shipped, and report on all.
 
-    What two experiments measure alike is measured once. The arguments are those of `reproduce`.
+    Results that two experiments share are computed once. The arguments are those of `reproduce`.
 
     Returns:
         The page, ``out/report/index.html``.
@@ -58,17 +58,17 @@ def reproduce_all(
     """
     out, done = Path(out), []
     out.mkdir(parents=True, exist_ok=True)
-    options = {"data": data, "scale": scale, "runs": runs, "changes": changes}
+    options = {"data": data, "scale": scale, "runs": runs, "overrides": overrides}
     for name in experiments():
         try:
             reproduce(name, out / name, reuse=out, **options)  # type: ignore[arg-type]
             done.append(out / name)
         except NoModelError as error:
-            Console(highlight=False).print(f"{name} is left out: {error}")
+            print(f"{name} is left out: {error}")
     if not done:
         raise NoModelError(f"none of the models of the paper is in {runs}, and none is shipped")
     if Processes().main:
-        appendix(out / APPENDIX)
+        run_appendix(out / APPENDIX)
         write_report([*done, out / APPENDIX], out / "report", "Tables and figures of the paper")
     return out / "report" / "index.html"
 
@@ -80,7 +80,7 @@ def reproduce(
     data: str | ImageData,
     scale: str = "short",
     runs: str | Path = "runs",
-    changes: Sequence[str] = (),
+    overrides: Sequence[str] = (),
     reuse: str | Path | None = None,
 ) -> Path:
     """Run the experiment ``name``; write its rows, figures and ``report/index.html``.
@@ -90,10 +90,10 @@ def reproduce(
         out: folder; finished work in it is not done again.
         data: where the images are, or the images.
         scale: ``"smoke"``, ``"short"`` or ``"paper"``.
-        runs: folder of trained models, each in a folder called as in the recipe; shipped models
-            stand in for those that are not there.
-        changes: ``key=value`` changes to every sweep.
-        reuse: folder of other experiments: what they measured alike is copied, not done again.
+        runs: folder of trained models, each named as in the recipe; shipped models replace those
+            that are not there.
+        overrides: ``key=value`` changes to every sweep.
+        reuse: folder of other experiments, whose rows of the same settings are copied.
 
     Returns:
         The comparison with the paper, a Markdown file.
@@ -104,17 +104,17 @@ def reproduce(
     experiment, out = load_experiment(name, scale, runs), Path(out)
     others = _others(reuse, out) if reuse is not None else []
     console, main = Console(highlight=False), Processes().main
-    told = data if isinstance(data, str) else data.name
-    sweeps = experiment.sweeps([f"data={told}", *changes])
-    drawn, ready, missing = experiment.drawn(), {}, {}
+    source = data if isinstance(data, str) else data.name
+    sweeps = experiment.sweeps([f"data={source}", *overrides])
+    wanted, ready, missing = experiment.checked_figures(), {}, {}
     for part, recipe in sweeps.items():
-        found, lacking = _found(recipe, Path(runs))
-        if found:
-            ready[part] = replace(recipe, models=found)
+        models, lacking = _find_models(recipe, Path(runs))
+        if models:
+            ready[part] = replace(recipe, models=models)
         if lacking:
             missing[part] = lacking
             console.print(f"left out: {part} of {', '.join(lacking)}, not trained in {runs}")
-        for model, place in found.items():
+        for model, place in models.items():
             console.print(f"{part}: {model} is {place}")
     if not ready:
         raise NoModelError(f"none of the models of {name} is in {runs}, and none is shipped")
@@ -122,13 +122,16 @@ def reproduce(
         images = load_data(data, recipe.split) if isinstance(data, str) else data
         run_sweep(recipe, out / part, data=images[: recipe.limit], reuse=others)
     if main:
-        held = {part: records(rows) for part in ready if (rows := collect(out / part).rows)}
-        figures = _draw(drawn, held, out / "figures")
+        found = {part: records(rows) for part in ready if (rows := collect(out / part).rows)}
+        figures = _draw(wanted, found, out / "figures")
         notes = [f"Not measured: {part} of {', '.join(lack)}." for part, lack in missing.items()]
-        if len(figures) < len(drawn):
-            fewer = len(drawn) - len(figures)
-            notes.append(f"Not drawn, for want of points: {fewer} of {len(drawn)} figures.")
-        write_comparison(comparison(experiment, held, [*notes, _NOTE], figures), out, name)
+        if len(figures) < len(wanted):
+            fewer = len(wanted) - len(figures)
+            notes.append(
+                f"Not drawn, with fewer than two points: {fewer} of {len(wanted)} figures."
+            )
+        compared = compare(experiment, found, [*notes, _NOTE], figures)
+        write_comparison(compared, out, name)
         write_report([out], out / "report", experiment.title)
     return out / f"{name}.md"
 
@@ -141,27 +144,27 @@ def _others(folder: str | Path, out: Path) -> list[Path]:
     return [each for each in found if out.resolve() not in each.resolve().parents]
 
 
-def comparison(
+def compare(
     experiment: Experiment,
-    held: Mapping[str, list[Record]],
+    found: Mapping[str, list[Record]],
     notes: Sequence[str] = (),
     figures: Sequence[str] = (),
 ) -> Comparison:
-    """Return what the paper says beside what was measured; unknown cells are empty."""
+    """Return the published beside the measured numbers; unknown cells are empty."""
     lines = []
     for row in experiment.published:
-        ours = _matching(held.get(row.get("part", ""), []), row.get("at", {}))
+        ours = _matching(found.get(row.get("part", ""), []), row.get("at", {}))
         cells = [f"{row[key]:g}" if key in row else "" for key in MEASURES]
-        cells += [share(ours[key]) if ours else "" for key in MEASURES]
+        cells += [accuracy_text(ours[key]) if ours else "" for key in MEASURES]
         cells.append(str((ours["attacked"] or ours["clean"])["images"]) if ours else "")
         lines.append([str(row["row"]), *cells])
-    about = " ".join(experiment.about.split())
+    description = " ".join(experiment.description.split())
     heads, command = _HEADS if lines else [], made_by().get("command", "")
-    return Comparison(experiment.title, about, heads, lines, [*notes], [*figures], command)
+    return Comparison(experiment.title, description, heads, lines, [*notes], [*figures], command)
 
 
 def _matching(found: Sequence[Record], at: Mapping[str, Any]) -> Record | None:
-    """Return the only record with these values; several would leave open which is meant."""
+    """Return the only record with these values; of several, none is clearly meant."""
     fits = [
         record
         for record in found
@@ -178,9 +181,9 @@ def _same(one: Any, two: Any) -> bool:
     return bool(one == two)
 
 
-def _found(recipe: SweepRecipe, runs: Path) -> tuple[dict[str, str], list[str]]:
-    """Return where each model is, and which are nowhere; without their sources none counts."""
-    places = {name: where(path, runs) for name, path in recipe.named.items()}
+def _find_models(recipe: SweepRecipe, runs: Path) -> tuple[dict[str, str], list[str]]:
+    """Return the place of each model, and the missing ones; all are missing without the sources."""
+    places = {name: place_of(path, runs) for name, path in recipe.named.items()}
     lacking = [path for name, path in recipe.named.items() if places[name] is None]
     sources = [Component.of(attack).options.get("source") for attack in recipe.attacks]
     absent = [each for each in sources if isinstance(each, str) and not is_model(each)]
@@ -189,13 +192,13 @@ def _found(recipe: SweepRecipe, runs: Path) -> tuple[dict[str, str], list[str]]:
     return {name: place for name, place in places.items() if place is not None}, lacking
 
 
-def _draw(drawn: Sequence[Figure], held: Mapping[str, list[Record]], folder: Path) -> list[str]:
-    """Draw the figures that have points enough; return the names of their PNGs."""
+def _draw(wanted: Sequence[Figure], found: Mapping[str, list[Record]], folder: Path) -> list[str]:
+    """Draw the figures that have at least two points; return the names of their PNGs."""
     names = []
-    for number, figure in enumerate(drawn, start=1):
-        if figure.part not in held:
+    for number, figure in enumerate(wanted, start=1):
+        if figure.part not in found:
             continue
-        part = [record | _computed(record) for record in held[figure.part]]
+        part = [record | _computed(record) for record in found[figure.part]]
         shown = [r for r in part if all(_same(r.get(k), v) for k, v in figure.at.items())]
         if len({record.get(figure.axis) for record in shown if record["attacked"]} - {None}) < 2:
             continue
@@ -209,6 +212,6 @@ def _draw(drawn: Sequence[Figure], held: Mapping[str, list[Record]], folder: Pat
 
 
 def _computed(record: Record) -> Record:
-    """Return columns to draw by: the attack without its options, and how many gradients it took."""
+    """Return further columns: the attack without its options, and its number of gradients."""
     spent = (record["attacked"] or {}).get("backwards")
     return {"family": str(record["attack"]).partition("(")[0], "gradients": spent}

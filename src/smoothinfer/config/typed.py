@@ -1,0 +1,83 @@
+"""Dataclasses filled from plain values, every value checked, and turned into plain values again."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from smoothinfer.config.components import Component, parse_number
+from smoothinfer.errors import InputError, unknown
+
+
+def from_dict(kind: type, content: Any, source: str) -> Any:
+    """Return the dataclass ``kind`` filled from ``content``.
+
+    Args:
+        kind: a dataclass.
+        content: its fields as plain values.
+        source: where the content comes from, for error messages.
+
+    Raises:
+        InputError: a key is unknown (the message lists the valid ones) or a value has the
+            wrong type.
+    """
+    if not isinstance(content, Mapping):
+        raise InputError(f"{source} must be a mapping, not {content!r}")
+    hints = typing.get_type_hints(kind)
+    for key in content:
+        if key not in hints:
+            raise unknown(f"key of {source}", key, hints)
+    return kind(
+        **{key: _convert(hints[key], value, f"{source}: {key}") for key, value in content.items()}
+    )
+
+
+def to_plain(value: Any) -> Any:
+    """Return ``value`` as plain YAML values, which `from_dict` reads.
+
+    >>> to_plain({"attack": Component("pgd", {"steps": 7})})
+    {'attack': {'name': 'pgd', 'steps': 7}}
+    """
+    if isinstance(value, Component):
+        return value.to_dict()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {key: to_plain(each) for key, each in value.items()}
+    return value
+
+
+def _convert(hint: Any, value: Any, source: str) -> Any:
+    options = typing.get_args(hint) if typing.get_origin(hint) not in (list, dict) else (hint,)
+    options = options or (hint,)
+    if value is None and type(None) in options:
+        return None
+    if Component in options:
+        if dict[str, Component] in options and isinstance(value, Mapping) and "name" not in value:
+            return {key: Component.of(each) for key, each in value.items()}
+        try:
+            return Component.of(value)
+        except InputError as error:
+            raise InputError(f"{source}: {error}") from error
+    if dataclasses.is_dataclass(options[0]):
+        return from_dict(typing.cast(type, options[0]), value, source)
+    bases = [typing.get_origin(option) or option for option in options]
+    fitting = next((base for base in bases if type(value) is base), bases[0])
+    return _convert_plain(fitting, parse_number(value), source)
+
+
+def _convert_plain(kind: type, value: Any, source: str) -> Any:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is float and isinstance(value, str):  # YAML reads 1e-4 as a string
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if kind is str and isinstance(value, bool):  # YAML reads on and off as truth values
+        return "on" if value else "off"
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise InputError(f"{source} must be {kind.__name__}, not {value!r}")
+    return value

@@ -1,0 +1,136 @@
+"""Tables of results: accuracies, the gain of the vote, the cost of attacks, published figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from smoothinfer.evaluation.rows import CLEAN, Rows, setting_columns, summarise
+from smoothinfer.reporting.tables import Table, cell_text, interval_text, sort_key
+
+Entries = Sequence[Mapping[str, Any]]
+_FIGURES = ("attack", "radius", "rule", "samples", "sigma", "images", "clean", "attacked")
+
+
+def accuracy_table(rows: Rows, title: str = "") -> Table:
+    """Return accuracies in %, with intervals: a line per setting, a column per attack.
+
+    Columns with the same value in every line are left out.
+    """
+    summary = summarise(rows)
+    settings = [entry["description"] for entry in summary]
+    names = [name for name in setting_columns(rows) if name != "attack"]
+    varying = [n for n in names if len({setting.get(n) for setting in settings}) > 1]
+    attacks = sorted(rows["attack"].unique().to_pylist(), key=lambda name: name != CLEAN)
+    cells: dict[tuple[Any, ...], dict[str, str]] = {}
+    for setting, entry in zip(settings, summary, strict=True):
+        line = cells.setdefault(tuple(setting.get(name) for name in varying), {})
+        for attack, figure in ((CLEAN, entry["clean"]), (setting["attack"], entry["attacked"])):
+            if figure:
+                line[attack] = interval_text(figure)
+    ordered = sorted(cells.items(), key=lambda cell: [sort_key(value) for value in cell[0]])
+    heads = [*varying, *("clean" if attack == CLEAN else attack for attack in attacks)]
+    lines = [
+        [*map(cell_text, key), *(found.get(attack, "") for attack in attacks)]
+        for key, found in ordered
+    ]
+    return Table(heads, lines, title)
+
+
+def gain_table(entries: Entries) -> Table:
+    """Return the gain of the vote of the most passes over one pass.
+
+    Args:
+        entries: of `summarise`.
+    """
+    most, shown = _of_most(entries)
+    names = _names(shown)
+    lines = [
+        _settings(entry, names) + [gain_text(entry[part]) for part in ("clean", "attacked")]
+        for entry in shown
+    ]
+    title = f"gain of the vote of {most} over one pass, points (95 % interval)"
+    return Table([*names, "clean", "attacked"], lines if most > 1 else [], title)
+
+
+def cost_table(entries: Entries, seconds: Mapping[str, float]) -> Table:
+    """Return the cost of each of several attacks and the accuracy it leaves; the strongest is last.
+
+    Args:
+        entries: of `summarise`.
+        seconds: wall-clock per image of each attack.
+    """
+    most, shown = _of_most(entries)
+    shown = [entry for entry in shown if entry["attacked"] is not None]
+    shown.sort(key=lambda entry: -entry["attacked"]["value"])
+    names, lines = _names(shown), []
+    for entry in shown:
+        left, attack = entry["attacked"], entry["description"]["attack"]
+        spent = [f"{left[name]:,.0f}" for name in ("backwards", "forwards")]
+        cells = [f"{1000 * seconds[attack]:,.1f}" if attack in seconds else ""]
+        shares = [f"{100 * left[k]:.1f}" for k in ("per_draw", "every_draw")]
+        vote = interval_text(left)
+        cells += [vote] if most == 1 else [shares[0], vote, shares[1]]
+        lines.append(_settings(entry, names) + spent + cells)
+    heads = ["backward", "forward", "ms", "one pass"]
+    heads += [f"vote of {most}", "every pass"] if most > 1 else []
+    title = "passes and time of each attack per image, and the accuracy that it leaves, %"
+    return Table([*names, *heads], lines if len(lines) > 1 else [], title)
+
+
+def gain_text(figure: Mapping[str, Any] | None) -> str:
+    """Return a gain in points, with the ends of its interval.
+
+    >>> gain_text({"gain": {"value": 0.05, "low": -0.012, "high": 0.1}})
+    '+5.0 (-1.2 to +10.0)'
+    """
+    if figure is None:
+        return ""
+    value, low, high = (100 * figure["gain"][name] for name in ("value", "low", "high"))
+    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def figures_table(figures: Entries) -> Table:
+    """Return the figures on a model's card."""
+    return Table(_FIGURES, [_figure_cells(figure) for figure in figures], left=1)
+
+
+def figures_markdown(card: Mapping[str, Any]) -> str:
+    """Return the figures on ``card`` in Markdown, or that there are none."""
+    figures = card.get("figures")
+    if not figures:
+        return "Nothing was measured of this model."
+    heading = "## Accuracy, in % with 95 % intervals over images"
+    return f"{heading}\n\n{figures_table(figures).markdown()}"
+
+
+def _figure_cells(figure: Mapping[str, Any]) -> list[str]:
+    setting, clean, attacked = figure["description"], figure["clean"], figure["attacked"]
+    radius, sigma = setting.get("radius", 0.0), setting.get("sigma")
+    return [
+        setting["attack"],
+        f"{255 * radius:g}/255" if radius else "",
+        setting["rule"],
+        str(setting["samples"]),
+        "" if sigma is None else f"{sigma:g}",
+        str((attacked or clean)["images"]),
+        interval_text(clean),
+        interval_text(attacked),
+    ]
+
+
+def _of_most(entries: Entries) -> tuple[int, list[Mapping[str, Any]]]:
+    most = max(entry["description"]["samples"] for entry in entries)
+    return most, [entry for entry in entries if entry["description"]["samples"] == most]
+
+
+def _names(entries: Entries) -> list[str]:
+    """Return the columns that tell the settings apart, the attack always."""
+    values = {
+        name: {entry["description"].get(name) for entry in entries} for name in ("sigma", "rule")
+    }
+    return [name for name, found in values.items() if len(found) > 1] + ["attack"]
+
+
+def _settings(entry: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    return [cell_text(entry["description"].get(name, "")) for name in names]

@@ -1,0 +1,78 @@
+"""The summary of rows: tables on the terminal, in files, and sheets of adversarial examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from smoothinfer.evaluation.examples import ExampleExport, load_examples
+from smoothinfer.evaluation.rows import Rows, summarise
+from smoothinfer.evaluation.runner import Runner
+from smoothinfer.evaluation.store import Store, write_table
+from smoothinfer.reporting.result_tables import accuracy_table, cost_table, gain_table
+from smoothinfer.reporting.tables import Table
+from smoothinfer.reporting.votes import first_votes, vote_text
+from smoothinfer.runtime.files import write_json, write_text
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_SHEET = 10  # images in the picture of an attack
+_INTERVAL = "95 % (Wilson) over images, noise fixed by the seed"
+
+
+def write_summary(rows: Rows, runner: Runner, out: Path, settings: dict[str, Any]) -> None:
+    """Write ``table.parquet``, ``table.md``, ``summary.json`` and ``costs.json`` into ``out``.
+
+    Args:
+        rows: all rows.
+        runner: that computed them.
+        out: folder.
+        settings: of the evaluation, which the summary repeats.
+    """
+    seconds = runner.store.seconds()
+    summary = {
+        **settings,
+        "interval": _INTERVAL,
+        "settings": summarise(rows),
+        "computers": runner.store.computers(runner.works),
+        "table": write_table(rows, out / "table.parquet"),
+    }
+    write_json(out / "summary.json", summary)
+    tables = [accuracy_table(rows), *_further_tables(rows, seconds)]
+    write_text(out / "table.md", "\n".join(table.markdown() for table in tables))
+    write_json(out / "costs.json", {"seconds per image": seconds})
+
+
+def print_summary(console: Console, rows: Rows, store: Store, out: Path) -> None:
+    """Print the accuracies, the gain of the vote and the cost of the attacks."""
+    accuracy_table(rows, "accuracy, % (95 % interval)").print(console, gaps=True)
+    for table in _further_tables(rows, store.seconds()):
+        table.print(console)
+    console.print(f"rows in {out / 'rows'}, summary in {out / 'summary.json'}", markup=False)
+
+
+def _further_tables(rows: Rows, seconds: dict[str, float]) -> list[Table]:
+    entries = summarise(rows)
+    return [gain_table(entries), cost_table(entries, seconds)]
+
+
+def draw_examples(export: ExampleExport, rows: Rows, classes: Sequence[str]) -> None:
+    """Draw a sheet for each attack: images, their votes, and the names of their classes."""
+    from smoothinfer.reporting.image_figures import example_sheet
+
+    clean, *attacked = first_votes(rows, _SHEET).items()
+    for attack, votes in attacked:
+        path = export.path(attack)
+        if not path.exists():
+            continue
+        found = load_examples(path)
+        labels = found["labels"][:_SHEET].tolist()
+        captions = [
+            [vote_text(part.get(k), classes) for k in range(len(labels))]
+            for part in (clean[1], votes)
+        ]
+        names = [f"is {classes[label]}" for label in labels]
+        shown = found["images"][:_SHEET], found["adversarial"][:_SHEET]
+        example_sheet(*shown, [*captions, names], path.with_suffix(".png"), attack)

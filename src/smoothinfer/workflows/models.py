@@ -1,0 +1,45 @@
+"""``smoothinfer models``: the shipped models and their measured figures."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from smoothinfer.checkpoints import checkpoints_in, find_checkpoint, list_models, read_card
+from smoothinfer.reporting.result_tables import figures_table
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument("--folder", help="list the checkpoints of a folder, not the shipped ones")
+
+
+def run(options: Namespace) -> int:
+    """Run the command."""
+    names = list_models() if options.folder is None else checkpoints_in(Path(options.folder))
+    console = Console(highlight=False)
+    if not names:
+        console.print("there are no models")
+    for name in names:
+        path = find_checkpoint(name)
+        assert path is not None
+        card = read_card(path)
+        console.print(f"{Path(name).stem}: {describe_model(card)}", markup=False)
+        figures_table(card.get("figures", [])).print(console)
+    return 0
+
+
+def describe_model(card: Mapping[str, Any]) -> str:
+    """Return network, noise, loss, epoch and data of a model in one line."""
+    recipe, noise = card["recipe"], []
+    for place, component in recipe["noise"].items():
+        if isinstance(component, Mapping):
+            noise.append(f"{component.get('name', 'noise')} at {place}")
+    data = card.get("data", {}).get("name", "unnamed data")
+    epoch = card.get("results", {}).get("validation", {}).get("epoch", recipe["epochs"])
+    parts = [recipe["model"]["name"], " and ".join(noise) or "no noise"]
+    return ", ".join([*parts, f"{recipe['loss']['name']} loss", f"epoch {epoch} on {data}"])

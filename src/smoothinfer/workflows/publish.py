@@ -1,0 +1,151 @@
+"""``smoothinfer publish``: a trained model and its measured figures as one checkpoint."""
+
+from __future__ import annotations
+
+import shutil
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from smoothinfer.checkpoints import find_checkpoint, read_card, save_with_card
+from smoothinfer.errors import InputError
+from smoothinfer.noise.noisy_model import NOISE_PARTS
+from smoothinfer.runtime.files import read_json, write_bytes, write_json
+
+Figure = dict[str, Any]
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument("model", help="a run folder or a .safetensors checkpoint")
+    parser.add_argument("--name", required=True, help="of the published model")
+    parser.add_argument("--results", nargs="+", default=[], help="folders that evaluate wrote")
+    parser.add_argument("--out", default="checkpoints", help="folder of the checkpoint")
+    parser.add_argument(
+        "--compact",
+        action="store_true",
+        help="keep factors of coloured noise in half precision: two thirds of the size",
+    )
+    parser.add_argument("--hub", metavar="USER/NAME", help="also push it to the Hugging Face hub")
+
+
+def run(options: Namespace) -> int:
+    """Run the command."""
+    results = [Path(result) for result in options.results]
+    path = publish(options.model, options.name, Path(options.out), results, options.compact)
+    print(path)
+    if options.hub:
+        from smoothinfer.hub import HubModel
+
+        print(HubModel.from_checkpoint(path).push_to_hub(options.hub))
+    return 0
+
+
+def publish(
+    model: str | Path,
+    name: str,
+    out: Path,
+    results: Sequence[Path] = (),
+    compact: bool = False,
+) -> Path:
+    """Copy a trained model to ``out/name.safetensors``, its figures in the card beside it.
+
+    Args:
+        model: a run folder or a checkpoint.
+        name: of the published model.
+        out: folder; also gets the table of epochs as ``name.csv`` and the history of every layer's
+            noise as ``name-noise.json`` where there is one.
+        results: folders that ``smoothinfer evaluate`` wrote; every setting becomes a figure,
+            beside those that the model has already.
+        compact: keep the factors of coloured noise in half precision, in two thirds of the size;
+            the card then names the weights (``"measured"``) that its figures belong to.
+
+    Returns:
+        The path of the checkpoint.
+
+    Raises:
+        InputError: the name is a path, there is no such model, or the results belong to another
+            one, or to images on which settings are chosen.
+    """
+    if Path(name).name != name:
+        raise InputError(f"a model's name is no path: {name!r}")
+    path = find_checkpoint(model)
+    if path is None:
+        raise InputError(f"{str(model)!r} is no run folder and no checkpoint")
+    card = read_card(path)
+    figures = {_setting(figure): figure for figure in _known_figures(card, name, out)}
+    for folder in results:
+        _check_results(folder, card, path)
+        for figure in read_json(folder / "summary.json")["settings"]:
+            named = _renamed(figure, name)
+            figures[_setting(named)] = named
+    target = out / f"{name}.safetensors"
+    out.mkdir(parents=True, exist_ok=True)
+    content = card | {"figures": list(figures.values())}
+    tensors = load_file(path)
+    if compact and any(_is_factor(key, t) for key, t in tensors.items()):
+        short = {key: t.half() if _is_factor(key, t) else t for key, t in tensors.items()}
+        save_with_card(target, short, {"measured": card["sha256"]} | content)
+    else:
+        write_bytes(target, path.read_bytes())
+        write_json(target.with_suffix(".json"), content)
+    _copy_first(target.with_suffix(".csv"), path.parent / "epochs.csv", path.with_suffix(".csv"))
+    history = path.with_name(f"{path.stem}-noise.json")
+    _copy_first(target.with_name(f"{name}-noise.json"), path.parent / "strengths.json", history)
+    return target
+
+
+def _check_results(folder: Path, card: dict[str, Any], path: Path) -> None:
+    """Refuse results of other weights, or on images on which settings are chosen."""
+    settings = read_json(folder / "settings.json")
+    weights, split = set(settings.get("weights", {}).values()), settings.get("split", "test")
+    if not weights:
+        raise InputError(f"{folder} names no weights: give a folder that evaluate wrote")
+    if not weights <= set(_hashes(card)):
+        raise InputError(f"{folder} holds results of other weights than {path}")
+    if split != "test":
+        raise InputError(
+            f"{folder} was measured on the {split} images, on which settings are chosen: "
+            "publish results that evaluate measured on the test images"
+        )
+
+
+def _copy_first(target: Path, *sources: Path) -> None:
+    """Copy the first of ``sources`` that exists to ``target``, if it is not there already."""
+    for source in sources:
+        if source.exists():
+            if source.resolve() != target.resolve():
+                shutil.copyfile(source, target)
+            return
+
+
+def _known_figures(card: dict[str, Any], name: str, out: Path) -> list[Figure]:
+    """Return the figures that the model has already, in its card or where it was published."""
+    known, published = card.get("figures", []), out / f"{name}.json"
+    before = read_json(published) if published.exists() else {}
+    if set(_hashes(before)) & set(_hashes(card)):
+        known = [*known, *before.get("figures", [])]
+    return [_renamed(figure, name) for figure in known]
+
+
+def _renamed(figure: Figure, name: str) -> Figure:
+    return figure | {"description": figure["description"] | {"model": name}}
+
+
+def _hashes(card: dict[str, Any]) -> list[str]:
+    """Return the hashes of the weights that a card describes: as they are, and as measured."""
+    return [card[key] for key in ("sha256", "measured") if key in card]
+
+
+def _is_factor(name: str, tensor: Tensor) -> bool:
+    learned = name.startswith(NOISE_PARTS) and name.endswith(".factor")
+    return learned and tensor.dtype == torch.float32
+
+
+def _setting(figure: Figure) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((key, str(value)) for key, value in figure["description"].items()))
