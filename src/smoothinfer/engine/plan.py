@@ -170,14 +170,20 @@ class Plan:
         return scale, shift if inner["bias"] is None else shift + inner["bias"]
 
     def run_in(self, dtype: torch.dtype, tensors: dict[str, Tensor], images: Images) -> Logits:
-        """Return the logits; where a layer does not take ``dtype``, those of fp32."""
-        try:
-            return self.run(tensors, images)
-        except _NO_KERNEL:
-            if dtype == torch.float32:
-                raise
-            self.no_bf16 = "a layer does not take it"
-            return self.run({name: _to_fp32(t) for name, t in tensors.items()}, images)
+        """Return the logits; where a layer does not take ``dtype``, those of fp32.
+
+        The weights are in ``dtype`` already, so autocast is off.
+        """
+        if dtype == torch.bfloat16 and images.ndim == 4:
+            images = images.contiguous(memory_format=torch.channels_last)  # as its kernels want it
+        with torch.autocast(images.device.type, enabled=False):
+            try:
+                return self.run(tensors, images)
+            except _NO_KERNEL:
+                if dtype == torch.float32:
+                    raise
+                self.no_bf16 = "a layer does not take it"
+                return self.run({name: _to_fp32(t) for name, t in tensors.items()}, images)
 
     def _write_program(self, graph: fx.Graph, module: nn.Module) -> Callable[..., Logits]:
         """Rewrite the trace as one function of (tensors, leaves, images)."""

@@ -59,7 +59,7 @@ def certify_rows(
     prints = Fingerprint()
     content = prints.of(settings, model, data.hash, skip, len(data))
     prints.of(_certify_batch, certify)
-    digest = digest_of_key({"content": content, "code": repr(sorted(prints.code.items()))})
+    digest = digest_of_key({"content": content, **prints.code})
     store, processes = Store(out), Processes()
     units = {f"certified-{int(rows[0]):06d}-{digest}": rows for rows in kept.split(_BATCH)}
     mine = processes.share(list(units))

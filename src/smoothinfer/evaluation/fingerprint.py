@@ -18,18 +18,18 @@ import torch
 from torch import Tensor, nn
 
 from smoothinfer.evaluation.source_code import (
-    digest_of,
     file_digest,
     file_of,
     is_ignored,
     is_own,
+    read_code,
     references,
 )
 
 _PACKAGE = "smoothinfer."
 # Modules of the package that compute no number of a row.
 _NO_NUMBERS = ("errors", "types", "runtime.files", "runtime.progress", "runtime.provenance")
-_PRINTING = ("__repr__", "__str__", "extra_repr", "__doc__", "__module__", "__annotations__")
+_PRINTING = ("__repr__", "__str__", "extra_repr")
 _PLAIN = (bool, int, float, complex, str, bytes)
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 # Bookkeeping of torch.nn.Module; parameters, buffers, submodules and hooks are hashed apart.
@@ -123,7 +123,7 @@ class Fingerprint:
             self._library(module)
             return f"function:{name}"
         cells = [self._value(_content(cell)) for cell in function.__closure__ or ()]
-        digest = digest_of(function)
+        digest = read_code(function.__code__).digest
         if "<lambda>" in name or "<locals>" in name:
             name = f"{name}.{digest}"  # several may share a name
         if not _computes_nothing(module) and name not in self.code:
@@ -155,7 +155,8 @@ class Fingerprint:
         self.code[name] = ""
         held = [self._value(base) for base in kind.__bases__]
         for key, value in sorted(vars(kind).items()):
-            if key not in _PRINTING and not _is_generated(value):
+            about = key.startswith("__") and not callable(value)  # name, line, annotations
+            if not about and key not in _PRINTING and not _is_generated(value):
                 held.append(f"{key}={self._member(value)}")
         self.code[name] = _digest(held)
         return f"class:{name}"

@@ -104,9 +104,7 @@ class Runner:
             counts[reasons[id(work), attack]] += 1
         for reason, count in counts.items():
             if reason:
-                lines.append(
-                    f"{count} units are computed anew: {reason} since their rows were made"
-                )
+                lines.append(f"{count} units are computed anew: {reason} since they were stored")
         return lines
 
     def run(self, progress: bool = False) -> None:

@@ -10,14 +10,30 @@ import linecache
 import sys
 import sysconfig
 from collections.abc import Iterator
-from types import CodeType, FunctionType, ModuleType
-from typing import Any
+from types import CodeType, FunctionType
+from typing import Any, NamedTuple
 
 _SKIPPED_FIELDS = {"annotation", "returns", "type_comment", "type_params", "kind", "ctx"}
-_STANDARD = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib"))
-_INSTALLED = tuple(sysconfig.get_path(name) for name in ("purelib", "platlib"))
+_INSTALLED = tuple(sysconfig.get_path(n) for n in ("stdlib", "platstdlib", "purelib", "platlib"))
 # Libraries whose numbers may differ in the last bits between versions: rows name those versions.
-_LIBRARIES = ("torch", "numpy", "scipy", "foolbox", "eagerpy")
+_LIBRARIES = ("torch", "numpy", "scipy", "pyarrow", "foolbox", "eagerpy")
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+class Code(NamedTuple):
+    """A function's code.
+
+    Attributes:
+        digest: changes when the code does.
+        names: global names that it uses.
+        attributes: (name, attribute) pairs that it uses.
+        imports: (module, name) pairs that it imports.
+    """
+
+    digest: str
+    names: tuple[str, ...]
+    attributes: tuple[tuple[str, str], ...]
+    imports: tuple[tuple[str, str], ...]
 
 
 def is_own(module: str) -> bool:
@@ -29,7 +45,7 @@ def is_own(module: str) -> bool:
     if module.partition(".")[0] in ("smoothinfer", "__main__"):
         return True
     path = file_of(module)
-    return bool(path) and not path.startswith((*_STANDARD, *_INSTALLED))
+    return bool(path) and not path.startswith(_INSTALLED)
 
 
 def is_ignored(module: str) -> bool:
@@ -50,10 +66,47 @@ def file_digest(path: str) -> str:
         return hashlib.sha256(file.read()).hexdigest()
 
 
-def node_of(function: FunctionType) -> ast.AST | None:
-    """Return the syntax tree of ``function``, ``None`` for a lambda or without source."""
-    code = function.__code__
-    return _nodes(code.co_filename).get((code.co_name, code.co_firstlineno))
+@functools.cache
+def read_code(code: CodeType) -> Code:
+    """Return the code of a function.
+
+    Comments, docstrings, annotations, layout and the texts of exceptions do not count. Without
+    source (typed into an interpreter, or several lambdas on one line) the byte code is read.
+    """
+    node = _nodes(code.co_filename).get((code.co_name, code.co_firstlineno))
+    if node is None:
+        names = tuple(sorted(_bytecode_names(code)))
+        return Code(_digest(_dump_bytecode(code)), names, (), ())
+    parts = list(ast.walk(node))
+    names = {part.id for part in parts if isinstance(part, ast.Name)}
+    attributes = {
+        (part.value.id, part.attr)
+        for part in parts
+        if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name)
+    }
+    imports = {
+        (part.module, alias.name)
+        for part in parts
+        if isinstance(part, ast.ImportFrom) and part.module
+        for alias in part.names
+    }
+    used = (tuple(sorted(each)) for each in (names, attributes, imports))
+    return Code(_digest(_dump(node)), *used)  # type: ignore[arg-type]
+
+
+def references(function: FunctionType) -> Iterator[tuple[str, Any]]:
+    """Yield (name, value) of all globals that ``function`` uses, imports inside it included."""
+    code, world = read_code(function.__code__), function.__globals__
+    for name in code.names:
+        if name in world and not inspect.ismodule(world[name]):
+            yield f"{function.__module__}.{name}", world[name]
+    for name, attribute in code.attributes:
+        module = world.get(name)
+        if inspect.ismodule(module) and is_own(module.__name__):
+            yield f"{module.__name__}.{attribute}", getattr(module, attribute, None)
+    for source, name in code.imports:
+        if source in sys.modules:
+            yield f"{source}.{name}", getattr(sys.modules[source], name, None)
 
 
 @functools.cache
@@ -63,21 +116,18 @@ def _nodes(path: str) -> dict[tuple[str, int], ast.AST]:
         tree = ast.parse("".join(linecache.getlines(path)))
     except (SyntaxError, ValueError):
         return {}
-    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
-    functions = [node for node in ast.walk(tree) if isinstance(node, kinds)]
-    lines = {id(f): min([f.lineno, *(d.lineno for d in f.decorator_list)]) for f in functions}
-    return {(function.name, lines[id(function)]): function for function in functions}
-
-
-def digest_of(function: FunctionType) -> str:
-    """Return a digest that changes when the code of ``function`` does.
-
-    Comments, docstrings, annotations, layout and the texts of exceptions do not count. A function
-    without source (typed into an interpreter), and a lambda, is told by its byte code.
-    """
-    node = node_of(function)
-    text = _dump(node) if node is not None else _dump_code(function.__code__)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    found: dict[tuple[str, int], ast.AST] = {}
+    lambdas: list[int] = []
+    for node in ast.walk(tree):
+        if isinstance(node, _FUNCTIONS):
+            line = min([node.lineno, *(each.lineno for each in node.decorator_list)])
+            found[node.name, line] = node
+        elif isinstance(node, ast.Lambda):
+            lambdas.append(node.lineno)
+            found["<lambda>", node.lineno] = node
+    for line in {line for line in lambdas if lambdas.count(line) > 1}:
+        del found["<lambda>", line]
+    return found
 
 
 def _dump(value: Any) -> str:
@@ -93,49 +143,24 @@ def _dump(value: Any) -> str:
         if name in _SKIPPED_FIELDS or child is None or child == []:
             continue
         if name == "body" and isinstance(child, list):
-            child = [each for each in child if not _is_text(each)]
+            child = [each for each in child if not _is_docstring(each)]
         fields.append(f"{name}={_dump(child)}")
     return f"{type(value).__name__}({','.join(fields)})"
 
 
-def _is_text(statement: ast.AST) -> bool:
-    """Say whether a statement is a string alone, as a docstring is."""
+def _is_docstring(statement: ast.AST) -> bool:
     return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
 
-def _dump_code(code: CodeType) -> str:
-    consts = [_dump_code(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
+def _dump_bytecode(code: CodeType) -> str:
+    consts = [_dump_bytecode(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
     return f"{code.co_code!r}{code.co_names}{consts}"
 
 
-def references(function: FunctionType) -> Iterator[tuple[str, Any]]:
-    """Yield (name, value) of all globals that ``function`` uses, imports inside it included."""
-    names: set[str] = set()
-    attributes: set[tuple[str, str]] = set()
-    node = node_of(function)
-    if node is None:
-        names |= _code_names(function.__code__)
-    for part in ast.walk(node) if node is not None else ():
-        if isinstance(part, ast.Name):
-            names.add(part.id)
-        elif isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name):
-            attributes.add((part.value.id, part.attr))
-        elif isinstance(part, ast.ImportFrom) and part.module in sys.modules:
-            source = sys.modules[part.module]
-            yield from (
-                (f"{part.module}.{alias.name}", getattr(source, alias.name, None))
-                for alias in part.names
-            )
-    world = function.__globals__
-    for name in sorted(names):
-        if name in world and not inspect.ismodule(world[name]):
-            yield f"{function.__module__}.{name}", world[name]
-    for name, attribute in sorted(attributes):
-        module = world.get(name)
-        if isinstance(module, ModuleType) and is_own(module.__name__):
-            yield f"{module.__name__}.{attribute}", getattr(module, attribute, None)
-
-
-def _code_names(code: CodeType) -> set[str]:
-    inner = (_code_names(c) for c in code.co_consts if isinstance(c, CodeType))
+def _bytecode_names(code: CodeType) -> set[str]:
+    inner = (_bytecode_names(c) for c in code.co_consts if isinstance(c, CodeType))
     return set(code.co_names).union(*inner)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -99,8 +99,8 @@ class Evaluation:
         smooth, common = self.classifier, Fingerprint()
         how = (smooth.tile, smooth.precision, smooth.per_image, smooth.seed)
         votes = (self.rules, self.samples, self.stop, self.delta)
+        settings = common.of(self.seed, self.describe, how, votes)
         shared = {
-            "settings": common.of(self.ball, self.seed, self.describe, how, votes),
             "images": common.of(self.images, self.labels),
             "model": common.of(smooth.model, self.target),
         }
@@ -108,7 +108,8 @@ class Evaluation:
         keys = {}
         for name, attack in self.attacks.items():
             own = Fingerprint(common.code)
-            key = shared | {"attack": own.of(attack)}
+            place = () if attack is None else (self.ball, *_CODE_OF_EXAMPLES)
+            key = {"settings": f"{settings}{own.of(*place)}", **shared, "attack": own.of(attack)}
             key |= {"package code": own.package_code(), "user code": own.user_code()}
             keys[name] = key
         return keys
@@ -199,14 +200,21 @@ class Evaluation:
 
     def examples_key(self, name: str, at: int) -> str:
         """Return the name of a batch of adversarial examples: a digest of all it depends on."""
-        batch, attack = slice(at, at + UNIT_IMAGES), self.attacks[name]
-        prints = Fingerprint()
-        # An attack that never queries its target gives the same examples for all targets.
-        seen = self.target if queried_by(attack, self.target) is self.target else None
-        world = (self.ball, self.seed, self.images[batch], self.labels[batch])
-        content = prints.of(name, at, attack, seen, world)
-        prints.of(*_CODE_OF_EXAMPLES)
-        return digest_of_key({"content": content, "code": repr(sorted(prints.code.items()))}, 32)
+        batch = slice(at, at + UNIT_IMAGES)
+        return Fingerprint().of(self._worlds[name], at, self.images[batch], self.labels[batch])
+
+    @functools.cached_property
+    def _worlds(self) -> dict[str, str]:
+        """For each attack the digest of everything that its examples depend on, but the images."""
+        worlds = {}
+        for name, attack in self.attacks.items():
+            prints = Fingerprint()
+            # An attack that never queries its target gives the same examples for all targets.
+            queried = self.target if queried_by(attack, self.target) is self.target else None
+            content = prints.of(name, attack, queried, self.ball, self.seed)
+            prints.of(*_CODE_OF_EXAMPLES)
+            worlds[name] = digest_of_key({"content": content, **prints.code})
+        return worlds
 
     def examples(self, name: str, at: int) -> tuple[Images, Cost]:
         """Return the batch from image ``at`` on under the attack ``name``, and its cost."""
@@ -250,9 +258,9 @@ class Evaluation:
         return self.ball.project(points, images)
 
 
-def digest_of_key(key: Mapping[str, str], length: int = 12) -> str:
+def digest_of_key(key: Mapping[str, str]) -> str:
     """Return the digest that names units and examples with this key."""
-    return hashlib.sha256(repr(sorted(key.items())).encode()).hexdigest()[:length]
+    return hashlib.sha256(repr(sorted(key.items())).encode()).hexdigest()[:12]
 
 
 def _verdict_rows(
@@ -272,7 +280,6 @@ def _verdict_rows(
 
 _CODE_OF_EXAMPLES = (Evaluation.run_attack, Evaluation._within_ball)
 _CODE_OF_ROWS = (
-    *_CODE_OF_EXAMPLES,
     Evaluation._vote,
     Evaluation._to_rows,
     Evaluation._batch,

@@ -194,7 +194,7 @@ class NoisyModel(nn.Module):
         dtype = autocast_dtype(device.type)
         sampler = self._cache.get(dtype, partial(self._ingredients, dtype), self._make_sampler)
         if sampler.plan is not None:
-            return partial(_run_plan, sampler.plan, sampler.dtype, sampler.draw(generator))
+            return partial(sampler.plan.run_in, sampler.dtype, sampler.draw(generator))
         return partial(functional_call, self.module, sampler.draw_weights(generator))
 
     def _ingredients(self, dtype: torch.dtype) -> Ingredients:
@@ -276,14 +276,6 @@ class NoisyModel(nn.Module):
             noisy = self.noise_of_activations()
             disturbed |= activations_of(self.module, noisy, self.side, images)
         return strengths_of(disturbed)
-
-
-def _run_plan(plan: Plan, dtype: torch.dtype, tensors: dict[str, Tensor], images: Images) -> Logits:
-    """Run ``plan``: its weights are in ``dtype`` already, so autocast is off."""
-    if dtype == torch.bfloat16 and images.ndim == 4:
-        images = images.contiguous(memory_format=torch.channels_last)  # the format of its kernels
-    with torch.autocast(images.device.type, enabled=False):
-        return plan.run_in(dtype, tensors, images)
 
 
 def with_input_noise(model: nn.Module, sigma: float | None, units: str = "pixel") -> nn.Module:

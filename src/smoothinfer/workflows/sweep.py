@@ -207,7 +207,7 @@ def run_sweep(
         if new or folder in merge:
             console.print(f"{new} new units from {folder}{left}", markup=False)
     for line in (*runner.reuse(), str(runner.plan())):
-        console.print(line, markup=False)
+        console.print(line, markup=False, soft_wrap=True)
     if only_plan:
         return None
     settings = _settings(recipe, images, asked)
