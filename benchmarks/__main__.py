@@ -8,232 +8,13 @@ from __future__ import annotations
 import argparse
 import json
 import warnings
-from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
-import smoothinfer as si
-from benchmarks import clock, naive, peers
-from smoothinfer.numerics.precision import computing, keep_heap_warm
-from smoothinfer.engine.passes import Engine
-from smoothinfer.training.losses import adversarial
-from smoothinfer.training.cuda_graphs import quickened
-
-FLOP = 81.6e6  # of one ResNet-20 forward on a 32x32 image
-RADIUS, SIGMA = 8 / 255, 0.06
-Cases = dict[str, Callable[[], object]]
-
-
-def network() -> nn.Module:
-    """Return a plain ResNet-20 for CIFAR-10; its speed does not depend on its weights."""
-    with si.isolated_rng(0):
-        layers = si.Normalize([0.491, 0.482, 0.447], [0.247, 0.243, 0.262]), si.resnet20()
-    return nn.Sequential(*layers).eval()
-
-
-class Benchmarks:
-    """The sections of the table; each returns its cases and the images that a case handles."""
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.options, self.device = options, options.device
-        generator = torch.Generator().manual_seed(0)
-        self.images = torch.rand(options.images, 3, 32, 32, generator=generator).to(self.device)
-        self.labels = torch.randint(10, (options.images,), generator=generator).to(self.device)
-        self.plain = network().to(self.device)
-        self.loud = naive.with_weight_noise(network()).to(self.device).eval()
-        self.by_inputs = si.NoisyModel(network(), inputs=si.Gaussian(SIGMA)).to(self.device)
-        self.by_weights = si.NoisyModel(network(), weights=si.CNI(rank=5)).to(self.device).eval()
-
-    def ours(self, model: nn.Module, images: Tensor, samples: int) -> Callable[[], object]:
-        """Return prediction smoothing by this library."""
-        smooth = si.SmoothedClassifier(model, samples, precision=self.options.precision)
-        return lambda: smooth.predict(images)
-
-    def input_noise(self) -> tuple[Cases, float]:
-        """Prediction smoothing, noise at the inputs."""
-        n, images = self.options.samples, self.images
-        cases: Cases = {
-            "naive loop": lambda: naive.predict(self.plain, images, n, SIGMA, 256),
-            "Cohen's loop": lambda: naive.predict_each(self.plain, images, n, SIGMA),
-            **peers.smoothing_peers(self.plain, images, n, SIGMA, 256),
-            "smoothinfer": self.ours(self.by_inputs, images, n),
-        }
-        return cases, len(images) * n * FLOP
-
-    def weight_noise(self) -> tuple[Cases, float]:
-        """Prediction smoothing, CNI at the weights."""
-        n, images = self.options.samples, self.images
-        cases: Cases = {
-            "naive loop": lambda: naive.predict(self.loud, images, n, 0.0, 256),
-            "smoothinfer": self.ours(self.by_weights, images, n),
-        }
-        return cases, len(images) * n * FLOP
-
-    def one_image(self) -> tuple[Cases, float]:
-        """One image, 512 passes, CNI at the weights."""
-        image = self.images[:1]
-        cases: Cases = {
-            "naive loop": lambda: naive.predict(self.loud, image, 512, 0.0, 256),
-            "smoothinfer": self.ours(self.by_weights, image, 512),
-        }
-        return cases, 512 * FLOP
-
-    def one_image_input_noise(self) -> tuple[Cases, float]:
-        """One image, 512 passes, noise at the inputs."""
-        image = self.images[:1]
-        cases: Cases = {
-            "naive loop": lambda: naive.predict(self.plain, image, 512, SIGMA, 256),
-            "Cohen's loop": lambda: naive.predict_each(self.plain, image, 512, SIGMA),
-            "smoothinfer": self.ours(self.by_inputs, image, 512),
-        }
-        return cases, 512 * FLOP
-
-    def pgd(self) -> tuple[Cases, float]:
-        """PGD-7 on the plain network."""
-        images, labels = self.images, self.labels
-        ours = si.NoisyModel(self.plain)
-        ball, precision = si.Linf(RADIUS), self.options.precision
-        cases: Cases = {
-            "naive loop": lambda: naive.pgd(self.plain, images, labels, RADIUS, 7),
-            **peers.pgd_peers(self.plain, images, labels, RADIUS, 7),
-            "smoothinfer": lambda: si.pgd(ours, images, labels, ball, steps=7, precision=precision),
-        }
-        return cases, len(images) * 7 * 2 * FLOP
-
-    def training(self) -> tuple[Cases, float]:
-        """One step of adversarial training, PGD-7, w = 0.5, CNI at the weights."""
-        images, labels = self.images[:128], self.labels[:128]
-        loud = naive.with_weight_noise(network()).to(self.device)
-
-        def plainly() -> None:
-            moved = naive.pgd(loud.eval(), images, labels, RADIUS, 7)
-            loud.train().zero_grad()
-            for seen in (images, moved):
-                (0.5 * nn.functional.cross_entropy(loud(seen), labels)).backward()
-
-        return {"naive loop": plainly, "smoothinfer": self.step()}, len(images) * 20 * FLOP
-
-    def step(self, compile: str = "off") -> Callable[[], object]:
-        """Return a step of training by this library; 7 (1 + 1) + 2 (1 + 2) passes an image."""
-        images, labels = self.images[:128], self.labels[:128]
-        model = si.NoisyModel(network(), weights=si.CNI(rank=5)).to(self.device)
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        placed = images.contiguous(memory_format=torch.channels_last)
-        running, precision = quickened(model, compile), self.options.precision
-
-        def attack(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-            return si.pgd(model, x, y, si.Linf(RADIUS), steps=7, precision=precision)
-
-        def run() -> None:
-            running.train().zero_grad()
-            with computing(precision, placed.device):
-                loss = adversarial(running, placed, labels, attack)
-            loss.backward()
-
-        return run
-
-    def compiled_votes(self) -> tuple[Cases, float]:
-        """Passes with CNI at the weights, eager and by ``torch.compile``."""
-        n, precision = self.options.samples, self.options.precision
-
-        def votes(compiled: bool) -> Callable[[], object]:
-            engine = Engine(self.by_weights, self.images, 0, precision=precision, compile=compiled)
-            return lambda: [logits.argmax(1) for logits in engine.run(self.images, 0, n)]
-
-        return {"eager": votes(False), "compiled": votes(True)}, len(self.images) * n * FLOP
-
-    def compiled_training(self) -> tuple[Cases, float]:
-        """One step of adversarial training: eager, by ``torch.compile``, as CUDA graphs."""
-        cases: Cases = {"eager": self.step(), "compiled": self.step("on")}
-        if self.device.type == "cuda":
-            cases["graphs"] = self.step("graphs")
-        return cases, len(self.images[:128]) * 20 * FLOP
-
-    def measure_yardstick(self, rates: dict[str, float]) -> None:
-        """Measure the matrix rates once more; the fastest counts, and shares with it are least."""
-        for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-            rate = clock.matrix_rate(dtype, self.device, self.options.repeats)
-            rates[name] = max(rate, rates.get(name, 0.0))
-
-    def run(self) -> dict[str, object]:
-        """Measure every section."""
-        repeats = self.options.repeats
-        rates: dict[str, float] = {}
-        sections = {}
-        for name in self.options.sections or SECTIONS:
-            self.measure_yardstick(rates)
-            make: Callable[[], tuple[Cases, float]] = getattr(self, name)
-            cases, flop = make()
-            timings = clock.compare(cases, repeats)
-            sections[name] = {
-                "about": (make.__doc__ or "").strip().rstrip("."),
-                "flop": flop,
-                "cases": {case: asdict(timing) for case, timing in timings.items()},
-            }
-            print(table(sections[name], rates), flush=True)
-        self.measure_yardstick(rates)
-        model = self.by_weights
-        return {
-            "machine": clock.machine(self.device),
-            "peers": peers.versions(),
-            "options": {k: v for k, v in vars(self.options).items() if k != "out"},
-            "engine": repr(Engine(model, self.images, 0, precision=self.options.precision)),
-            "matrix_rate": rates,
-            "sections": sections,
-        }
-
-
-SECTIONS = (
-    "input_noise",
-    "weight_noise",
-    "one_image",
-    "one_image_input_noise",
-    "pgd",
-    "training",
-)
-
-# Only where asked for: the compiler takes minutes on a CPU.
-COMPILED = ("compiled_votes", "compiled_training")
-
-
-def table(section: dict[str, object], rates: dict[str, float]) -> str:
-    """Return a section as Markdown."""
-    cases: dict[str, dict[str, float]] = section["cases"]  # type: ignore[assignment]
-    flop = float(section["flop"])  # type: ignore[arg-type]
-    first = next(iter(cases.values()))["median"]
-    best = max(rates.values())
-    lines = [
-        f"### {section['about']}",
-        "",
-        "| | seconds | fastest - slowest | times the first's speed | share of matrix rate |",
-        "| :--- | ---: | ---: | ---: | ---: |",
-    ]
-    for name, case in cases.items():
-        spread = f"{case['fastest']:.3g} - {case['slowest']:.3g}"
-        share = 100 * flop / case["median"] / best
-        ratio = first / case["median"]
-        lines.append(f"| {name} | {case['median']:.3g} | {spread} | {ratio:.2f} | {share:.0f} % |")
-    return "\n".join([*lines, ""])
-
-
-def report(found: dict[str, object]) -> str:
-    """Return everything as Markdown."""
-    rates: dict[str, float] = found["matrix_rate"]  # type: ignore[assignment]
-    sections: dict[str, dict[str, object]] = found["sections"]  # type: ignore[assignment]
-    told = ", ".join(f"{name} {rate / 1e9:,.1f} GFLOP/s" for name, rate in rates.items())
-    lines = [
-        "# Speed",
-        "",
-        f"Machine: {found['machine']}. Peers: {found['peers']}. Options: {found['options']}.",
-        f"Engine: {found['engine']}.",
-        f"Yardstick, a 2048-cubed matrix product, timed before each section: {told} at best;",
-        "shares are of the faster one. Seconds are medians; cases take turns within a section.",
-        "",
-    ]
-    return "\n".join([*lines, *(table(section, rates) for section in sections.values())])
+from benchmarks import behaviour, peers
+from benchmarks.speed import COMPILED, SECTIONS, Benchmarks, report
+from smoothinfer.runtime.processes import tune_malloc
 
 
 def main() -> None:
@@ -250,14 +31,12 @@ def main() -> None:
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     peers.silent()
-    keep_heap_warm()
+    tune_malloc()
     found = Benchmarks(options).run()
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "speed.json").write_text(json.dumps(found, indent=1, default=str) + "\n")
     (options.out / "speed.md").write_text(report(found))
     if options.data:
-        from benchmarks import behaviour  # whose networks are those above
-
         behaviour.main([*behaviour.PARTS, "--data", options.data, "--out", str(options.out)])
 
 

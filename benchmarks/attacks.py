@@ -18,15 +18,15 @@ from torch import Tensor, nn
 import smoothinfer as si
 from benchmarks.clock import machine
 from benchmarks.peers import installed, silent, versions
-from smoothinfer.numerics.precision import keep_heap_warm
 from smoothinfer.numerics.statistics import Interval, proportion
+from smoothinfer.runtime.processes import tune_malloc
 
 ANY = si.L2(1e9)  # no bound: the nearest example is asked for
 Run = Callable[[Tensor, Tensor], Tensor]
 
 
 class Attacks:
-    """Each attack's tools: ``{attack: {tool: (images, labels) -> moved}}``."""
+    """Each attack's tools: ``{attack: {tool: (images, labels) -> adversarial images}}``."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options, self.radius, self.step = options, options.radius, options.radius / 4
@@ -146,16 +146,16 @@ class Attacks:
         """Return what an attack leaves right, how far it went, and the seconds it took."""
         parts = zip(images.split(self.options.batch), labels.split(self.options.batch), strict=True)
         begun = time.perf_counter()
-        moved = torch.cat([run(*part).detach() for part in parts])
+        attacked = torch.cat([run(*part).detach() for part in parts])
         seconds = time.perf_counter() - begun
         with torch.no_grad():
             clean, answers = (
                 torch.cat([self.plain(part).argmax(1) for part in parts.split(128)])
-                for parts in (images, moved)
+                for parts in (images, attacked)
             )
         right = answers == labels
         fooled = (clean == labels) & ~right
-        norms = (moved - images).flatten(1).norm(dim=1)[fooled]
+        norms = (attacked - images).flatten(1).norm(dim=1)[fooled]
         return {
             "right": proportion(int(right.sum()), len(images)).as_dict(),
             "median L2": float(norms.median()) if len(norms) else None,
@@ -182,8 +182,15 @@ def table(found: dict[str, Any]) -> str:
         for tool, row in section["tools"].items():
             right = Interval(**row["right"])
             far = "" if row["median L2"] is None else f"{row['median L2']:.4f}"
-            told = (section["about"], tool, right.images, right, far, f"{row['seconds']:.0f}")
-            lines.append("| " + " | ".join(map(str, told)) + " |")
+            cells = (
+                section["description"],
+                tool,
+                right.images,
+                right,
+                far,
+                f"{row['seconds']:.0f}",
+            )
+            lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join([*lines, ""])
 
 
@@ -202,7 +209,7 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     silent()
-    keep_heap_warm()
+    tune_malloc()
     data = si.load_data(options.data, "test", options.images)
     options.shape, options.classes = tuple(data.images.shape[1:]), len(data.classes)
     attacks = Attacks(options)
@@ -212,7 +219,10 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     for name in options.sections:
         make: Callable[[], dict[str, Run]] = getattr(attacks, name)
-        section: dict[str, Any] = {"about": (make.__doc__ or "").strip().rstrip("."), "tools": {}}
+        section: dict[str, Any] = {
+            "description": (make.__doc__ or "").strip().rstrip("."),
+            "tools": {},
+        }
         for tool, run in make().items():
             section["tools"][tool] = attacks.measure(run, data.images, data.labels)
             print(name, tool, section["tools"][tool], flush=True)

@@ -17,21 +17,17 @@ from typing import Any
 import torch
 
 import smoothinfer as si
-from benchmarks.__main__ import RADIUS, network
 from benchmarks.clock import machine
 from benchmarks.grid import sweep
+from benchmarks.subject import RADIUS, cni
 from benchmarks.verdicts import agreement, stopping
-from smoothinfer.numerics.precision import keep_heap_warm
+from smoothinfer.config.components import Component
+from smoothinfer.runtime.processes import tune_malloc
 from smoothinfer.training import loop
 from smoothinfer.training.losses import adversarial
-from smoothinfer.training.options import Training
+from smoothinfer.training.options import TrainingOptions
 
 _MEMORY = (64, 4096)
-
-
-def cni() -> si.NoisyModel:
-    """Return a ResNet-20 with CNI weight noise; cost does not depend on its weights."""
-    return si.NoisyModel(network(), weights=si.CNI(rank=5)).eval()
 
 
 def memory(options: argparse.Namespace) -> dict[str, Any]:
@@ -115,17 +111,21 @@ def epoch(options: argparse.Namespace) -> dict[str, Any]:
     data = si.ImageData("random", pixels, torch.arange(count) % 10, tuple("abcdefghij"))
     rate = _seconds(_vote(model, 256, 8)) / (256 * 8)
     attack = partial(si.pgd, ball=si.Linf(RADIUS), steps=7, step_size=2 / 255)
-    settings = Training(
-        1, options.batch, 0.01, lambda at: 1.0, crop=4, save_seconds=1e9, precision="auto"
+    settings = TrainingOptions(
+        epochs=1,
+        batch_size=options.batch,
+        lr=0.01,
+        schedule=Component("constant"),
+        save_seconds=1e9,
     )
     spans: list[tuple[float, float]] = []
     real = loop._Run.step
 
     def timed(run: loop._Run) -> float:
         begun = time.perf_counter()
-        told = real(run)
+        loss = real(run)
         spans.append((begun, time.perf_counter()))
-        return told
+        return loss
 
     loop._Run.step = timed  # type: ignore[method-assign]
     try:
@@ -165,21 +165,21 @@ def report(held: dict[str, dict[str, Any]]) -> str:
         lines += [f"## {(PARTS[part].__doc__ or part).strip().splitlines()[0]}", ""]
         lines += [f"Machine: {found['machine']}. Options: {found['options']}.", ""]
         lines += ["| | |", "| :--- | ---: |"]
-        told = {name: value for name, value in found.items() if name not in _ABOUT}
-        lines += [f"| {name} | {value} |" for name, value in _flat(told)] + [""]
+        numbers = {name: value for name, value in found.items() if name not in _SETTINGS}
+        lines += [f"| {name} | {value} |" for name, value in _flat(numbers)] + [""]
     return "\n".join(lines)
 
 
-_ABOUT = ("machine", "options")
+_SETTINGS = ("machine", "options")
 
 
-def _flat(told: dict[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+def _flat(numbers: dict[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
     """Yield the numbers of a nested table, each with its path.
 
     >>> list(_flat({"clean": {"passes": 31.25}, "at": [1, 2]}))
     [('clean, passes', '31.2'), ('at', '1, 2')]
     """
-    for name, value in told.items():
+    for name, value in numbers.items():
         path = f"{before}, {name}" if before else str(name)
         if isinstance(value, dict):
             yield from _flat(value, path)
@@ -207,7 +207,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=10, help="for epoch")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     options = parser.parse_args(given)
-    keep_heap_warm()
+    tune_malloc()
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "behaviour.json"
     held = json.loads(path.read_text()) if path.exists() else {}

@@ -13,7 +13,7 @@ from typing import Any
 
 import smoothinfer as si
 from benchmarks import naive
-from benchmarks.__main__ import RADIUS, network
+from benchmarks.subject import RADIUS, network
 from smoothinfer.workflows.sweep import SweepRecipe, run_sweep
 
 PASSES = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
@@ -35,7 +35,7 @@ def sweep(options: argparse.Namespace) -> dict[str, Any]:
         "seconds of the sweep": whole,
         "times its largest run": whole / largest,
         "cell by cell, times the sweep": cells / whole,
-        # Clean and attacked images are voted on, and each cell crafts by 7 steps.
+        # Clean and attacked images are voted on, and each cell attacks by 7 steps.
         "cell by cell with the naive loop (from its passes), times the sweep": sum(
             2 * n * a_pass + 7 * a_step for n, _ in grid
         )
@@ -64,10 +64,10 @@ def _grid(
 
 def _naive(options: argparse.Namespace, data: si.ImageData) -> tuple[float, float]:
     """Return the naive loop's seconds for a pass of all images, and for a step of PGD."""
-    loud, count = naive.with_weight_noise(network()).eval(), options.naive_passes
-    naive.predict(loud, data.images, 2, options.sigma, 256)
+    noisy, count = naive.with_weight_noise(network()).eval(), options.naive_passes
+    naive.predict(noisy, data.images, 2, options.sigma, 256)
     begun = time.perf_counter()
-    naive.predict(loud, data.images, count, options.sigma, 256)
+    naive.predict(noisy, data.images, count, options.sigma, 256)
     voted = time.perf_counter()
-    naive.pgd(loud, data.images, data.labels, RADIUS, count)
+    naive.pgd(noisy, data.images, data.labels, RADIUS, count)
     return (voted - begun) / count, (time.perf_counter() - voted) / count

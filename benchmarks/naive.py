@@ -66,11 +66,11 @@ def predict_each(module: nn.Module, images: Tensor, samples: int, sigma: float) 
 
 def pgd(module: nn.Module, images: Tensor, labels: Tensor, radius: float, steps: int) -> Tensor:
     """PGD with gradients of everything, as a first attempt writes it."""
-    moved = (images + radius * (2 * torch.rand_like(images) - 1)).clamp(0, 1)
+    points = (images + radius * (2 * torch.rand_like(images) - 1)).clamp(0, 1)
     for _ in range(steps):
-        moved = moved.detach().requires_grad_()
-        F.cross_entropy(module(moved), labels).backward()
-        assert moved.grad is not None
-        step = moved + radius / 4 * moved.grad.sign()
-        moved = torch.min(torch.max(step, images - radius), images + radius).clamp(0, 1)
-    return moved.detach()
+        points = points.detach().requires_grad_()
+        F.cross_entropy(module(points), labels).backward()
+        assert points.grad is not None
+        step = points + radius / 4 * points.grad.sign()
+        points = torch.min(torch.max(step, images - radius), images + radius).clamp(0, 1)
+    return points.detach()

@@ -12,17 +12,19 @@ from torch import Tensor
 
 import smoothinfer as si
 from benchmarks import naive
-from benchmarks.__main__ import RADIUS, network
+from benchmarks.subject import RADIUS, network
 from smoothinfer.numerics.precision import has_bf16_units
 
 
 def stopping(options: argparse.Namespace) -> dict[str, Any]:
     """What ppr (delta 0.001, at most 512 passes) saves, clean and under PGD-7."""
-    model, images, labels = _subject(options, options.images)
+    model, images, labels = _model_and_data(options, options.images)
     generator = torch.Generator().manual_seed(0)
-    moved = si.pgd(model, images, labels, si.Linf(RADIUS), step_size=2 / 255, generator=generator)
+    attacked = si.pgd(
+        model, images, labels, si.Linf(RADIUS), step_size=2 / 255, generator=generator
+    )
     smooth, found = si.SmoothedClassifier(model, 512, seed=0), {}
-    for name, seen in (("clean", images), ("attacked", moved)):
+    for name, seen in (("clean", images), ("attacked", attacked)):
         smooth.predict(seen[:64], samples=8)  # plans are made once
         begun = time.perf_counter()
         whole = smooth.predict(seen)
@@ -64,10 +66,10 @@ def _known(counts: Tensor, delta: float) -> float:
 
 def _naive_pass(images: Tensor, options: argparse.Namespace) -> float:
     """Return the naive loop's seconds for one pass of one image, noise as in ours."""
-    loud = naive.with_weight_noise(network()).eval()
+    noisy = naive.with_weight_noise(network()).eval()
 
     def loop() -> object:
-        return naive.predict(loud, images, options.naive_passes, options.sigma, 256)
+        return naive.predict(noisy, images, options.naive_passes, options.sigma, 256)
 
     loop()
     begun = time.perf_counter()
@@ -77,7 +79,7 @@ def _naive_pass(images: Tensor, options: argparse.Namespace) -> float:
 
 def agreement(options: argparse.Namespace) -> dict[str, Any]:
     """Verdicts of 512 passes in bfloat16 against fp32, the same members."""
-    model, images, labels = _subject(options, options.verdicts)
+    model, images, labels = _model_and_data(options, options.verdicts)
     one, two = (
         si.SmoothedClassifier(model, options.samples, seed=0, precision=precision)
         for precision in ("fp32", "bf16")
@@ -95,7 +97,9 @@ def agreement(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _subject(options: argparse.Namespace, count: int) -> tuple[si.NoisyModel, Tensor, Tensor]:
+def _model_and_data(
+    options: argparse.Namespace, count: int
+) -> tuple[si.NoisyModel, Tensor, Tensor]:
     data = si.load_data(options.data, "test", count)
     model = si.load(options.model)
     assert isinstance(model, si.NoisyModel)

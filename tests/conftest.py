@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,13 +13,31 @@ import torch
 from torch import Tensor, nn
 
 import smoothinfer as si
+from smoothinfer.cli import main
+from smoothinfer.config.typed import from_dict
 from smoothinfer.numerics.precision import VARIABLE, has_bf16_units
+from smoothinfer.workflows.sweep import SweepRecipe
 
 # Truths are the same on every machine, in child processes too: what runs in bfloat16 says so.
 os.environ[VARIABLE] = "fp32"
 bf16_only = pytest.mark.skipif(not has_bf16_units("cpu"), reason="bfloat16 is emulated here")
 
 CIFAR10 = Path(__file__).parents[2] / "shared" / "data" / "cifar10"
+
+# A recipe that trains on scikit-learn's digits within seconds.
+TINY = {
+    "model": {"name": "smallnet", "width": 4},
+    "noise": {"weights": "cni(rank=2, diagonal=0.01)"},
+    "attack": {"name": "pgd", "steps": 2},
+    "ball": {"name": "linf", "radius": 0.1},
+    "epochs": 2,
+    "batch_size": 64,
+    "crop": 1,
+    "flip": False,
+    "compile": "off",
+    "validation": {"held_out": 100, "images": 50},
+}
+SINGLE_STEP = TINY | {"epochs": 1, "attack": "pgd(steps=1)", "validation_attack": "pgd(steps=1)"}
 
 
 # accelerate finds its fellows whoever started them; "accelerate launch --cpu" starts only one.
@@ -68,6 +87,13 @@ def net() -> nn.Module:
     return small_net().eval()
 
 
+@pytest.fixture(params=["inputs", "weights", "both"])
+def noisy(request: pytest.FixtureRequest) -> si.NoisyModel:
+    inputs = si.Gaussian(0.3) if request.param != "weights" else None
+    weights = si.CNI(rank=2) if request.param != "inputs" else None
+    return si.NoisyModel(small_net(), inputs=inputs, weights=weights).eval()
+
+
 @pytest.fixture
 def images() -> Tensor:
     return torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -83,3 +109,49 @@ def cifar10() -> si.ImageData:
     if not CIFAR10.is_dir():
         pytest.skip(f"needs CIFAR-10 as Parquet files in {CIFAR10}")
     return si.load_data(str(CIFAR10), "test", 1000)
+
+
+@pytest.fixture
+def digits() -> si.ImageData:
+    """Training images of `TINY`."""
+    return si.load_data("digits", "train", 500)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of `TINY`, made by the command; tests must not change it."""
+    folder = tmp_path_factory.mktemp("tiny")
+    (folder / "tiny.yaml").write_text(json.dumps(TINY))  # JSON is YAML
+    command = ["train", str(folder / "tiny.yaml"), "--data", "digits", "--out", str(folder / "run")]
+    assert main([*command, "--set", "epochs=1", "attack.steps=1"]) == 0
+    return folder / "run"
+
+
+def line() -> nn.Module:
+    """A linear model of the digits, for commands: ``tests.conftest:line``."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
+
+
+def fresh_net() -> nn.Module:
+    """A convolutional net of the digits, for commands: ``tests.conftest:fresh_net``."""
+    with si.isolated_rng(0):
+        return si.smallnet().eval()
+
+
+# A sweep that runs within seconds.
+SWEEP = {
+    "models": {"line": "tests.conftest:line"},
+    "data": "digits",
+    "limit": 300,
+    "sigma": ["0:0.1:0.05"],
+    "attacks": ["fgsm", "pgd(steps=2)"],
+    "ball": "linf(radius=0.1)",
+    "rules": ["prediction", "soft"],
+    "samples": [1, 3],
+}
+
+
+def sweep_recipe(**changes: object) -> SweepRecipe:
+    recipe: SweepRecipe = from_dict(SweepRecipe, SWEEP | changes, "the sweep")
+    return recipe

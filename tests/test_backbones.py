@@ -7,6 +7,7 @@ from PIL import Image
 from torch import nn
 
 import smoothinfer as si
+from smoothinfer.cli import main
 from smoothinfer.recipes import recipe_from
 
 
@@ -64,8 +65,6 @@ def test_large_pictures_and_a_factory_go_all_the_way(pictures, tmp_path):
 
 
 def test_a_factory_is_a_model_on_the_command_line(pictures, tmp_path):
-    from smoothinfer.cli import main
-
     given = ["evaluate", "tests.test_backbones:whole_model", "--data", str(pictures)]
     given += ["--sigma", "0.05", "--attack", "fgsm", "--samples", "4"]
     assert main([*given, "--out", str(tmp_path / "out")]) == 0
@@ -77,9 +76,9 @@ def goes_through(network, size):
     noisy = si.NoisyModel(module, inputs=si.Gaussian(0.05), weights=si.PNI()).eval()
     images = torch.rand(2, 3, size, size)
     labels = noisy(images).argmax(1)
-    moved = si.pgd(noisy, images, labels, si.Linf(8 / 255), steps=2, draws=2)
-    assert (moved - images).abs().max() <= 8 / 255 + 1e-6
-    answer = si.SmoothedClassifier(noisy, samples=4, seed=0).predict(moved)
+    adversarial = si.pgd(noisy, images, labels, si.Linf(8 / 255), steps=2, draws=2)
+    assert (adversarial - images).abs().max() <= 8 / 255 + 1e-6
+    answer = si.SmoothedClassifier(noisy, samples=4, seed=0).predict(adversarial)
     assert answer.counts.sum(1).tolist() == [4, 4]
 
 

@@ -5,10 +5,11 @@ import argparse
 import pytest
 import torch
 from benchmarks import attacks, behaviour, grid, verdicts
-from benchmarks.__main__ import SECTIONS, Benchmarks, network, table
+from benchmarks.speed import SECTIONS, Benchmarks, table
+from benchmarks.subject import network
 
 import smoothinfer as si
-from smoothinfer.smoothing import SmoothedClassifier
+from smoothinfer.smoothing.classifier import SmoothedClassifier
 
 
 @pytest.mark.parametrize("section", [name for name in SECTIONS if "one_image" not in name])
@@ -20,7 +21,7 @@ def test_every_case_of_a_section_runs(section):
     for run in cases.values():
         run()
     timing = {"median": 2.0, "fastest": 1.0, "slowest": 3.0}
-    found = {"about": section, "flop": flop, "cases": dict.fromkeys(cases, timing)}
+    found = {"description": section, "flop": flop, "cases": dict.fromkeys(cases, timing)}
     assert table(found, {"fp32": 1e9}).count("| 1.00 |") == len(cases)
 
 
@@ -34,7 +35,7 @@ def test_growth_stopping_and_agreement_are_measured(tmp_path, monkeypatch):
         labels,
         tuple("abcdefghij"),
     )
-    monkeypatch.setattr(verdicts, "_subject", lambda _, __: (model, data.images, labels))
+    monkeypatch.setattr(verdicts, "_model_and_data", lambda _, __: (model, data.images, labels))
     options = argparse.Namespace(
         images=4, samples=2, points=2, naive_passes=1, sigma=0.0, verdicts=4
     )
@@ -48,8 +49,8 @@ def test_growth_stopping_and_agreement_are_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(behaviour, "_vote", lambda *_: lambda: None)
     grown = behaviour.linear(options)
     assert set(grown) == {"images", "passes"}
-    told = behaviour.report({"linear": {"machine": {}, "options": {}, **grown}})
-    assert "| images, exponent |" in told
+    text = behaviour.report({"linear": {"machine": {}, "options": {}, **grown}})
+    assert "| images, exponent |" in text
 
 
 def test_a_sweep_is_compared_with_its_cells(monkeypatch):
@@ -58,7 +59,7 @@ def test_a_sweep_is_compared_with_its_cells(monkeypatch):
     data = si.ImageData("pictures", pixels, torch.tensor([0, 1]), tuple("abcdefghij"))
     monkeypatch.setattr(grid.si, "load_data", lambda *_: data)
     options = argparse.Namespace(
-        model="benchmarks.behaviour:cni", data="", grid_images=2, sigma=0.1, naive_passes=1
+        model="benchmarks.subject:cni", data="", grid_images=2, sigma=0.1, naive_passes=1
     )
     found = grid.sweep(options)
     assert found["cells"] == 6
@@ -67,7 +68,7 @@ def test_a_sweep_is_compared_with_its_cells(monkeypatch):
 
 def test_attacks_are_compared_with_other_tools(monkeypatch):
     monkeypatch.setattr(attacks.si, "load", lambda _: si.NoisyModel(network()).eval())
-    told = {
+    options = {
         "model": "m",
         "shape": (3, 32, 32),
         "classes": 10,
@@ -75,23 +76,23 @@ def test_attacks_are_compared_with_other_tools(monkeypatch):
         "batch": 2,
         "radius": 0.1,
     }
-    subject = attacks.Attacks(argparse.Namespace(**told))
+    subject = attacks.Attacks(argparse.Namespace(**options))
     images, labels = torch.rand(2, 3, 32, 32), torch.tensor([0, 1])
     sections = {}
     for name in ("pgd", "square", "ddn"):
         runs = getattr(subject, name)()
         assert "smoothinfer" in runs
         rows = {tool: subject.measure(run, images, labels) for tool, run in runs.items()}
-        sections[name] = {"about": name, "tools": rows}
+        sections[name] = {"description": name, "tools": rows}
     found = {"model": "m", "machine": {}, "peers": {}, "sections": sections}
     assert attacks.table(found).count("| smoothinfer |") == 3
 
 
-def test_a_random_model_is_not_compared_with_tools_for_still_ones(monkeypatch):
-    loud = si.NoisyModel(network(), weights=si.PNI()).eval()
-    monkeypatch.setattr(attacks.si, "load", lambda _: loud)
+def test_a_random_model_is_not_compared_with_tools_for_models_without_noise(monkeypatch):
+    noisy = si.NoisyModel(network(), weights=si.PNI()).eval()
+    monkeypatch.setattr(attacks.si, "load", lambda _: noisy)
     with pytest.raises(SystemExit, match="is random"):
-        attacks.Attacks(argparse.Namespace(model="loud", radius=0.1))
+        attacks.Attacks(argparse.Namespace(model="noisy", radius=0.1))
 
 
 @pytest.mark.slow

@@ -89,7 +89,7 @@ def test_a_changed_checkpoint_is_found_out(saved):
 
 def test_a_checkpoint_of_another_network_does_not_fit(saved):
     _, path = saved
-    other = recipe_from(RECIPE.written() | {"model": {"name": "smallnet", "width": 8}})
+    other = recipe_from(RECIPE.to_dict() | {"model": {"name": "smallnet", "width": 8}})
     model = RECIPE.build_model((1, 8, 8), 3)
     si.save_checkpoint(path, model, other, (1, 8, 8), ("a", "b", "c"))
     with pytest.raises(si.InputError, match="does not fit its recipe"):
@@ -108,7 +108,7 @@ def test_load_takes_a_factory_and_names_what_there_is():
             si.load(name)
 
 
-@pytest.mark.parametrize("name", si.models() or [pytest.param("", marks=pytest.mark.skip("none"))])
+@pytest.mark.parametrize("name", si.list_models() or [pytest.param("", marks=pytest.mark.skip("none"))])
 def test_every_shipped_model_loads(name):
     model = si.load(name)
     card = read_card(f"checkpoints/{name}.safetensors")

@@ -10,21 +10,21 @@ import smoothinfer as si
 from smoothinfer.recipes import recipe_from
 from tests.conftest import small_net
 
-MENUS = (si.RULES, si.NOISES, si.ATTACKS, si.LOSSES)
+REGISTRIES = (si.RULES, si.NOISES, si.ATTACKS, si.LOSSES)
 
 
 @pytest.fixture
 def extended():
-    """Run the examples of extending.md, then put the menus back."""
-    before = [dict(menu) for menu in MENUS]
+    """Run the examples of extending.md, then put the registries back."""
+    before = [dict(registry) for registry in REGISTRIES]
     blocks = re.findall(r"```python\n(.*?)```", Path("docs/extending.md").read_text(), re.DOTALL)
     blocks = blocks[:4]  # the fifth needs transformers
     assert all(block.count("\n") <= 40 for block in blocks)
     exec("\n".join(blocks), {})
     yield
-    for menu, kept in zip(MENUS, before, strict=True):
-        menu.clear()
-        menu.update(kept)
+    for registry, kept in zip(REGISTRIES, before, strict=True):
+        registry.clear()
+        registry.update(kept)
 
 
 def test_extensions_work_by_name(extended, images, labels, tmp_path):
@@ -45,8 +45,8 @@ def test_extensions_work_by_name(extended, images, labels, tmp_path):
             "validation": {"held_out": 50, "images": 50},
         }
     )
-    course = si.train_run(recipe, si.load_data("digits", "train", 300), tmp_path)
-    assert course.epochs[-1]["loss"] > 0
+    history = si.train_run(recipe, si.load_data("digits", "train", 300), tmp_path)
+    assert history.epochs[-1]["loss"] > 0
 
 
 def test_the_readme_names_what_there_is():

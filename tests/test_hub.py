@@ -167,7 +167,7 @@ def test_results_of_other_weights_are_refused(run, results, tmp_path):
 def test_what_is_published_here_is_listed_here(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["publish", str(run), "--name", "mine"]) == 0
-    assert "mine" in si.models()
+    assert "mine" in si.list_models()
     assert torch.equal(logits(si.load("mine")), logits(si.load(run)))
     assert (tmp_path / "checkpoints" / "mine-noise.json").exists()
     assert main(["publish", "mine", "--name", "mine"]) == 0  # onto itself

@@ -14,9 +14,9 @@ RADIUS = 0.1
 def models():
     noisy = si.NoisyModel(small_net(), inputs=si.Gaussian(0.05), weights=si.CNI(rank=1)).eval()
     left_on = nn.Dropout(0.3)
-    loud = nn.Sequential(small_net(), left_on).eval()
+    random = nn.Sequential(small_net(), left_on).eval()
     left_on.train()
-    yield noisy, si.SmoothedClassifier(noisy, samples=4), si.SmoothedClassifier(loud, samples=4)
+    yield noisy, si.SmoothedClassifier(noisy, samples=4), si.SmoothedClassifier(random, samples=4)
     assert left_on.training  # tools switch to eval mode: what is inside a vote stays as it was
 
 
@@ -28,10 +28,10 @@ def batch():
         return images, small_net().eval()(images).argmax(1)
 
 
-def check(images, moved):
-    assert moved.shape == images.shape
-    assert (moved - images).abs().max() <= RADIUS + 1e-4
-    assert not torch.equal(moved, images)
+def check(images, adversarial):
+    assert adversarial.shape == images.shape
+    assert (adversarial - images).abs().max() <= RADIUS + 1e-4
+    assert not torch.equal(adversarial, images)
 
 
 def test_foolbox(models, batch):
@@ -56,8 +56,8 @@ def test_art(models, batch):
         attack = ProjectedGradientDescentPyTorch(
             classifier, eps=RADIUS, eps_step=0.03, max_iter=3, verbose=False
         )
-        moved = attack.generate(images.numpy(), labels.numpy())
-        check(images, torch.from_numpy(moved))
+        adversarial = attack.generate(images.numpy(), labels.numpy())
+        check(images, torch.from_numpy(adversarial))
 
 
 def test_torchattacks(models, batch):
@@ -73,15 +73,15 @@ def test_autoattack(models, batch):
     for model in models:
         attack = pyautoattack.AutoAttack(model, norm="Linf", eps=RADIUS, version="rand")
         attack.apgd.n_iter, attack.apgd.eot_iter = 3, 2
-        moved, *_ = attack.run_standard_evaluation(images, labels, batch_size=12)
-        assert (moved - images).abs().max() <= RADIUS + 1e-4
+        adversarial, *_ = attack.run_standard_evaluation(images, labels, batch_size=12)
+        assert (adversarial - images).abs().max() <= RADIUS + 1e-4
 
 
 def test_tools_that_refuse_randomness_take_a_frozen_view(models, batch):
     images, _ = batch
     for model in models:
-        still = si.frozen(model, seed=0, samples=3)
-        assert torch.equal(still(images), still(images))
+        fixed = si.frozen(model, seed=0, samples=3)
+        assert torch.equal(fixed(images), fixed(images))
 
 
 def test_their_attacks_go_through_our_evaluate(models, batch):

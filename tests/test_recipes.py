@@ -6,7 +6,7 @@ import torch
 
 import smoothinfer as si
 from smoothinfer.config.components import Component
-from smoothinfer.config.yaml_files import SCALES, changed
+from smoothinfer.config.settings_files import SCALES, changed
 from smoothinfer.recipes import load_recipe, recipe_from
 
 OTHERS = {"paper", "sweeps"}  # experiments and sweeps, which have tests of their own
@@ -26,7 +26,7 @@ def test_every_recipe_builds(path):
     if recipe.normalise.mean is not None:
         model = recipe.build_model((3, 32, 32), 10)
         assert sum(p.numel() for p in model.parameters()) > 1000
-    assert recipe_from(recipe.written()) == recipe  # what is kept can be read again
+    assert recipe_from(recipe.to_dict()) == recipe  # what is kept can be read again
 
 
 def test_the_papers_recipe_is_the_papers():
@@ -54,7 +54,7 @@ def test_every_recipe_of_the_paper_has_the_papers_length():
             assert at_scale.attack.options.get("draws") == short.attack.options.get("draws")
             assert at_scale.validation.score == short.validation.score
             assert at_scale.noise.inputs == short.noise.inputs
-        assert set(paper.written()["noise"]) == set(short.written()["noise"])
+        assert set(paper.to_dict()["noise"]) == set(short.to_dict()["noise"])
         with_noise = [place for place in ("weights", "activations") if getattr(short.noise, place)]
         with_paper = [place for place in ("weights", "activations") if getattr(paper.noise, place)]
         assert with_paper == with_noise
@@ -102,7 +102,7 @@ def test_scales_other_than_those_are_refused(tmp_path):
 
 
 def test_changes_reach_inside():
-    given = changed(
+    given = apply_overrides(
         {"model": "resnet20", "lr": 0.1}, ["model.width=8", "ball.radius=4/255", "epochs=3"]
     )
     recipe = recipe_from(given | {"ball": {"name": "linf", **given["ball"]}})
@@ -171,7 +171,7 @@ def test_every_recipe_trains(path, tmp_path):
     fewer += ["channels_last=false"]
     if load_recipe(path).model.name != "wrn34_10":
         fewer.append("model.width=8")
-    for key in ("attack", "judge"):
+    for key in ("attack", "validation_attack"):
         if getattr(load_recipe(path), key) is not None:
             fewer.append(f"{key}.steps=2")
     recipe = load_recipe(path, fewer, "smoke")
@@ -196,13 +196,13 @@ def test_a_recipe_extends_another(tmp_path):
 
 def test_the_judge_is_the_attack_unless_it_is_named():
     same = recipe_from({"attack": "pgd(steps=3)"})
-    assert same.build_judge().keywords["steps"] == 3
-    other = recipe_from({"attack": "fgsm", "judge": "pgd(steps=9)"})
-    assert other.build_judge().keywords["steps"] == 9
+    assert same.build_validation_attack().keywords["steps"] == 3
+    other = recipe_from({"attack": "fgsm", "validation_attack": "pgd(steps=9)"})
+    assert other.build_validation_attack().keywords["steps"] == 9
     for single in ("fgsm", "pgd(steps=1)"):  # which a network may learn to hide its gradient from
-        assert recipe_from({"attack": single}).build_judge().keywords["steps"] == 10
+        assert recipe_from({"attack": single}).build_validation_attack().keywords["steps"] == 10
     with pytest.raises(si.InputError, match=r"judge\.ball"):
-        recipe_from({"judge": "pgd(ball=1)"}).build_judge()
+        recipe_from({"validation_attack": "pgd(ball=1)"}).build_validation_attack()
 
 
 def test_wide_networks_at_the_papers_scale_follow_their_sources():

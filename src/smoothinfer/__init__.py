@@ -1,15 +1,11 @@
 """smoothinfer: many noisy passes of an image classifier, put to the vote."""
 
-from __future__ import annotations
-
 import importlib
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from smoothinfer.attacks import (
-    ATTACK_LOSSES,
     ATTACKS,
-    GRADIENTS,
     apgd,
     cw,
     ddn,
@@ -22,6 +18,8 @@ from smoothinfer.attacks import (
     square,
     transfer,
 )
+from smoothinfer.attacks.losses import ATTACK_LOSSES
+from smoothinfer.attacks.projected_gradient import GRADIENTS
 from smoothinfer.data import DATASETS, ImageData, load_data
 from smoothinfer.engine.passes import passes
 from smoothinfer.engine.stopping import STOPS
@@ -86,67 +84,13 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
-    "ABSTAIN",
-    "ATTACKS",
-    "ATTACK_LOSSES",
-    "BALLS",
-    "CNI",
-    "DATASETS",
-    "GRADIENTS",
-    "L2",
-    "LOSSES",
-    "MODELS",
-    "NOISES",
-    "PNI",
-    "RULES",
-    "STOPS",
-    "Certificates",
-    "Gaussian",
-    "HubModel",
-    "ImageData",
-    "InputError",
-    "Laplace",
-    "Linf",
-    "LogitsOf",
-    "Noise",
-    "NoisyModel",
-    "Normalize",
-    "Prediction",
-    "Recipe",
-    "Rule",
-    "SmoothedClassifier",
-    "Uniform",
-    "accuracy",
-    "accuracy_against_samples",
-    "apgd",
-    "audit",
-    "certify",
-    "cw",
-    "ddn",
-    "epgd",
-    "evaluate",
-    "fgsm",
-    "frozen",
-    "isolated_rng",
-    "list_models",
-    "load",
-    "load_data",
-    "load_examples",
-    "load_recipe",
-    "multitargeted",
-    "nattack",
-    "passes",
-    "pgd",
-    "predict_or_abstain",
-    "publish",
-    "rank_rule",
-    "resnet20",
-    "save_checkpoint",
-    "smallnet",
-    "smoothadv",
-    "square",
-    "summarise",
-    "train_run",
-    "transfer",
-    "write_report",
-]
+    "ABSTAIN", "ATTACKS", "ATTACK_LOSSES", "BALLS", "CNI", "DATASETS", "GRADIENTS", "L2", "LOSSES",
+    "MODELS", "NOISES", "PNI", "RULES", "STOPS", "Certificates", "Gaussian", "HubModel",
+    "ImageData", "InputError", "Laplace", "Linf", "LogitsOf", "Noise", "NoisyModel", "Normalize",
+    "Prediction", "Recipe", "Rule", "SmoothedClassifier", "Uniform", "accuracy",
+    "accuracy_against_samples", "apgd", "audit", "certify", "cw", "ddn", "epgd", "evaluate", "fgsm",
+    "frozen", "isolated_rng", "list_models", "load", "load_data", "load_examples", "load_recipe",
+    "multitargeted", "nattack", "passes", "pgd", "predict_or_abstain", "publish", "rank_rule",
+    "resnet20", "save_checkpoint", "smallnet", "smoothadv", "square", "summarise", "train_run",
+    "transfer", "write_report",
+]  # fmt: skip

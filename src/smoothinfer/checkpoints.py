@@ -1,7 +1,5 @@
 """Checkpoints: weights in safetensors, with a JSON card that rebuilds the model."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Errors that name the faulty input and the valid choices, raised before any work starts."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable, Mapping
 from typing import TypeVar

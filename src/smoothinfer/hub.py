@@ -1,7 +1,5 @@
 """`HubModel`: a noisy model on the Hugging Face hub."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any, Self
@@ -21,6 +19,7 @@ from smoothinfer.noise.noisy_model import NoisyModel
 from smoothinfer.reporting.result_tables import figures_markdown
 
 _WEIGHTS = "model.safetensors"
+_HUB_OPTIONS = ("revision", "cache_dir", "token", "force_download", "local_files_only")
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -92,26 +91,14 @@ class HubModel(
         return Fingerprint().of(dict(self.state_dict()))
 
     @classmethod
-    def _from_pretrained(
-        cls,
-        *,
-        model_id: str,
-        revision: str | None,
-        cache_dir: str | Path | None,
-        force_download: bool,
-        local_files_only: bool,
-        token: str | bool | None,
-        **_config: Any,  # the mixin's config.json: the card says more
-    ) -> Self:
+    def _from_pretrained(cls, *, model_id: str, **how: Any) -> Self:
         folder = Path(model_id)
         if folder.is_dir():
             weights = folder / _WEIGHTS
             path = weights if weights.exists() else find_checkpoint(folder)
             assert path is not None
-        else:
-            how = {"revision": revision, "cache_dir": cache_dir, "token": token}
-            how |= {"force_download": force_download, "local_files_only": local_files_only}
-            path = from_hub(model_id, **how)
+        else:  # the rest is the mixin's config.json: the card says more
+            path = from_hub(model_id, **{name: how[name] for name in _HUB_OPTIONS if name in how})
         return cls.from_checkpoint(path)
 
     @classmethod

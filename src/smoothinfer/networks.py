@@ -1,8 +1,7 @@
 """Networks: the CIFAR ResNets, a small net for digits, and normalisation as a first layer."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -111,16 +110,6 @@ def _stage(inside: int, outside: int, stride: int, blocks: int) -> nn.Sequential
 def resnet20(classes: int = 10, channels: int = 3, width: int = 16) -> ResNet:
     """Return the 20-layer CIFAR ResNet, 272,474 parameters for 10 classes."""
     return ResNet(3, classes, channels, width)
-
-
-def resnet32(classes: int = 10, channels: int = 3, width: int = 16) -> ResNet:
-    """Return the 32-layer CIFAR ResNet."""
-    return ResNet(5, classes, channels, width)
-
-
-def resnet56(classes: int = 10, channels: int = 3, width: int = 16) -> ResNet:
-    """Return the 56-layer CIFAR ResNet."""
-    return ResNet(9, classes, channels, width)
 
 
 class PreActBlock(nn.Module):
@@ -242,8 +231,8 @@ class LogitsOf(nn.Module):
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet20": resnet20,
-    "resnet32": resnet32,
-    "resnet56": resnet56,
+    "resnet32": partial(ResNet, 5),
+    "resnet56": partial(ResNet, 9),
     "wrn34_10": wrn34_10,
     "smallnet": smallnet,
 }

@@ -1,7 +1,5 @@
 """Recipes: a frozen dataclass filled from YAML and ``--set key=value``, and the model it builds."""
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterable, Mapping
@@ -163,8 +161,8 @@ class Recipe(TrainingOptions):
             return kind(
                 nn.Sequential(Normalize(mean, std), network),
                 inputs=_build_noise(self.noise.inputs),
-                weights=_build_noises(self.noise.weights),
-                activations=_build_noises(self.noise.activations),
+                weights=_build_noise(self.noise.weights),
+                activations=_build_noise(self.noise.activations),
                 side=self.noise.side,
                 shape=shape,
             )
@@ -230,11 +228,7 @@ def _refuse_option(component: Component, kind: str, option: str, instead: str) -
         raise InputError(f"{kind}.{option} would be overridden: set {instead}")
 
 
-def _build_noise(component: Component | None) -> Any:
-    return None if component is None else component.bind("noise", NOISES)()
-
-
-def _build_noises(plan: Component | dict[str, Component] | None) -> Any:
+def _build_noise(plan: Component | dict[str, Component] | None) -> Any:
     if isinstance(plan, dict):
         return {pattern: _build_noise(component) for pattern, component in plan.items()}
-    return _build_noise(plan)
+    return None if plan is None else plan.bind("noise", NOISES)()

@@ -12,8 +12,6 @@
 N images of C x H x W pixels, K classes.
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 
 Images = Tensor

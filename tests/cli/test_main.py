@@ -90,7 +90,7 @@ def test_bad_settings_of_evaluate_are_refused(run, tmp_path, capsys):
 def test_models_lists_the_shipped_ones(capsys):
     assert main(["models"]) == 0
     told = capsys.readouterr().out
-    assert all(name in told for name in si.models() or ["there are no models"])
+    assert all(name in told for name in si.list_models() or ["there are no models"])
 
 
 @pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["demo"]])
@@ -111,8 +111,8 @@ def test_attack_keeps_the_examples_and_a_sheet(run, tmp_path):
     assert all(path.with_suffix(".png").stat().st_size > 1000 for path in found)
     for path in found:
         kept = si.load_examples(path)
-        assert kept["images"].shape == kept["moved"].shape == (150, 1, 8, 8)
-        assert (kept["moved"] - kept["images"]).abs().max() <= 0.1 + 1e-6
+        assert kept["images"].shape == kept["adversarial"].shape == (150, 1, 8, 8)
+        assert (kept["adversarial"] - kept["images"]).abs().max() <= 0.1 + 1e-6
         assert torch.equal(kept["labels"], si.load_data("digits", "test", 150).labels)
     assert not (tmp_path / "examples" / "parts").exists()
     shards = len(list((tmp_path / "rows").iterdir()))
@@ -127,8 +127,8 @@ def test_attack_keeps_the_examples_and_a_sheet(run, tmp_path):
         changed = [radius if word == "0.1" else word for word in arguments]
         assert main(changed) == 0
         far = [si.load_examples(path) for path in found]
-        assert all((f["moved"] - f["images"]).abs().max() <= float(radius) + 1e-6 for f in far)
-        assert all((f["moved"] - f["images"]).abs().max() > float(radius) / 2.1 for f in far)
+        assert all((f["adversarial"] - f["images"]).abs().max() <= float(radius) + 1e-6 for f in far)
+        assert all((f["adversarial"] - f["images"]).abs().max() > float(radius) / 2.1 for f in far)
     entry = json.loads((tmp_path / "summary.json").read_text())["settings"][0]["attacked"]
     assert (entry["forwards"], entry["backwards"]) == (2.0, 2.0)
     assert entry["every_draw"] <= entry["per_draw"] <= 1

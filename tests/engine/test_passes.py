@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 import smoothinfer as si
-from smoothinfer.networks import ResNet
 from smoothinfer.engine.passes import Engine, passes, tiles
+from smoothinfer.networks import ResNet
 from tests.conftest import bf16_only, small_net
 
 NOISY = {
@@ -96,8 +96,8 @@ def test_bits_of_a_resnet_do_not_depend_on_company(noise, precision):
 )
 def test_few_images_share_a_tile(name, one, eight, many):
     engine = Engine(made(name), pictures(1), seed=0, tile=64)
-    assert [engine.block(count) for count in (1, 8, 32)] == [one, eight, many]
-    assert engine.block(1000) == 1
+    assert [engine.passes_at_once(count) for count in (1, 8, 32)] == [one, eight, many]
+    assert engine.passes_at_once(1000) == 1
 
 
 class Greedy(nn.Module):
@@ -105,10 +105,10 @@ class Greedy(nn.Module):
 
     def __init__(self, most):
         super().__init__()
-        self.net, self.most, self.asked = small_net(), most, []
+        self.net, self.most, self.sizes = small_net(), most, []
 
     def forward(self, images):
-        self.asked.append(len(images))
+        self.sizes.append(len(images))
         if len(images) > self.most:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return self.net(images)
@@ -120,14 +120,14 @@ def test_too_little_memory_halves_the_tile_and_is_remembered():
     images = pictures(70)
     engine = Engine(noisy, images, seed=0, tile=64)
     engine.plan = None  # a plan would not call this forward again
-    found = together(engine.run(images, 0, 3))
+    found = torch.cat(list(engine.blocks(images, 0, 3)))
     greedy.most = 1000
     assert torch.equal(found, together(passes(noisy, images, 3, seed=0, tile=8)))
     assert engine.tile == 8
-    assert greedy.asked.count(64) <= 2
+    assert greedy.sizes.count(64) <= 2
     greedy.most = 0
     with pytest.raises(torch.OutOfMemoryError):
-        list(engine.run(images, 0, 1))
+        list(engine.blocks(images, 0, 1))
 
 
 def test_other_errors_are_not_taken_for_lack_of_memory(net):
@@ -138,7 +138,7 @@ def test_other_errors_are_not_taken_for_lack_of_memory(net):
 def test_the_engine_says_what_it_does():
     images = pictures(2)
     assert "3 normalisations folded" in repr(Engine(made("cni"), images, seed=0))
-    assert "put in by hooks" in repr(Engine(made("activations"), images, seed=0))
+    assert "added by hooks" in repr(Engine(made("activations"), images, seed=0))
     assert "not a NoisyModel" in repr(Engine(small_net().eval(), images, seed=0))
 
 
@@ -177,7 +177,7 @@ def test_a_compiled_plan_gives_the_same_and_a_failing_compiler_does_no_harm(monk
     monkeypatch.setattr(torch, "compile", fails)
     engine = Engine(noisy, images, seed=0, compile=True)
     with pytest.warns(UserWarning, match="no such backend"):
-        found = together(engine.run(images, 0, 2))
+        found = torch.cat(list(engine.blocks(images, 0, 2)))
     assert torch.equal(found, plain)
 
 
@@ -185,7 +185,7 @@ def test_a_compiled_plan_gives_the_same_and_a_failing_compiler_does_no_harm(monk
 def test_a_compiled_plan_gives_the_same():
     noisy, images = made("cni"), pictures(20)
     engine = Engine(noisy, images, seed=0, compile=True)
-    found = together(engine.run(images, 0, 2))
+    found = torch.cat(list(engine.blocks(images, 0, 2)))
     assert "compiled" in repr(engine)
     plain = together(passes(noisy, images, 2, seed=0))
     assert torch.allclose(found, plain, atol=1e-4 * float(plain.abs().max()))
@@ -199,3 +199,17 @@ def test_tiles_hold_every_image_once(count):
     assert {len(part) for part, _ in found} <= {8, 16, 32}
     padded = sum(len(part) for part, _ in found) - count
     assert padded <= 8
+
+
+def test_pixels_that_are_no_numbers_get_no_vote(net, images):
+    noisy = si.NoisyModel(net, inputs=si.Gaussian(0.1)).eval()
+    images[0, 0, 0, 0] = torch.nan
+    with pytest.raises(si.InputError, match="NaN or infinite pixels"):
+        next(passes(noisy, images, 1, seed=0))
+
+
+def test_precision_holds_within_somebodys_autocast(net, images):
+    noisy = si.NoisyModel(net, inputs=si.Gaussian(0.1)).eval()
+    wanted = next(passes(noisy, images, 1, seed=0, precision="fp32"))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(next(passes(noisy, images, 1, seed=0, precision="fp32")), wanted)

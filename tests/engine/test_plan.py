@@ -1,16 +1,17 @@
+"""A plan of a network gives what the network gives, for as long as the network stays as it is."""
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 import smoothinfer as si
-from smoothinfer.runtime.modes import under_attack
+from smoothinfer.engine.passes import Engine, passes
 from smoothinfer.engine.plan import Plan
 from smoothinfer.engine.tracing import PlanError, tensors_of
-from smoothinfer.engine.passes import Engine
 
 
-def stirred(module):
+def randomise_norms(module):
     """Batch statistics and affine parameters that are not the trivial ones."""
     torch.manual_seed(0)
     for part in module.modules():
@@ -66,7 +67,7 @@ class Untraceable(nn.Module):
     ],
 )
 def test_a_plan_changes_nothing(module, pairs):
-    module = stirred(module).double()
+    module = randomise_norms(module).double()
     plan = Plan(module)
     assert len(plan.folded) == pairs
     images = torch.rand(3, 3, 16, 16, dtype=torch.float64, requires_grad=True)
@@ -80,18 +81,17 @@ def test_a_plan_changes_nothing(module, pairs):
 
 
 def test_what_cannot_be_traced_runs_as_it_is():
-    module = stirred(Untraceable())
+    module = randomise_norms(Untraceable())
     with pytest.raises(PlanError, match="cannot trace"):
         Plan(module)
     noisy = si.NoisyModel(module, inputs=si.Gaussian(0.1), weights=si.PNI())
     images = torch.rand(3, 3, 8, 8)
-    engine = Engine(noisy, images, seed=0)
-    assert "cannot trace" in repr(engine)
-    for s, logits in enumerate(engine.run(images, 0, 2)):
+    assert "cannot trace" in repr(Engine(noisy, images, seed=0))
+    for s, logits in enumerate(passes(noisy, images, 2, seed=0)):
         assert torch.allclose(logits, noisy.member(0, s)(images), atol=1e-5)
 
 
-class Lying(nn.Module):
+class Counting(nn.Module):
     """Traces, but not to what it does."""
 
     def __init__(self):
@@ -103,19 +103,19 @@ class Lying(nn.Module):
         return self.linear(images.flatten(1)) * self.calls
 
 
-def test_a_plan_of_somebody_elses_module_is_proved_first():
-    module = Lying().eval()
+def test_the_plan_of_a_third_party_module_is_verified_first():
+    module = Counting().eval()
     images = torch.rand(2, 3, 2, 2)
     noisy = si.NoisyModel(module, weights=si.PNI())
     assert isinstance(noisy.plan(), Plan)
     module(images)
     engine = Engine(noisy, images, seed=0)
     assert engine.plan is None
-    assert "other logits" in engine.why
+    assert "other logits" in engine.unplanned
 
 
 def test_a_plan_is_left_when_it_no_longer_holds():
-    module = stirred(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten()))
+    module = randomise_norms(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten()))
     noisy = si.NoisyModel(module)
     images = torch.rand(2, 3, 8, 8)
     assert torch.allclose(noisy(images), module(images), atol=1e-5)
@@ -137,36 +137,8 @@ def test_a_plan_is_left_when_it_no_longer_holds():
 
 
 def test_the_plan_is_no_part_of_the_model():
-    noisy = si.NoisyModel(stirred(si.smallnet()), weights=si.CNI(rank=1)).eval()
+    noisy = si.NoisyModel(randomise_norms(si.smallnet()), weights=si.CNI(rank=1)).eval()
     names = set(noisy.state_dict())
     noisy(torch.rand(1, 1, 8, 8))
     assert set(noisy.state_dict()) == names
     assert all(p.device.type != "meta" for p in noisy.parameters())
-
-
-def test_under_attack_layers_are_looked_through_once_and_new_weights_are_seen(monkeypatch):
-    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-    noisy = si.NoisyModel(net, weights=si.CNI(rank=1, linear=None)).eval()
-    walks, looked = [], type(noisy).plan
-    monkeypatch.setattr(type(noisy), "plan", lambda self: walks.append(1) or looked(self))
-    images = torch.rand(3, 1, 2, 2)
-
-    def answer(seed):
-        return noisy(images, torch.Generator().manual_seed(seed))
-
-    with under_attack(noisy):
-        with under_attack(noisy):
-            before = answer(0)
-        assert torch.equal(answer(0), before)
-        assert len(walks) == 1
-        with torch.no_grad():
-            net[1].weight.add_(1.0)
-        assert not torch.equal(answer(0), before)
-    # Outside anybody may exchange a layer between two passes.
-    after = answer(0)
-    net[1] = nn.Linear(4, 2)
-    assert not torch.equal(answer(0), after)
-    twin = noisy.with_inputs(si.Gaussian(0.1))
-    with under_attack(noisy):
-        answer(0)
-        assert twin._samplers is not noisy._samplers

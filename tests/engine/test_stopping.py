@@ -1,4 +1,7 @@
+"""Stopping rules decide as early and as rightly as they say."""
+
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -6,7 +9,8 @@ import torch
 from torch import nn
 
 import smoothinfer as si
-from smoothinfer.engine.stopping import Question, needed_votes, ppr_evidence, stopping
+from smoothinfer.engine.stopping import VoteSpec, needed_votes, ppr_evidence, stopping
+from smoothinfer.engine.tally import final_tally
 from smoothinfer.engine.voting import RULES
 
 PUBLISHED = {0: 18, 1: 22, 2: 25, 5: 33, 10: 44, 20: 62, 50: 110, 100: 181}
@@ -25,7 +29,7 @@ def images_of(shares, count):
     return torch.tensor(shares).view(1, 1, 1, -1).expand(count, -1, -1, -1).clone()
 
 
-def test_the_published_vectors():
+def test_ppr_needs_the_published_numbers_of_votes():
     table = needed_votes(512, 10, 1e-3, one_sided=False)
     assert {b: table[b] for b in PUBLISHED} == PUBLISHED
     assert needed_votes(512, 100, 1e-3, one_sided=False)[0] == 22
@@ -46,17 +50,19 @@ def test_evidence_is_the_integral_it_stands_for():
 def simulate(images, shares, delta, cap=512):
     """Share of simulated images that PPR decides for another class than the most likely one."""
     generator = np.random.default_rng(0)
-    question = Question(RULES["prediction"], cap, delta, len(shares))
-    ask = stopping("ppr", question, images)
-    active, first = torch.arange(images), 0
+    ppr = stopping("ppr", VoteSpec(RULES["prediction"], cap, delta, len(shares)), images)
+    counts = torch.zeros(images, len(shares), dtype=torch.int64)
+    active, passes = torch.arange(images), 0
     wrong = used = 0
-    for look in ask.looks():
-        votes = generator.multinomial(look - first, shares, size=len(active))
-        ask.add(active, torch.from_numpy(votes)[None])
-        settled = ask.decided(active, look)
-        wrong += int((ask.sums[active[settled]].argmax(1) != 0).sum())
-        used += look * int(settled.sum())
-        active, first = active[~settled], look
+    for checkpoint in ppr.checkpoints():
+        votes = generator.multinomial(checkpoint - passes, shares, size=len(active))
+        counts[active] += torch.from_numpy(votes)
+        passes = checkpoint
+        tally = SimpleNamespace(passes=passes, counts=counts)
+        decided = ppr.decided(tally, active)
+        wrong += int((counts[active[decided]].argmax(1) != 0).sum())
+        used += passes * int(decided.sum())
+        active = active[~decided]
     return wrong / images, (used + cap * len(active)) / images
 
 
@@ -92,7 +98,7 @@ def test_ppr_saves_passes():
 
 @pytest.mark.parametrize("stop", si.STOPS)
 @pytest.mark.parametrize("rule", si.RULES)
-def test_every_stop_with_every_rule(stop, rule):
+def test_every_stop_suits_a_rule_or_is_refused(stop, rule):
     images = images_of([0.9, 0.06, 0.04], 20)
     smooth = si.SmoothedClassifier(Coins(), samples=96, rule=rule, seed=0)
     unfit = (stop == "ppr" and rule != "prediction") or (stop == "betting" and rule == "logits")
@@ -125,6 +131,16 @@ def test_exact_gives_the_answer_of_all_passes(rule, samples):
         assert exact.samples.float().mean() < samples
 
 
+def test_exactly_the_same_answer_with_dropout_left_on():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 3))
+    noisy = si.NoisyModel(net).eval()
+    net[1].train()
+    images = torch.rand(64, 1, 8, 8)
+    smooth = si.SmoothedClassifier(noisy, 65, seed=0)
+    assert torch.equal(smooth.predict(images, stop="exact").labels, smooth.predict(images).labels)
+
+
 def test_a_hopeless_image_stays_undecided():
     smooth = si.SmoothedClassifier(Coins(), samples=64, seed=0)
     answer = smooth.predict(images_of([0.5, 0.5], 10), stop="ppr")
@@ -142,15 +158,29 @@ def test_leaving_images_do_not_change_the_others():
     assert torch.equal(together.counts[7:9], alone.counts)
 
 
+class OwnNoise:
+    """Passes in which every image has noise of its own."""
+
+    by_place = True
+
+    def blocks(self, images, first, samples):
+        generator = torch.Generator().manual_seed(first)
+        for _ in range(samples):
+            yield images.flatten(1)[None] + torch.randn(images.shape[0], 3, generator=generator)
+
+
 def test_betting_decides_soft_votes_rightly():
-    wrong = 0
-    noisy = si.NoisyModel(nn.Flatten(), inputs=si.Gaussian(1.0)).eval()
-    images = torch.tensor([0.55, 0.45, 0.45]).view(1, 1, 1, 3)
-    for seed in range(200):
-        smooth = si.SmoothedClassifier(noisy, samples=128, rule="soft", seed=seed)
-        answer = smooth.predict(images, stop="betting", delta=0.1)
-        wrong += int(answer.decided[0] and answer.labels[0] != 0)
-    assert wrong / 200 <= 0.1 + 3 * math.sqrt(0.09 / 200)
+    count, delta = 2000, 0.1
+    spec = VoteSpec(RULES["soft"], 128, delta, 3)
+    betting = stopping("betting", spec, count)
+    images = images_of([0.55, 0.45, 0.45], count)
+    answer = final_tally(OwnNoise(), images, [spec.rule], betting).prediction(spec.rule)
+    wrong = (answer.decided & (answer.labels != 0)).double().mean()
+    assert wrong <= delta + 3 * math.sqrt(delta * (1 - delta) / count)
+    clear = images_of([2.5, 0.0, 0.0], 100)
+    answer = final_tally(OwnNoise(), clear, [spec.rule], stopping("betting", spec, 100))
+    assert answer.decided.all()  # it does decide
+    assert answer.used.float().mean() < 64
 
 
 def test_bad_stops_are_refused():

@@ -1,14 +1,11 @@
 """Networks as people write them: each runs, at any precision, and gives what it gives alone."""
 
-import copy
-import pickle
-
 import pytest
 import torch
 from torch import nn
 
 import smoothinfer as si
-from smoothinfer.attacks.eot import is_random
+from smoothinfer.attacks.checks import is_random
 from smoothinfer.engine.passes import Engine, passes
 from tests.conftest import bf16_only
 
@@ -94,19 +91,19 @@ def test_every_network_runs_at_any_precision(name, precision, images):
     for one, other in zip(run, members, strict=True):
         assert (one - other).abs().amax() <= near * other.abs().amax() + 1e-6
     labels = torch.zeros(len(images), dtype=torch.int64)
-    moved = si.pgd(noisy, images, labels, si.Linf(0.1), steps=2, precision=precision)
-    assert (moved - images).abs().amax() > 0
+    adversarial = si.pgd(noisy, images, labels, si.Linf(0.1), steps=2, precision=precision)
+    assert (adversarial - images).abs().amax() > 0
 
 
 @bf16_only
 def test_the_engine_says_why_it_does_not_run_in_bfloat16(images):
     noisy = si.NoisyModel(Matrix(), inputs=si.Gaussian(0.1)).eval()
-    told = repr(Engine(noisy, images, 0, precision="bf16"))
-    assert told.startswith("Engine(fp32 on cpu (not bf16: a layer does not take it)")
+    shown = repr(Engine(noisy, images, 0, precision="bf16"))
+    assert shown.startswith("Engine(fp32 on cpu (not bf16: a layer does not take it)")
     untraced = si.NoisyModel(Unregistered(), inputs=si.Gaussian(0.1)).eval()
-    told = repr(Engine(untraced, images, 0, precision="bf16"))
-    assert told.startswith("Engine(fp32 on cpu,")
-    assert "'mean' is a tensor that the module neither registers" in told
+    shown = repr(Engine(untraced, images, 0, precision="bf16"))
+    assert shown.startswith("Engine(fp32 on cpu,")
+    assert "'mean' is a tensor that the module neither registers" in shown
 
 
 def test_an_attribute_may_change_between_two_votes(images):
@@ -124,86 +121,3 @@ def test_a_random_branch_stays_random(images):
         assert is_random(noisy, images)
         shown = {tuple(p.flatten().tolist()) for p in passes(noisy, images, 32, seed=0)}
         assert len(shown) == 2
-
-
-def test_layers_with_one_weight_get_one_noise(images):
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64))
-    net[3].weight = net[1].weight
-    noisy = si.NoisyModel(net, weights=si.PNI(alpha=2.0)).eval()
-    drawn = noisy.sampler().draw(torch.Generator().manual_seed(0))
-    assert torch.equal(drawn["1.weight"], drawn["3.weight"])
-    assert not torch.equal(drawn["1.weight"], net[1].weight)
-    with torch.no_grad():
-        member = noisy.member(0, 0)(images)
-    for count in (1, 6, len(images)):
-        alone = next(passes(noisy, images[:count], 1, seed=0, precision="fp32"))
-        assert torch.allclose(alone, member[:count], atol=1e-5)
-
-
-def test_votes_are_cast_in_inference_mode_too(net, images):
-    smooth = si.SmoothedClassifier(si.NoisyModel(net, weights=si.PNI()).eval(), 8, seed=0)
-    wanted = smooth.predict(images[:1]).counts
-    with torch.inference_mode():
-        assert torch.equal(smooth.predict(images[:1]).counts, wanted)
-
-
-def test_pixels_that_are_no_numbers_get_no_vote(net, images):
-    noisy = si.NoisyModel(net, inputs=si.Gaussian(0.1)).eval()
-    images[0, 0, 0, 0] = torch.nan
-    with pytest.raises(si.InputError, match="NaN or infinite pixels"):
-        next(passes(noisy, images, 1, seed=0))
-
-
-def test_a_vote_can_be_repeated_from_the_first_call_on(net, images):
-    smooth = si.SmoothedClassifier(si.NoisyModel(net, inputs=si.Gaussian(0.3)).eval(), samples=3)
-    rounds = []
-    for _ in range(2):
-        torch.manual_seed(0)
-        rounds.append(torch.stack([smooth(images), smooth(images)]))
-    assert torch.equal(*rounds)
-
-
-def test_exactly_the_same_answer_with_dropout_left_on():
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 3))
-    noisy = si.NoisyModel(net).eval()
-    net[1].train()
-    images = torch.rand(64, 1, 8, 8)
-    smooth = si.SmoothedClassifier(noisy, 65, seed=0)
-    assert torch.equal(smooth.predict(images, stop="exact").labels, smooth.predict(images).labels)
-
-
-def test_a_model_that_has_voted_is_pickled(net, images):
-    smooth = si.SmoothedClassifier(si.NoisyModel(net, weights=si.PNI()).eval(), 3, seed=0)
-    wanted = smooth.predict(images).counts
-    for twin in (pickle.loads(pickle.dumps(smooth)), copy.deepcopy(smooth)):
-        assert torch.equal(twin.predict(images).counts, wanted)
-
-
-def test_precision_holds_within_somebodys_autocast(net, images):
-    noisy = si.NoisyModel(net, inputs=si.Gaussian(0.1)).eval()
-    wanted = next(passes(noisy, images, 1, seed=0, precision="fp32"))
-    with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(next(passes(noisy, images, 1, seed=0, precision="fp32")), wanted)
-
-
-def test_one_class_is_no_vote(images):
-    noisy = si.NoisyModel(nn.Sequential(nn.Flatten(), nn.Linear(64, 1)), inputs=si.Gaussian(0.1))
-    with pytest.raises(si.InputError, match="at least 2 classes"):
-        si.SmoothedClassifier(noisy.eval(), 4).predict(images)
-
-
-def test_images_of_another_shape_are_named():
-    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
-    smooth = si.SmoothedClassifier(si.NoisyModel(net, inputs=si.Gaussian(0.1)).eval(), 4)
-    with pytest.raises(si.InputError, match=r"does not take .* images of shape \(3, 8, 8\)"):
-        smooth.predict(torch.rand(2, 3, 8, 8))
-
-
-def test_noise_by_the_batch_gets_no_vote_in_training_mode(images):
-    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
-    noisy = si.NoisyModel(net, activations=si.PNI(), shape=(1, 8, 8)).train()
-    with pytest.raises(si.InputError, match="scales its noise by the whole batch"):
-        si.SmoothedClassifier(noisy, 4).predict(images)
-    assert len(si.SmoothedClassifier(noisy.eval(), 4).predict(images).labels) == len(images)

@@ -11,10 +11,10 @@ import torch
 import smoothinfer as si
 from smoothinfer.cli import main
 from smoothinfer.evaluation.store import write_table
-from smoothinfer.reporting.collect import collect, records, share, varying
+from smoothinfer.reporting.collect import collect, records, varying
 from smoothinfer.reporting.latex import latex_table
 from smoothinfer.reporting.report import write_report
-from smoothinfer.reporting.said import budgets
+from smoothinfer.reporting.result_tables import cost_table
 from smoothinfer.workflows.sweep import run_sweep
 from tests.test_sweep import recipe
 
@@ -220,7 +220,7 @@ def entry(attack, right, **description):
 
 
 def test_attacks_are_told_with_their_cost_the_strongest_last():
-    told = budgets([entry("apgd", 0.375), entry("pgd", 0.5)], {"pgd": 0.0034})
+    told = cost_table([entry("apgd", 0.375), entry("pgd", 0.5)], {"pgd": 0.0034})
     assert told.heads[0] == "attack"  # one rule and no sigma: nothing else to tell
     assert [line[0] for line in told.lines] == ["pgd", "apgd"]
     assert told.lines[0][1:5] == ["1,400", "7", "3.4", "25.0"]
@@ -229,9 +229,9 @@ def test_attacks_are_told_with_their_cost_the_strongest_last():
 
 
 def test_one_attack_is_not_compared():
-    assert budgets([entry("pgd", 0.5)], {}).markdown() == ""
+    assert cost_table([entry("pgd", 0.5)], {}).markdown() == ""
 
 
 def test_settings_that_differ_are_told():
     entries = [entry("pgd", 0.5, sigma=0.06), entry("pgd", 0.75, sigma=0.0)]
-    assert [line[:2] for line in budgets(entries, {}).lines] == [["0", "pgd"], ["0.06", "pgd"]]
+    assert [line[:2] for line in cost_table(entries, {}).lines] == [["0", "pgd"], ["0.06", "pgd"]]

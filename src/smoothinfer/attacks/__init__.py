@@ -4,17 +4,14 @@ Every attack is called ``attack(model, images, labels, ball, *, generator=None, 
 adversarial images.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 
 from smoothinfer.attacks.auto_pgd import apgd
-from smoothinfer.attacks.losses import ATTACK_LOSSES
 from smoothinfer.attacks.minimum_norm import cw, ddn
 from smoothinfer.attacks.multi_targeted import multitargeted
 from smoothinfer.attacks.nes_attack import nattack
-from smoothinfer.attacks.projected_gradient import GRADIENTS, fgsm, kl_pgd, pgd
+from smoothinfer.attacks.projected_gradient import fgsm, kl_pgd, pgd
 from smoothinfer.attacks.square_attack import square
 from smoothinfer.attacks.transfer_attack import transfer
 from smoothinfer.types import Images
@@ -40,22 +37,3 @@ ATTACKS: dict[str, Attack] = {
     "square": square,
     "transfer": transfer,
 }
-
-__all__ = [
-    "ATTACKS",
-    "ATTACK_LOSSES",
-    "GRADIENTS",
-    "Attack",
-    "apgd",
-    "cw",
-    "ddn",
-    "epgd",
-    "fgsm",
-    "kl_pgd",
-    "multitargeted",
-    "nattack",
-    "pgd",
-    "smoothadv",
-    "square",
-    "transfer",
-]

@@ -48,10 +48,7 @@ def apgd(
     errs and 32 fresh ones do. A step costs 1 gradient and up to 2 forward passes for each draw.
 
     Args:
-        model: any module from images to logits, random or not, in eval mode.
-        images: (N, C, H, W), pixels in [0, 1].
-        labels: (N,) true classes.
-        ball: `Linf` or `L2`, its radius in pixel units.
+        model, images, labels, ball, generator: as for `pgd`.
         steps: number of steps.
         draws: draws of each step; by default 20 where two forward passes differ, else 1.
         loss: a name in ``ATTACK_LOSSES`` or a function (logits, labels) -> (N,).
@@ -59,7 +56,6 @@ def apgd(
             ``"rank"`` the loss of their pooled answer; see ``POOLS``.
         restarts: random starts; the point with the largest loss is kept.
         precision: ``"bf16"``, ``"fp32"``, or ``"auto"``: see `attack_precision`.
-        generator: source of the start and, through a seed, of the model's noise.
 
     Raises:
         InputError: images or labels are malformed, a number is out of range, or a name unknown.

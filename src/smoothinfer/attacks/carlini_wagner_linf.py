@@ -1,7 +1,5 @@
 """Carlini and Wagner's attack in L-infinity: a box shrinks while it holds an adversarial image."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

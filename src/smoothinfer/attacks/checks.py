@@ -1,7 +1,5 @@
 """Checks before an attack: its input, its options, and whether the model is random."""
 
-from __future__ import annotations
-
 import contextlib
 import inspect
 import warnings

@@ -5,8 +5,6 @@ fools it at both points. So the draws of a step have seeds, and every value that
 is computed with them. The next step has new draws: an attack must not fit the noise.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -190,10 +188,8 @@ def mean_gradient(
     other, so memory does not grow with M.
 
     Args:
-        model: any module from images to logits.
-        images: (N, C, H, W).
-        labels: (N,).
-        loss: (logits, labels) -> (N,).
+        model: any module from images (N, C, H, W) to logits.
+        loss: (logits, labels (N,)) -> (N,).
         draws: M, at least 1.
 
     Source: Nemcovsky et al. 2019, equations (24)-(25); Athalye et al. 2018 (EoT).

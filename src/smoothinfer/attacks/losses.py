@@ -1,7 +1,5 @@
 """Losses that an attack maximises, and pools that turn many draws into one answer."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from functools import partial

@@ -1,7 +1,5 @@
 """The nearest adversarial examples by C&W and DDN, verified by fresh votes on random models."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from functools import partial
@@ -48,16 +46,13 @@ def ddn(
     4 ``votes``, twice). If that lies outside the ball, the image stays as it was.
 
     Args:
-        model: any module from images to logits, random or not, in eval mode.
-        images: (N, C, H, W), pixels in [0, 1].
-        labels: (N,) true classes.
+        model, images, labels, generator: as for `pgd`.
         ball: `L2`; points beyond its radius, in pixel units, count as failures.
         steps, gamma: of DDN.
         samples: fixed draws; by default 64 where two forward passes differ, else 1.
         votes: fresh draws that find where the vote changes. The point returned lies farther, since
             the label must surely have lost: under Gaussian noise by some 4 sigma / sqrt(votes).
         precision: ``"bf16"``, ``"fp32"``, or ``"auto"``: see `attack_precision`.
-        generator: source of the draws.
 
     Raises:
         InputError: images or labels are malformed, the ball is not `L2`, or Foolbox is missing.
@@ -161,15 +156,10 @@ def _nearest(
 
 
 class _FixedDraws(nn.Module):
-    """log mean probability over the same draws at every call: a deterministic view of a model.
+    """log mean probability over ``samples`` draws, the same at every call.
 
     Noise drawn for each image depends on its place in the batch, so this is for an attack that
-    keeps its batch together.
-
-    Args:
-        model: any module from images to logits, random through the global generators.
-        seed: names the draws.
-        samples: number of draws; memory holds one at a time.
+    keeps its batch together. Memory holds one draw at a time.
 
     >>> net = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(4, 2))
     >>> fixed, images = _FixedDraws(net, seed=0, samples=4), torch.rand(3, 1, 2, 2)

@@ -1,7 +1,5 @@
 """Multi-targeted PGD: one run towards every other class, the best of them kept."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 
@@ -36,16 +34,12 @@ def multitargeted(
     The runs are judged on at least 16 fresh draws, the same for all.
 
     Args:
-        model: any module from images to logits, random or not, in eval mode.
-        images: (N, C, H, W), pixels in [0, 1].
-        labels: (N,) true classes.
-        ball: `Linf` or `L2`, its radius in pixel units.
+        model, images, labels, ball, generator: as for `pgd`.
         steps, step_size, draws, restarts: of each run, see `pgd`; a step is 2.5 radii / steps
             by default.
         targets: number of target classes, those with the largest logits on the image itself; all
             by default.
         precision: of the gradients as for `pgd`, of the judging as for `attack_precision`.
-        generator: source of the starts and, through a seed, of the model's noise.
 
     Raises:
         InputError: images or labels are malformed, or a number is out of range.

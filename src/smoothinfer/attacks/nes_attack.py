@@ -1,7 +1,5 @@
 """Attacks that use the model's answers alone: NAttack, and gradients estimated by NES."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -34,10 +32,7 @@ def query_gradient(
     Answers are fp32, also under autocast: such small differences are lost when they are rounded.
 
     Args:
-        model: any module from images to logits.
-        images: (N, C, H, W).
-        labels: (N,).
-        loss: (logits, labels) -> (N,).
+        model, images, labels, loss: as for `mean_gradient`.
         draws: M: the m = M * ``queries`` pairs cost 2 m forward passes.
         queries: pairs for each draw.
         spread: s, in pixel units.
@@ -92,16 +87,12 @@ def nattack(
     Costs ``steps * population`` queries an image.
 
     Args:
-        model: any module from images to logits, in eval mode; no gradient is used.
-        images: (N, C, H, W), pixels in [0, 1].
-        labels: (N,) true classes.
-        ball: `Linf` or `L2`, its radius in pixel units.
+        model, images, labels, ball, generator: as for `pgd`; no gradient of the model is used.
         steps, population: number of steps, and queries of each.
         spread: s, in units of g^-1.
         rate: learning rate of m.
         precision: ``"bf16"``, ``"fp32"``, or ``"auto"``: of the queries bfloat16 where the device
             multiplies it in hardware, of the tries see `attack_precision`.
-        generator: source of e and, through a seed, of the model's noise.
 
     Raises:
         InputError: images or labels are malformed, or a number is out of range.

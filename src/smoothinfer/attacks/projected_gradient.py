@@ -1,7 +1,5 @@
 """Projected gradient descent: FGSM, PGD and EPGD are one loop."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -10,13 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from smoothinfer.attacks.checks import check_attack, check_options
-from smoothinfer.attacks.eot import (
-    BestPoints,
-    EOTLoss,
-    fresh_seeds,
-    mean_gradient,
-    pooled_gradient,
-)
+from smoothinfer.attacks.eot import BestPoints, EOTLoss, fresh_seeds, mean_gradient, pooled_gradient
 from smoothinfer.attacks.losses import POOLS, AttackLoss, checked_loss, divergence_from, towards
 from smoothinfer.attacks.nes_attack import query_gradient
 from smoothinfer.errors import InputError, check_labels, choose

@@ -1,7 +1,5 @@
 """Square: random search with squares, without gradients, so no noise can mask them."""
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -40,15 +38,11 @@ def square(
     times. Images leave when every draw errs, and 32 fresh ones do.
 
     Args:
-        model: any module from images to logits, in eval mode; no gradient is used.
-        images: (N, C, H, W), pixels in [0, 1].
-        labels: (N,) true classes.
-        ball: `Linf`.
+        model, images, labels, ball, generator: as for `pgd`; no gradient of the model is used.
         queries: squares tried, each a query for every draw (two on a random model).
         share: of the image's area, in (0, 1].
         draws: draws of a query; by default 20 where two forward passes differ, else 1.
         precision: ``"bf16"``, ``"fp32"``, or ``"auto"``: see `attack_precision`.
-        generator: source of the squares and, through a seed, of the model's noise.
 
     Raises:
         InputError: images or labels are malformed, a number is out of range, or the ball is not
@@ -76,13 +70,7 @@ def square(
 
 
 def _search(
-    eot: EOTLoss,
-    images: Images,
-    labels: Labels,
-    ball: Linf,
-    queries: int,
-    share: float,
-    draws: int,
+    eot: EOTLoss, images: Images, labels: Labels, ball: Linf, queries: int, share: float, draws: int
 ) -> Images:
     adversarial = images.clone()
     stripes = _signs(images.shape[0], images.shape[1], 1, images.shape[3], like=images)

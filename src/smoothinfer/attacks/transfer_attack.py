@@ -1,7 +1,5 @@
 """Transfer: craft adversarial images on one model, evaluate them on another."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The command line: ``smoothinfer COMMAND``, each command a file in `smoothinfer.workflows`."""
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import sys

@@ -1,7 +1,5 @@
 """Arguments that several commands share: models, data, attacks, balls, sigma, numbers."""
 
-from __future__ import annotations
-
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
@@ -12,14 +10,7 @@ from smoothinfer.attacks import ATTACKS, Attack
 from smoothinfer.checkpoints import find_checkpoint, load, read_card, shipped
 from smoothinfer.config.components import Component, parse_number
 from smoothinfer.config.settings_files import SCALES
-from smoothinfer.data import (
-    DATASETS,
-    SPLITS,
-    ImageData,
-    hold_out,
-    images_of_training,
-    load_data,
-)
+from smoothinfer.data import DATASETS, SPLITS, ImageData, hold_out, images_of_training, load_data
 from smoothinfer.errors import InputError, check_limit, unknown
 from smoothinfer.noise.noisy_model import NoisyModel, with_input_noise
 from smoothinfer.numerics.balls import BALLS, Ball
@@ -148,17 +139,20 @@ def _source(options: dict[str, Any]) -> nn.Module:
 
 def weights_hash(model: str) -> str | None:
     """Return the SHA-256 of the weights of ``model``, if it has a card."""
+    card = _card_of(model)
+    return None if card is None else str(card["sha256"])
+
+
+def _card_of(model: str) -> dict[str, Any] | None:
     path = find_checkpoint(model)
-    return None if path is None else str(read_card(path)["sha256"])
+    return None if path is None else read_card(path)
 
 
 def training_images(options: Namespace) -> Images | None:
     """Return the images that the model was trained and tuned on, if its card names them."""
-    path = find_checkpoint(options.model)
-    if path is None:
+    if (card := _card_of(options.model)) is None:
         return None
-    card = read_card(path).get("data", {})
-    trained = images_of_training(load_data(options.data, "train"), card)
+    trained = images_of_training(load_data(options.data, "train"), card.get("data", {}))
     return None if trained is None else trained.images
 
 
@@ -168,15 +162,14 @@ def images_of_split(options: Namespace) -> ImageData:
         raise unknown("split", options.split, splits)
     if options.split != "validation":
         return load_data(options.data, options.split, options.limit)
-    path = find_checkpoint(options.model)
-    if path is None:
+    if (card := _card_of(options.model)) is None:
         raise InputError(f"{options.model} has no card that names its validation images")
-    card = read_card(path).get("data", {})
-    data = images_of_training(load_data(options.data, "train"), card)
+    about = card.get("data", {})
+    data = images_of_training(load_data(options.data, "train"), about)
     if data is None:
         raise InputError(
             f"{options.model} was not trained on the training split of {options.data}, so its "
             "validation images are not known"
         )
     check_limit(options.limit)
-    return hold_out(data, card["held_out"])[1][: options.limit]
+    return hold_out(data, about["held_out"])[1][: options.limit]

@@ -1,7 +1,5 @@
 """Settings in YAML files that extend each other, at several scales, with changes on top."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any

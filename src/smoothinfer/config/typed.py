@@ -1,7 +1,5 @@
 """Dataclasses filled from plain values, every value checked, and turned into plain values again."""
 
-from __future__ import annotations
-
 import dataclasses
 import typing
 from collections.abc import Mapping

@@ -5,8 +5,6 @@ is expensive where bfloat16 units make the convolution itself cheap. oneDNN does
 is still in a register, with the same last bits.
 """
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Callable, Mapping
 from typing import Any

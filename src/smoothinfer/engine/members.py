@@ -4,8 +4,6 @@ Pass ``s`` of the ensemble ``seed`` fixes one realisation of everything random, 
 images, so an image's verdict depends neither on its batch nor on its place in the batch.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -146,12 +144,7 @@ def run_passes(passes: Sequence[Callable[[Images], Logits]], images: Images) -> 
 
 
 class SeededPasses:
-    """Draws of a random module as a source of passes for `count_votes`.
-
-    Args:
-        model: any module from images to logits.
-        seeds: of the draws; ``None`` draws afresh from the global generators at every pass.
-    """
+    """Draws of any random module, with these seeds or fresh ones, as passes for `count_votes`."""
 
     by_place = True
 

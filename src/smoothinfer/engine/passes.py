@@ -5,8 +5,6 @@ weights come from one stream, in the format that the machine multiplies fastest.
 tiles of constant shape; several passes over few images share a tile.
 """
 
-from __future__ import annotations
-
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator
@@ -42,16 +40,7 @@ def passes(
 ) -> Iterator[Logits]:
     """Yield the logits (N, K) of passes ``first`` to ``first + samples - 1``, without gradients.
 
-    Args:
-        model: a `NoisyModel`, or any random module, in eval mode.
-        images: (N, C, H, W), pixels in [0, 1].
-        samples: number of passes.
-        seed: key of the ensemble.
-        first: index of the first pass, so that a run can be continued.
-        tile, per_image, precision: see `Engine`.
-
-    Raises:
-        InputError: see `Engine`.
+    Arguments and errors are those of `Engine`; ``first`` continues an earlier run.
 
     >>> from smoothinfer.noise import Gaussian, NoisyModel
     >>> noisy = NoisyModel(nn.Flatten(), inputs=Gaussian(0.1)).eval()

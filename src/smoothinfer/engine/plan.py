@@ -4,8 +4,6 @@ In eval mode BN(W x + c) = (a W) x + (b + a (c - mean)) with a = gamma / sqrt(va
 weight takes the normalisation along, and the layer itself disappears.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -17,14 +15,7 @@ from torch.func import functional_call
 
 from smoothinfer.engine import fusing, stacking
 from smoothinfer.engine.stacking import Stacked
-from smoothinfer.engine.tracing import (
-    foldable,
-    hooked,
-    settings_of,
-    tensors_of,
-    trace,
-    twins_of,
-)
+from smoothinfer.engine.tracing import foldable, hooked, settings_of, tensors_of, trace, twins_of
 from smoothinfer.numerics.randomness import isolated_rng
 from smoothinfer.types import Images, Logits
 
@@ -183,7 +174,9 @@ class Plan:
                 if dtype == torch.float32:
                     raise
                 self.no_bf16 = "a layer does not take it"
-                return self.run({name: _to_fp32(t) for name, t in tensors.items()}, images)
+                short = torch.bfloat16
+                fp32 = {n: t.float() if t.dtype == short else t for n, t in tensors.items()}
+                return self.run(fp32, images)
 
     def _write_program(self, graph: fx.Graph, module: nn.Module) -> Callable[..., Logits]:
         """Rewrite the trace as one function of (tensors, leaves, images)."""
@@ -208,10 +201,6 @@ class Plan:
         self.fused = fusing.fuse(program, self.leaves, _conv)
         program.lint()
         return fx.GraphModule(nn.Module(), program).forward
-
-
-def _to_fp32(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype == torch.bfloat16 else tensor
 
 
 # The steps of a program: (tensors, leaves, name, args, kwargs) -> value. Weights may be in a

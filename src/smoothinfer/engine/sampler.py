@@ -4,8 +4,6 @@ Learned weight noise is mean + scale * e1 + factor @ e2 with e1, e2 standard nor
 end, the weights of all layers need one call for e1 and e2 and one multiply-add.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol

@@ -1,7 +1,5 @@
 """Plan and samplers of one model, kept until a layer, a setting or a tensor changes."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
@@ -106,10 +104,7 @@ def _versions(tensors: Sequence[Tensor]) -> Versions:
 
 def _contents(tensors: Sequence[Tensor]) -> list[int]:
     """Return a checksum of each tensor: the sum of its bits, read as whole numbers."""
-    sums = [_bits(t.detach()).sum(dtype=torch.int64) for t in tensors if t.numel()]
-    return torch.stack(sums).tolist() if sums else []
-
-
-def _bits(tensor: Tensor) -> Tensor:
-    whole = {2: torch.int16, 4: torch.int32, 8: torch.int64}.get(tensor.element_size(), torch.uint8)
-    return tensor.contiguous().view(whole) if tensor.ndim else tensor.reshape(1).view(whole)
+    whole = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+    flat = [tensor.detach().reshape(-1) for tensor in tensors if tensor.numel()]
+    bits = [each.view(whole.get(each.element_size(), torch.uint8)) for each in flat]
+    return torch.stack([each.sum(dtype=torch.int64) for each in bits]).tolist() if bits else []

@@ -5,8 +5,6 @@ groups: a convolution becomes one with many groups. The last bits are those of e
 since a verdict must not depend on how many passes share a forward pass.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

@@ -4,8 +4,6 @@ The votes of one image over passes are independent and identically distributed, 
 to other images. The sequential tests need nothing else.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,14 +67,7 @@ class Stopping:
 
 
 class Fixed(Stopping):
-    """All passes for every image.
-
-    Args:
-        samples: number of passes.
-
-    Raises:
-        InputError: the number is less than 1.
-    """
+    """All ``samples`` passes for every image."""
 
     def __init__(self, samples: int) -> None:
         if samples < 1:
@@ -199,13 +190,8 @@ class Betting(Stopping):
         return (against.amin(1) >= need).to(rows.device)
 
 
-def _fixed(spec: VoteSpec, images: int) -> Stopping:
-    del images
-    return Fixed(spec.samples)
-
-
 STOPS: dict[str, Callable[[VoteSpec, int], Stopping]] = {
-    "fixed": _fixed,
+    "fixed": lambda spec, images: Fixed(spec.samples),
     "exact": Exact,
     "ppr": PPR,
     "betting": Betting,

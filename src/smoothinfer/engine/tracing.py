@@ -1,7 +1,5 @@
 """The `torch.fx` trace of a module, and the settings of its layers that the trace relies on."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping
 

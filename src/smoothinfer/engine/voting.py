@@ -4,8 +4,6 @@ A rule is additive over passes, so all rules and all sample counts 1..n come out
 n passes, in memory that does not grow with n.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Certificates of a data set, as rows: which images are certified, and within which radius."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Measure one model, clean and attacked: one row per image and setting."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -129,10 +127,11 @@ def prepare(
     rules = [rules] if isinstance(rules, str) else rules
     samples = [samples] if isinstance(samples, int) else samples
     own_rule = {classifier.rule_name: classifier.rule}
+    fixed = classifier.seed is not None  # then the attack may query the very passes of the vote
     check_ball(ball)
     work = Evaluation(
         classifier=classifier,
-        target=_default_target(classifier) if target is None else target,
+        target=(classifier if fixed else classifier.model) if target is None else target,
         images=images,
         labels=labels,
         attacks={k: v for k, v in _attacks(attack).items() if clean or v is not None},
@@ -142,12 +141,10 @@ def prepare(
         seed=seed,
         stop=stop,
         delta=delta,
-        describe=dict(describe or {})
-        | _describe_stop(stop, delta)
-        | _describe_passes(classifier)
-        | _describe_target(target),
+        describe=dict(describe or {}),
         cache=None if cache is None else ExampleCache(cache),
     )
+    work.describe |= _describe(work, target)
     work.check()
     work.classifier = _in_exact_precision(classifier, images)
     if isinstance(data, ImageData) and len(data.classes) != work.classes:
@@ -171,32 +168,25 @@ def _in_exact_precision(classifier: SmoothedClassifier, images: Images) -> Smoot
     return exact
 
 
-def _default_target(classifier: SmoothedClassifier) -> nn.Module:
-    """Return the random model, or a classifier with fixed passes as it is."""
-    return classifier.model if classifier.seed is None else classifier
+def _describe(work: Evaluation, target: nn.Module | None) -> dict[str, Any]:
+    """Return columns for a vote that stops early, for fixed passes, and for an unusual target.
 
-
-def _describe_stop(stop: str, delta: float) -> dict[str, Any]:
-    return {} if stop == "fixed" else {"stop": stop, "delta": delta}
-
-
-def _describe_passes(classifier: SmoothedClassifier) -> dict[str, str]:
-    """Name the passes of the vote where they are always the same: that is another model."""
-    if classifier.seed is not None:
-        return {"passes": f"frozen, seed {classifier.seed}"}
-    if isinstance(classifier.model, Member):
-        return {"passes": f"frozen, pass {classifier.model.s} of seed {classifier.model.seed}"}
-    return {}
-
-
-def _describe_target(target: nn.Module | None) -> dict[str, str]:
-    """Name the module that an attack sees, where it is not the model inside the classifier."""
-    if target is None:
-        return {}
-    if not isinstance(target, SmoothedClassifier):
-        return {"target": type(target).__name__}
-    passes = "fresh passes" if target.seed is None else f"frozen, seed {target.seed}"
-    return {"target": f"{target.rule_name} vote of {target.samples} ({passes})"}
+    Fixed passes are another model than the random one, and fixed noise another thing to attack.
+    """
+    smooth = work.classifier
+    columns: dict[str, Any] = {}
+    if work.stop != "fixed":
+        columns |= {"stop": work.stop, "delta": work.delta}
+    if smooth.seed is not None:
+        columns["passes"] = f"frozen, seed {smooth.seed}"
+    elif isinstance(smooth.model, Member):
+        columns["passes"] = f"frozen, pass {smooth.model.s} of seed {smooth.model.seed}"
+    if isinstance(target, SmoothedClassifier):
+        passes = "fresh passes" if target.seed is None else f"frozen, seed {target.seed}"
+        columns["target"] = f"{target.rule_name} vote of {target.samples} ({passes})"
+    elif target is not None:
+        columns["target"] = type(target).__name__
+    return columns
 
 
 def _attacks(attack: Attacks) -> dict[str, Attack | None]:

@@ -1,7 +1,5 @@
 """Adversarial examples kept for reuse by other rules, sample counts and targets."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict
 from functools import partial

@@ -1,7 +1,5 @@
 """Adversarial examples as files: one file of tensors for each attack."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from pathlib import Path

@@ -4,8 +4,6 @@ A fingerprint walks through values (settings, images, a model, an attack) and al
 run. Contents and code are told apart, so that a changed key can say why it changed.
 """
 
-from __future__ import annotations
-
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping

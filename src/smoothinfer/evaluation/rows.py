@@ -1,7 +1,5 @@
 """The table of results: one row per image and setting, from which all figures are computed."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -88,11 +86,7 @@ def summarise(rows: Rows) -> list[dict[str, Any]]:
         (dict(zip(_kept(columns), key, strict=True)) | {"attack": CLEAN}, None) for key in clean
     ]
     return [
-        {
-            "description": entry,
-            "clean": clean.get(_without_attack(entry)),
-            "attacked": measured,
-        }
+        {"description": entry, "clean": clean.get(_without_attack(entry)), "attacked": measured}
         for entry, measured in (attacked or bare)
     ]
 

@@ -1,7 +1,5 @@
 """Runs the units of one or many evaluations: resumed, shared by processes, foretold in cost."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -79,7 +77,7 @@ class Runner:
         self.mine = self.processes.share(list(self.works)[number::parts])
 
     def plan(self) -> CostPlan:
-        """Count the missing units, and estimate how long they take."""
+        """Count the missing units, and estimate how long they take from one attacked image."""
         missing = self._missing()
         if not missing:
             return CostPlan(len(self.mine), len(self.mine), 0, 0, 0.0)

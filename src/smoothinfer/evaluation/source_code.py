@@ -1,7 +1,5 @@
 """The code that a function runs, read from its source: comments, docstrings and layout left out."""
 
-from __future__ import annotations
-
 import ast
 import functools
 import hashlib
@@ -75,8 +73,7 @@ def read_code(code: CodeType) -> Code:
     """
     node = _nodes(code.co_filename).get((code.co_name, code.co_firstlineno))
     if node is None:
-        names = tuple(sorted(_bytecode_names(code)))
-        return Code(_digest(_dump_bytecode(code)), names, (), ())
+        return Code(_digest(_dump_bytecode(code)), tuple(sorted(_bytecode_names(code))), (), ())
     parts = list(ast.walk(node))
     names = {part.id for part in parts if isinstance(part, ast.Name)}
     attributes = {

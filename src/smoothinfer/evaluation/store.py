@@ -1,7 +1,5 @@
 """A folder of rows: Parquet shards, each written once, with its checksum in its name."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -1,7 +1,5 @@
 """The units of an evaluation: attack a batch, vote on it with passes that the attack never saw."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import json
@@ -279,9 +277,4 @@ def _verdict_rows(
 
 
 _CODE_OF_EXAMPLES = (Evaluation.run_attack, Evaluation._within_ball)
-_CODE_OF_ROWS = (
-    Evaluation._vote,
-    Evaluation._to_rows,
-    Evaluation._batch,
-    _verdict_rows,
-)
+_CODE_OF_ROWS = (Evaluation._vote, Evaluation._to_rows, Evaluation._batch, _verdict_rows)

@@ -1,7 +1,5 @@
 """Noise: its distributions, and the places where it enters a network."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from smoothinfer.noise.additive import Gaussian, Laplace, Uniform
@@ -17,13 +15,4 @@ NOISES: dict[str, Callable[..., Noise]] = {
     "cni": CNI,
 }
 
-__all__ = [
-    "CNI",
-    "NOISES",
-    "PNI",
-    "Gaussian",
-    "Laplace",
-    "Noise",
-    "NoisyModel",
-    "Uniform",
-]
+__all__ = ["CNI", "NOISES", "PNI", "Gaussian", "Laplace", "Noise", "NoisyModel", "Uniform"]

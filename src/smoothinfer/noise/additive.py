@@ -3,8 +3,6 @@
 All three take their strength as the standard deviation ``sigma``, so that they compare.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -47,11 +47,7 @@ class Noise(nn.Module):
         return ", ".join(f"{name}={value}" for name, value in shown if name != "training")
 
     def draw_like(
-        self,
-        draw: Draw,
-        clean: Tensor,
-        generator: torch.Generator | None,
-        shared: bool = False,
+        self, draw: Draw, clean: Tensor, generator: torch.Generator | None, shared: bool = False
     ) -> Tensor:
         """Draw by ``draw`` in the shape of ``clean``, or of one image for all of them."""
         shape = (1, *clean.shape[1:]) if shared else clean.shape

@@ -1,7 +1,5 @@
 """Noise whose strength is learned with the network: PNI (white) and CNI (coloured)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

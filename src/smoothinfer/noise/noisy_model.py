@@ -1,7 +1,5 @@
 """`NoisyModel`: noise at the inputs, weights and activations of any module."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 from collections.abc import Callable

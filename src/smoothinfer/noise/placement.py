@@ -1,7 +1,5 @@
 """Where noise enters: the layers that carry it, their activations, and the hooks that add it."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import fnmatch

@@ -1,7 +1,5 @@
 """The strength of learned noise, relative to the tensor that it disturbs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 
 import torch

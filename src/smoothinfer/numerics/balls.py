@@ -1,7 +1,5 @@
 """The geometry of a threat: how far a pixel image may be moved, and the steepest direction."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,10 +42,7 @@ class Linf(_Radius):
     """All images with max |point - image| <= radius, within [0, 1].
 
     Args:
-        radius: in pixel units, e.g. ``8 / 255``.
-
-    Raises:
-        InputError: the radius is negative, not finite, or larger than 1.
+        radius: in pixel units, e.g. ``8 / 255``, at most 1.
 
     >>> ball = Linf(0.1)
     >>> point = ball.project(torch.full((1, 1, 1, 2), 0.9), torch.tensor([[[[0.5, 0.95]]]]))
@@ -88,9 +83,6 @@ class L2(_Radius):
 
     Args:
         radius: in pixel units over the whole image, e.g. ``0.5``.
-
-    Raises:
-        InputError: the radius is negative or not finite.
 
     >>> ball = L2(1.0)
     >>> step = ball.ascend(torch.tensor([[[[3.0, 4.0]]]])).flatten()

@@ -1,7 +1,5 @@
 """The number format and the batch size that suit this machine."""
 
-from __future__ import annotations
-
 import contextlib
 import contextvars
 import functools

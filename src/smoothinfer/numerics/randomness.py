@@ -4,8 +4,6 @@ The seed of a stream is a hash of ``(seed, names...)``, so a change in one place
 the numbers of another, and any part of a run can be drawn again by itself.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import random
@@ -138,11 +136,7 @@ def uniform(
 
 
 def _draw_part(
-    draw: Draw,
-    shape: Sequence[int],
-    like: Tensor,
-    generator: torch.Generator | None,
-    images: bool,
+    draw: Draw, shape: Sequence[int], like: Tensor, generator: torch.Generator | None, images: bool
 ) -> Tensor:
     count = _Part.count if images else 1
     whole = (shape[0] * count, *shape[1:]) if count > 1 else tuple(shape)

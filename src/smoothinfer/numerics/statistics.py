@@ -1,7 +1,5 @@
 """Intervals for measured accuracies."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import asdict, dataclass
 

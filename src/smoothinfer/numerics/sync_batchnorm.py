@@ -1,7 +1,5 @@
 """Statistics over a whole batch that several processes share, on any device."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from functools import partial

@@ -1,7 +1,5 @@
 """The contents of result folders: everything that smoothinfer wrote, read back for a report."""
 
-from __future__ import annotations
-
 import hashlib
 import statistics
 from collections.abc import Mapping

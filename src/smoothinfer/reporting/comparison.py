@@ -1,7 +1,5 @@
 """The paper's figures beside the measured ones, as data: for Markdown and for the page."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 

@@ -1,6 +1,7 @@
-"""Figures of numbers: curves, lines, bars, each file written whole."""
+"""Figures of numbers: curves, lines, bars.
 
-from __future__ import annotations
+Every function writes ``path``, a PNG, SVG or PDF file, whole or not at all.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,7 +42,6 @@ def accuracy_against_samples(rows: Rows, path: str | Path, title: str = "") -> N
 
     Args:
         rows: of one model at one sigma.
-        path: of the PNG, SVG or PDF file, written whole.
         title: above the panels.
     """
     draw_curves(records(rows), "samples", "rule", [Path(path)], title)
@@ -56,7 +56,6 @@ def draw_curves(
         found: see `records`; apart from ``axis``, ``series`` and the attack they should agree.
         axis: a column of numbers.
         series: a column.
-        paths: of PNG, SVG or PDF files, each written whole.
         title: above the panels.
     """
     panels = _panels(found, axis)
@@ -148,7 +147,6 @@ def draw_lines(
         curves: a name for each line, (P,) values.
         axis: name of the axis.
         title: above.
-        path: of the PNG, SVG or PDF file, written whole.
     """
     figure, panel = _single((6.4, 3.8), axis, title)
     for number, (name, values) in enumerate(curves.items()):
@@ -162,7 +160,6 @@ def certified_curve(rows: Rows, path: str | Path, title: str = "") -> None:
 
     Args:
         rows: of `certify_rows`.
-        path: of the PNG, SVG or PDF file, written whole.
         title: above.
     """
     sigma = rows["sigma"][0].as_py()
@@ -183,7 +180,6 @@ def strength_history(history: Mapping[str, Mapping[str, float]], path: str | Pat
 
     Args:
         history: {epoch: {weight: noise standard deviation in multiples of the weight's own}}.
-        path: of the PNG, SVG or PDF file, written whole.
     """
     epochs = sorted(history, key=int)
     layers = list(history[epochs[-1]])
@@ -205,7 +201,6 @@ def strength_bars(strengths: Mapping[str, float], path: str | Path) -> None:
 
     Args:
         strengths: {place: noise standard deviation in multiples of the disturbed tensor's}.
-        path: of the PNG, SVG or PDF file, written whole.
     """
     names = list(strengths)
     axis = "std of the noise / std of the disturbed tensor"
@@ -226,14 +221,14 @@ def cost_curves(
             measure, its accuracy in % with ``MEASURE low`` and ``MEASURE high``; ``front MEASURE
             passes`` marks those to ring.
         measures: names of the accuracies: clean, and attacks.
-        path: of the PNG, SVG or PDF file, written whole.
     """
     figure = Figure(figsize=(9.6, 3.6 * len(measures)), layout="constrained")
     grid = figure.subplots(len(measures), 2, squeeze=False)
     for row, measure in zip(grid, measures, strict=True):
         for panel, axis in zip(row, COSTS, strict=True):
             for number, (name, points) in enumerate(curves.items()):
-                shown = [_figure_of(point, measure) for point in points]
+                keys = {"value": measure, "low": f"{measure} low", "high": f"{measure} high"}
+                shown = [{name: p[key] for name, key in keys.items()} for p in points]
                 places = [point[f"{measure} {axis}"] for point in points]
                 style = {"color": COLOURS[number], "marker": MARKERS[number], "elinewidth": 0.6}
                 draw_errors(panel, places, shown, label=name, **style)
@@ -246,11 +241,6 @@ def cost_curves(
         row[0].set_ylabel(f"accuracy, {measure}, %")
     grid[0][0].legend(frameon=False, fontsize=8)
     save_figure(figure, path)
-
-
-def _figure_of(point: Mapping[str, float], measure: str) -> dict[str, float]:
-    ends = {end: point[f"{measure} {end}"] for end in ("low", "high")}
-    return {"value": point[measure], **ends}
 
 
 def _single(size: tuple[float, float], axis: str, title: str) -> tuple[Figure, Axes]:

@@ -1,6 +1,7 @@
-"""Figures of images: before and after an attack, with votes, in grids."""
+"""Figures of images: before and after an attack, with votes, in grids.
 
-from __future__ import annotations
+Every function writes ``path``, a PNG, SVG or PDF file, whole or not at all.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,7 +26,6 @@ def example_sheet(
     Args:
         images, adversarial: (N, C, H, W) in [0, 1]; a picture for each, so give a few.
         captions: up to three rows of N, below the pictures of each row.
-        path: of the PNG, SVG or PDF file, written whole.
         title: above, followed by the magnification of the difference.
     """
     steps = adversarial - images
@@ -59,7 +59,6 @@ def vote_bars(
         counts: (N, K) votes on both.
         labels: (N,) true classes.
         classes: (K,) names.
-        path: of the PNG, SVG or PDF file, written whole.
     """
     figure = Figure(figsize=(9.0, 1.9 * len(images)), layout="constrained")
     grid = figure.subplots(len(images), 3, squeeze=False, width_ratios=[1, 1, 5])
@@ -86,7 +85,6 @@ def image_grid(columns: Mapping[str, Images], captions: Sequence[str], path: Pat
     Args:
         columns: (N, C, H, W) in [0, 1] by name.
         captions: (N,).
-        path: of the PNG, SVG or PDF file, written whole.
     """
     figure = Figure(figsize=(1.8 * len(columns) + 1.2, 1.7 * len(captions)), layout="constrained")
     grid = figure.subplots(len(captions), len(columns), squeeze=False)

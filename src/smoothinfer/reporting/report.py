@@ -1,7 +1,5 @@
 """A report of result folders: Markdown, LaTeX, figures, and one page that needs no network."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Tables of results: accuracies, the gain of the vote, the cost of attacks, published figures."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -23,14 +23,7 @@ _INTERVAL = "95 % (Wilson) over images, noise fixed by the seed"
 
 
 def write_summary(rows: Rows, runner: Runner, out: Path, settings: dict[str, Any]) -> None:
-    """Write ``table.parquet``, ``table.md``, ``summary.json`` and ``costs.json`` into ``out``.
-
-    Args:
-        rows: all rows.
-        runner: that computed them.
-        out: folder.
-        settings: of the evaluation, which the summary repeats.
-    """
+    """Write ``table.parquet``, ``table.md``, ``summary.json`` and ``costs.json`` into ``out``."""
     seconds = runner.store.seconds()
     summary = {
         **settings,

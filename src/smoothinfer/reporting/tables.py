@@ -92,14 +92,7 @@ class Table:
         attributes: Mapping[tuple[int, int], str] | None = None,
         row_heads: bool = False,
     ) -> str:
-        """Return an HTML table that scrolls by itself.
-
-        Args:
-            caption: above the table.
-            kind: class of the element: ``"sortable"`` or ``"wrap"``.
-            attributes: further attributes of cells, by line and column.
-            row_heads: whether the first cell of a line is its heading.
-        """
+        """Return an HTML table of class ``kind``, ``attributes`` of cells by (line, column)."""
         heads = "".join(
             f'<th scope="col"{self._side(at)}>{html.escape(head)}</th>'
             for at, head in enumerate(self.heads)

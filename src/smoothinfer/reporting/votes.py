@@ -1,7 +1,5 @@
 """The votes of the passes on a few images, clean and attacked, for captions and tables."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Files written whole or not at all: temporary file, fsync, rename, fsync of the folder."""
 
-from __future__ import annotations
-
 import json
 import os
 import platform

@@ -1,7 +1,5 @@
 """The state that a model is run in: eval mode, no parameter gradients, its device, its classes."""
 
-from __future__ import annotations
-
 import contextlib
 import contextvars
 from collections.abc import Iterator

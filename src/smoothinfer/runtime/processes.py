@@ -1,7 +1,5 @@
 """Several processes on one or more machines, started by ``torchrun`` or ``accelerate launch``."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import platform

@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
 Item = TypeVar("Item")
 # Steps of a minute are common: the time left is estimated from the last hour of them.
 _ESTIMATE_SECONDS = 3600.0
 
 
-class Bar:
+class Bar(NamedTuple):
     """A running bar: `advance` it, or `update` its text and position."""
 
-    def __init__(self, progress: Progress, task: Any) -> None:
-        self._progress, self._task = progress, task
+    progress: Progress
+    task: TaskID
 
     def advance(self, amount: int = 1) -> None:
-        """Move on by ``amount``."""
-        self._progress.advance(self._task, amount)
+        self.progress.advance(self.task, amount)
 
     def update(self, description: str, completed: int | None = None) -> None:
-        """Change the text beside the bar and, where given, the position."""
-        self._progress.update(self._task, description=description, completed=completed)
+        self.progress.update(self.task, description=description, completed=completed)
 
 
 @contextlib.contextmanager
@@ -39,31 +37,22 @@ def progress_bar(
     completed: int = 0,
     console: Console | None = None,
 ) -> Iterator[Bar]:
-    """Show a bar inside the block.
+    """Show a bar of length ``total`` inside the block, of which ``completed`` is done already.
 
     Args:
-        description: text beside the bar.
-        total: length of the work.
         shown: draw the bar; ``False`` for library calls and for all processes but the first.
-        completed: how much of the work was done before.
         console: of rich, where the work prints lines above the bar.
 
     >>> with progress_bar("voting", 3, shown=False) as bar:
     ...     bar.advance()
     """
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich import progress as rich_progress
 
-    progress = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
+    progress = rich_progress.Progress(
+        rich_progress.TextColumn("{task.description}", markup=False),
+        rich_progress.BarColumn(),
+        rich_progress.MofNCompleteColumn(),
+        rich_progress.TimeRemainingColumn(),
         console=console,
         disable=not shown,
         transient=True,

@@ -1,7 +1,5 @@
 """How a file was made: the command line, and the versions that its numbers may depend on."""
 
-from __future__ import annotations
-
 import platform
 import shlex
 from collections.abc import Sequence

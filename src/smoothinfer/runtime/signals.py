@@ -1,7 +1,5 @@
 """SIGTERM, which a scheduler sends before it kills: the program saves and ends with status 143."""
 
-from __future__ import annotations
-
 import contextlib
 import signal
 import threading

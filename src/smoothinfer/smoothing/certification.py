@@ -9,8 +9,6 @@ The mathematics is about real numbers: with floats an attacker who knows the noi
 beat a certificate (Voracek, Hein 2023, arXiv 2205.07069). Certificates here are for honest noise.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """`SmoothedClassifier`: many noisy passes put to the vote, as one plain module."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Self
@@ -29,10 +27,7 @@ class SmoothedClassifier(nn.Module):
         rule: a name in ``RULES``, ``"ranks:1,0.3"``, or a `Rule`.
         seed: key of the passes; ``None`` draws fresh ones at each call, as a deployment
             should, since an attacker must not know them.
-        tile: images of one forward pass; by default a number that suits the device.
-        per_image: separate input noise for every image, instead of one for all images of a pass.
-        precision: ``"auto"``, ``"bf16"`` or ``"fp32"``, see `Engine`; gradients are fp32 except
-            under autocast.
+        tile, per_image, precision: see `Engine`; gradients are fp32 except under autocast.
 
     Raises:
         InputError: ``samples`` or ``tile`` is less than 1, or the rule is unknown.

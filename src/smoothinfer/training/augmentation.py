@@ -1,7 +1,5 @@
 """Random shifts and mirroring of the training images."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -4,8 +4,6 @@ A GPU needs microseconds for each operation of a small network, Python longer to
 captured pass is launched at once, and reads weights, noise and images afresh each time.
 """
 
-from __future__ import annotations
-
 import contextlib
 import weakref
 from collections.abc import Callable, Iterator

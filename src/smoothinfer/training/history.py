@@ -1,7 +1,5 @@
 """The history of a run: the table of epochs, the best scores, and whether training collapsed."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path

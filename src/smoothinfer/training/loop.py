@@ -5,8 +5,6 @@ momentum and a step count. Killed at any moment, it resumes from the last saved 
 the same weights.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 import time

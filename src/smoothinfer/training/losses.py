@@ -1,7 +1,5 @@
 """Losses of training: ``(model, images, labels, attack, ...) -> scalar``."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
@@ -76,11 +74,7 @@ def craft(attack: Craft, model: nn.Module, images: Images, labels: Labels) -> Im
 
 
 def trades(
-    model: nn.Module,
-    images: Images,
-    labels: Labels,
-    attack: Craft | None = None,
-    beta: float = 6.0,
+    model: nn.Module, images: Images, labels: Labels, attack: Craft | None = None, beta: float = 6.0
 ) -> Tensor:
     """CE(f(x), y) + beta / B sum KL(p(x) || p(x')), gradients through both probabilities.
 
@@ -89,10 +83,7 @@ def trades(
     makes the answers of different draws more alike.
 
     Args:
-        model: in training mode; x' is crafted in eval mode with the noise on.
-        images: (N, C, H, W), pixels in [0, 1].
-        labels: (N,).
-        attack: (model, images, labels) -> adversarial images.
+        model, images, labels, attack: as for `adversarial`.
         beta: weight of the divergence, 1/lambda in the paper.
 
     Raises:
@@ -113,11 +104,7 @@ def trades(
 
 
 def mart(
-    model: nn.Module,
-    images: Images,
-    labels: Labels,
-    attack: Craft | None = None,
-    beta: float = 5.0,
+    model: nn.Module, images: Images, labels: Labels, attack: Craft | None = None, beta: float = 5.0
 ) -> Tensor:
     """Boosted CE at x' plus beta times KL(p(x) || p(x')) weighted by 1 - p_y(x).
 

@@ -153,23 +153,14 @@ def make_accelerator(options: TrainingOptions, out: Path) -> Accelerator:
 
 def make_optimizer(model: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
     """Return SGD over the weights and, with rates of its own, the learned noise."""
-    noise = {
-        id(parameter)
-        for name, parameter in model.named_parameters()
-        if name.startswith(NOISE_PARTS)
-    }
+    named = list(model.named_parameters())
+    weights = [p for name, p in named if not name.startswith(NOISE_PARTS)]
+    noise = [p for name, p in named if name.startswith(NOISE_PARTS)]
     decay = options.weight_decay
+    noise_decay = decay if options.noise_decay is None else options.noise_decay
     groups: list[dict[str, Any]] = [
-        {
-            "params": [p for p in model.parameters() if id(p) not in noise],
-            "weight_decay": decay,
-            "relative": 1.0,
-        },
-        {
-            "params": [p for p in model.parameters() if id(p) in noise],
-            "weight_decay": decay if options.noise_decay is None else options.noise_decay,
-            "relative": options.noise_lr,
-        },
+        {"params": weights, "weight_decay": decay, "relative": 1.0},
+        {"params": noise, "weight_decay": noise_decay, "relative": options.noise_lr},
     ]
     return torch.optim.SGD(
         [group for group in groups if group["params"]],

@@ -1,7 +1,5 @@
 """Learning rates as pure functions of progress, so that a resumed run needs no state for them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 

@@ -1,7 +1,5 @@
 """The file from which an interrupted training resumes, written whole or not at all."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any

@@ -1,7 +1,5 @@
 """``smoothinfer attack``: measure a model like ``evaluate``, and keep the adversarial examples."""
 
-from __future__ import annotations
-
 from argparse import Namespace
 
 from smoothinfer.workflows.evaluate import add_arguments, evaluate_model
@@ -10,6 +8,5 @@ __all__ = ["add_arguments", "run"]
 
 
 def run(options: Namespace) -> int:
-    """Run the command."""
     evaluate_model(options, export=True)
     return 0

@@ -1,7 +1,5 @@
 """``smoothinfer audit``: thirteen checks of a model's robustness, told on one page."""
 
-from __future__ import annotations
-
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -24,7 +22,6 @@ from smoothinfer.smoothing.classifier import SmoothedClassifier
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add the arguments of the command."""
     add_model(parser)
     parser.add_argument("--quick", action="store_true", help="less work: minutes for ResNet-20")
     add_ball(parser)

@@ -1,7 +1,5 @@
 """``smoothinfer calibrate``: choose input noise and rule on images held out from training."""
 
-from __future__ import annotations
-
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path

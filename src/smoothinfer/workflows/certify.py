@@ -1,7 +1,5 @@
 """``smoothinfer certify``: Cohen's certificates and predictions of a data set."""
 
-from __future__ import annotations
-
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,6 @@ from smoothinfer.cli.options import (
 from smoothinfer.data import ImageData, load_data
 from smoothinfer.errors import InputError
 from smoothinfer.evaluation.certified_rows import average_radius, certified_accuracy, certify_rows
-from smoothinfer.evaluation.rows import Rows
 from smoothinfer.numerics.randomness import derive_seed
 from smoothinfer.numerics.statistics import proportion
 from smoothinfer.reporting.figures import certified_curve
@@ -33,7 +30,6 @@ from smoothinfer.types import ABSTAIN
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add the arguments of the command."""
     add_model(parser)
     add_sigma(parser)
     parser.add_argument(
@@ -58,7 +54,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Run the command."""
     if options.predict and (options.radius or options.selection is not None):
         raise InputError("--predict finds no radius: leave out --radius and --selection")
     data = load_data(options.data, "test", options.limit)
@@ -67,41 +62,39 @@ def run(options: Namespace) -> int:
     how: dict[str, Any] = {"alpha": options.alpha}
     counts = {"samples": options.samples, "selection": options.selection}
     how |= {name: count for name, count in counts.items() if count is not None}
-    how |= {"skip": options.skip, "seed": options.seed, "settings": settings}
     model, out = load_model(options), Path(options.out)
     if options.predict:
-        predict_run(model, data, out, **how)
+        content = predict_images(model, data, options.skip, options.seed, **how)
+        name = "predicted.json"
     else:
-        certify_run(model, data, out, radius=optional_number("radius", options.radius), **how)
+        radius = optional_number("radius", options.radius)
+        content = certify_images(model, data, out, options.skip, options.seed, radius, **how)
+        name = "certified.json"
+    if Processes().main:
+        write_json(out / name, {"settings": settings, **content})
     return 0
 
 
-def certify_run(
+def certify_images(
     model: nn.Module,
     data: ImageData,
     out: Path,
-    *,
-    skip: int = 1,
-    seed: int = 0,
-    settings: dict[str, Any],
+    skip: int,
+    seed: int,
+    radius: float | None,
     **options: Any,
-) -> Rows:
-    """Certify images of ``data``; print and write certified accuracies and their curve.
+) -> dict[str, Any]:
+    """Certify every ``skip``-th image; print certified accuracies, and draw them into ``out``.
 
     Args:
         model: in eval mode.
         data: images and labels.
-        out: folder of rows, ``certified.json`` and ``certified.png``.
-        skip: take every so many images.
-        seed: names the passes.
-        settings: of the command, for the file.
-        options: of `certify`.
+        out: folder of rows and, where no radius is tested, ``certified.png``.
+        skip, seed, radius, options: see `certify_rows` and `certify`.
     """
-    main = Processes().main
-    rows = certify_rows(
-        model, data, out=out / "rows", skip=skip, seed=seed, progress=True, **options
-    )
-    radius, sigma = options.get("radius"), rows["sigma"][0].as_py()
+    main, how = Processes().main, {"skip": skip, "seed": seed, "radius": radius}
+    rows = certify_rows(model, data, out=out / "rows", progress=True, **how, **options)
+    sigma = rows["sigma"][0].as_py()
     # Not rounded: a certificate at exactly the tested radius reaches it.
     radii = [0.5 * sigma * k for k in range(9)] if radius is None else [radius]
     shares = certified_accuracy(rows, radii)
@@ -111,41 +104,25 @@ def certify_run(
     abstained = rows["predicted"].to_pylist().count(ABSTAIN)
     mean = average_radius(rows) if radius is None else None  # one tested radius has no mean
     text = "" if mean is None else f"average radius {mean:.4f}, "
-    console.print(f"{text}abstained on {abstained} of {len(rows)} images")
-    console.print(f"note: {FLOATS}")
-    accuracies = [{"radius": at} | share.as_dict() for at, share in zip(radii, shares, strict=True)]
-    summary = {
-        "settings": settings,
+    console.print(f"{text}abstained on {abstained} of {len(rows)} images\nnote: {FLOATS}")
+    if main and radius is None:
+        certified_curve(rows, out / "certified.png", f"{len(rows)} images of {data.name}")
+    return {
         "images": len(rows),
         "abstained": abstained,
         "average radius": mean,
-        "certified accuracy": accuracies,
+        "certified accuracy": [
+            {"radius": at} | share.as_dict() for at, share in zip(radii, shares, strict=True)
+        ],
         "interval": "95 % (Wilson) over images; each certificate fails with probability alpha",
         "note": FLOATS,
     }
-    if main:
-        write_json(out / "certified.json", summary)
-    if main and radius is None:
-        certified_curve(rows, out / "certified.png", f"{len(rows)} images of {data.name}")
-    return rows
 
 
-def predict_run(
-    model: nn.Module,
-    data: ImageData,
-    out: Path,
-    *,
-    skip: int = 1,
-    seed: int = 0,
-    settings: dict[str, Any],
-    **options: Any,
+def predict_images(
+    model: nn.Module, data: ImageData, skip: int, seed: int, **options: Any
 ) -> dict[str, Any]:
-    """Predict or abstain on images of ``data`` as Cohen does; print, write ``predicted.json``.
-
-    Args:
-        model, data, out, skip, seed, settings: as for `certify_run`.
-        options: of `predict_or_abstain`.
-    """
+    """Predict or abstain on every ``skip``-th image; see `predict_or_abstain`."""
     processes = Processes()
     certifiable_sigma(model)
     kept = data[torch.arange(0, len(data), skip)]
@@ -153,16 +130,12 @@ def predict_run(
     labels = predict_or_abstain(model, kept.images.to(processes.device), seed=key, **options)
     right = proportion(int((labels.cpu() == kept.labels).sum()), len(kept))
     abstained = int((labels == ABSTAIN).sum())
-    result = {
-        "settings": settings,
+    console = Console(quiet=not processes.main, highlight=False)
+    console.print(f"right on {right} %, abstained on {abstained}")
+    return {
         "accuracy": right.as_dict(),
         "abstained": abstained,
         "predicted": labels.tolist(),
         "interval": "95 % (Wilson) over images; an answer differs from the class of most passes "
         "with probability alpha; abstaining counts as wrong",
     }
-    console = Console(quiet=not processes.main, highlight=False)
-    console.print(f"right on {right} %, abstained on {abstained}")
-    if processes.main:
-        write_json(out / "predicted.json", result)
-    return result

@@ -1,7 +1,5 @@
 """``smoothinfer demo``: the whole idea on scikit-learn's digits, in about a minute."""
 
-from __future__ import annotations
-
 import time
 from argparse import ArgumentParser, Namespace
 from functools import partial
@@ -28,24 +26,17 @@ ATTACKS = {"PGD-7": partial(pgd, steps=7), "EPGD-7x8": partial(pgd, steps=7, dra
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add the arguments of the command."""
     parser.add_argument("--out", default="demo", help="folder of the report")
     add_seed(parser)
 
 
 def run(options: Namespace) -> int:
-    """Run the command."""
     run_demo(Path(options.out), options.seed)
     return 0
 
 
 def run_demo(out: Path, seed: int = 0) -> Rows:
-    """Train a small net with CNI noise, attack it, smooth it, and write a report to ``out``.
-
-    Args:
-        out: receives ``report.md``, ``accuracy.png``, the run and its rows.
-        seed: names every random stream.
-    """
+    """Train a small net with CNI noise, attack it, smooth it, and write a report to ``out``."""
     console = Console(highlight=False)
     began = time.monotonic()
     recipe = load_recipe(shipped("recipes", "digits/cni-w.yaml"), [f"seed={seed}"])

@@ -1,7 +1,5 @@
 """``smoothinfer evaluate``: one model under several noises and attacks, a sweep of one model."""
 
-from __future__ import annotations
-
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -25,7 +23,6 @@ from smoothinfer.workflows.sweep import SweepRecipe, run_sweep
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add the arguments of the command."""
     add_model(parser)
     parser.add_argument(
         "--attack",
@@ -81,7 +78,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Run the command."""
     evaluate_model(options)
     return 0
 
@@ -120,4 +116,5 @@ def evaluate_model(options: Namespace, export: bool = False) -> Rows | None:
         asked=asked | {"sha256": weights_hash(options.model)},
         export=export,
         only_plan=options.plan,
+        estimate=False,
     )

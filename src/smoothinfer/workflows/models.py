@@ -1,7 +1,5 @@
 """``smoothinfer models``: the shipped models and their measured figures."""
 
-from __future__ import annotations
-
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,12 +12,10 @@ from smoothinfer.reporting.result_tables import figures_table
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add the arguments of the command."""
     parser.add_argument("--folder", help="list the checkpoints of a folder, not the shipped ones")
 
 
 def run(options: Namespace) -> int:
-    """Run the command."""
     names = list_models() if options.folder is None else checkpoints_in(Path(options.folder))
     console = Console(highlight=False)
     if not names:

@@ -1,7 +1,5 @@
 """``smoothinfer picture``: the cost of passes, the votes under an attack, gradients, noise."""
 
-from __future__ import annotations
-
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping
@@ -48,7 +46,6 @@ Draw = Callable[[nn.Module, ImageData, Attacks, Ball, Path, int], Any]
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add the arguments of the command."""
     parser.add_argument("kind", choices=list(PICTURES), help="of picture")
     add_model(parser)
     parser.add_argument(
@@ -62,7 +59,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Run the command."""
     attacks = {attack: attack_of(attack) for attack in options.attack}
     data, model = load_data(options.data, "test", options.limit), load_model(options)
     draw_picture(options.kind, model, data, attacks, ball_of(options), options.out, options.seed)
@@ -191,12 +187,7 @@ def noise(
     return {"strengths": strengths}
 
 
-PICTURES: dict[str, Draw] = {
-    "cost": cost,
-    "votes": votes,
-    "gradients": gradients,
-    "noise": noise,
-}
+PICTURES: dict[str, Draw] = {"cost": cost, "votes": votes, "gradients": gradients, "noise": noise}
 
 
 def _attacked(model: nn.Module, data: ImageData, attack: Attack, ball: Ball, seed: int) -> Images:

@@ -1,7 +1,5 @@
 """``smoothinfer publish``: a trained model and its measured figures as one checkpoint."""
 
-from __future__ import annotations
-
 import shutil
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -21,7 +19,6 @@ Figure = dict[str, Any]
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add the arguments of the command."""
     parser.add_argument("model", help="a run folder or a .safetensors checkpoint")
     parser.add_argument("--name", required=True, help="of the published model")
     parser.add_argument("--results", nargs="+", default=[], help="folders that evaluate wrote")
@@ -35,7 +32,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Run the command."""
     results = [Path(result) for result in options.results]
     path = publish(options.model, options.name, Path(options.out), results, options.compact)
     print(path)
@@ -47,11 +43,7 @@ def run(options: Namespace) -> int:
 
 
 def publish(
-    model: str | Path,
-    name: str,
-    out: Path,
-    results: Sequence[Path] = (),
-    compact: bool = False,
+    model: str | Path, name: str, out: Path, results: Sequence[Path] = (), compact: bool = False
 ) -> Path:
     """Copy a trained model to ``out/name.safetensors``, its figures in the card beside it.
 

@@ -1,14 +1,11 @@
 """``smoothinfer report``: result folders as one page, Markdown, LaTeX and figures."""
 
-from __future__ import annotations
-
 from argparse import ArgumentParser, Namespace
 
 from smoothinfer.reporting.report import write_report
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add the arguments of the command."""
     parser.add_argument(
         "folders", nargs="+", help="folders of evaluate, attack, sweep, audit, certify or train"
     )
@@ -17,6 +14,5 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Run the command."""
     print(write_report(options.folders, options.out, options.title))
     return 0

@@ -1,7 +1,5 @@
 """``smoothinfer sweep``: a grid of models, noises, attacks, rules, sample counts and seeds."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from argparse import ArgumentParser, Namespace
@@ -13,13 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from smoothinfer.checkpoints import load
-from smoothinfer.cli.options import (
-    DATA_HELP,
-    add_recipe,
-    attack_of,
-    recipe_file,
-    weights_hash,
-)
+from smoothinfer.cli.options import DATA_HELP, add_recipe, attack_of, recipe_file, weights_hash
 from smoothinfer.config.components import Component, parse_number
 from smoothinfer.config.settings_files import apply_overrides, read_settings
 from smoothinfer.config.typed import from_dict, to_plain
@@ -119,7 +111,6 @@ class SweepRecipe:
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add the arguments of the command."""
     add_recipe(parser, "sweeps/digits.yaml")
     parser.add_argument("--out", required=True, help="folder of rows/, examples, table and summary")
     parser.add_argument("--data", help="instead of the recipe's: " + DATA_HELP)
@@ -136,7 +127,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Run the command."""
     import yaml
 
     overrides = [*options.set, *([f"data={options.data}"] if options.data else [])]
@@ -178,6 +168,7 @@ def run_sweep(
     data: ImageData | None = None,
     asked: Mapping[str, Any] | None = None,
     export: bool = False,
+    estimate: bool = True,
 ) -> Rows | None:
     """Run a sweep, or one of its parts; return all rows once they are complete.
 
@@ -192,6 +183,7 @@ def run_sweep(
         data: images, instead of those that the recipe names.
         asked: the user's settings for the summary, instead of the recipe.
         export: write the adversarial examples of each attack to ``examples/``, with pictures.
+        estimate: print the cost first, for which each attack runs on one image.
 
     Raises:
         InputError: the recipe or a model is malformed, or a shard is damaged.
@@ -206,7 +198,8 @@ def run_sweep(
         left = f", {others} of other settings not copied" if others else ""
         if new or folder in merge:
             console.print(f"{new} new units from {folder}{left}", markup=False)
-    for line in (*runner.reuse(), str(runner.plan())):
+    plan = [str(runner.plan())] if estimate or only_plan else []
+    for line in (*runner.reuse(), *plan):
         console.print(line, markup=False, soft_wrap=True)
     if only_plan:
         return None

@@ -1,7 +1,5 @@
 """``smoothinfer train``: recipe and data in; a folder of checkpoints, cards and a log out."""
 
-from __future__ import annotations
-
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from functools import partial
@@ -38,7 +36,6 @@ _SMOKE_IMAGES = 256
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add the arguments of the command."""
     add_recipe(parser, "cifar10/cni-w.yaml")
     parser.add_argument("--data", required=True, help=DATA_HELP)
     parser.add_argument("--out", required=True, help="folder of the run; the same one resumes it")
@@ -46,7 +43,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Run the command."""
     recipe = load_recipe(recipe_file(options), options.set, options.scale)
     recipe.build_loss()
     smoke = options.limit is None and options.scale == "smoke"

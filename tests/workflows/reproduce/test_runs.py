@@ -17,7 +17,7 @@ from smoothinfer.config.components import Component
 from smoothinfer.workflows.reproduce.experiments import experiments, load_experiment
 from smoothinfer.runtime.provenance import computer
 from smoothinfer.recipes import recipe_from
-from smoothinfer.workflows.reproduce.tables_and_figures import comparison, reproduce
+from smoothinfer.workflows.reproduce.runs import compare, reproduce
 from tests.test_training import TINY
 
 NAMES = list(experiments())
@@ -50,7 +50,7 @@ def test_every_experiment_is_well_formed(name, scale):
     experiment = load_experiment(name, scale)
     sweeps = experiment.sweeps(["data=digits"])
     assert sweeps
-    for figure in experiment.drawn():
+    for figure in experiment.checked_figures():
         assert figure.part in sweeps
     for row in experiment.published:
         assert set(row) <= {"row", "clean", "attacked", "part", "at"}
@@ -103,13 +103,13 @@ def test_every_row_of_the_paper_finds_the_setting_it_means(name, scale):
         ]
         for part, sweep in experiment.sweeps(["data=digits"]).items()
     }
-    for line in comparison(experiment, held).lines:
+    for line in compare(experiment, held).lines:
         assert line[3].startswith("1.0"), line
 
 
 def test_numbers_stand_beside_the_papers(runs, tmp_path):
     changes = ["limit=6", "attacks=[pgd(steps=1)]"]
-    reproduce("figure-b2", tmp_path, data="digits", runs=runs, changes=[*changes, "samples=[1,2]"])
+    reproduce("figure-b2", tmp_path, data="digits", runs=runs, overrides=[*changes, "samples=[1,2]"])
     assert list((tmp_path / "figures").glob("*.svg"))
     experiment = load_experiment("table1")
     held = {
@@ -122,7 +122,7 @@ def test_numbers_stand_beside_the_papers(runs, tmp_path):
             }
         ]
     }
-    found = comparison(experiment, held, ["Not measured: this."])
+    found = compare(experiment, held, ["Not measured: this."])
     lines = found.markdown().splitlines()
     row = next(line for line in lines if line.startswith("| TRADES (1/lambda = 6"))
     assert [cell.strip() for cell in row.split("|")[2:-1]] == [
@@ -243,7 +243,7 @@ def test_the_worst_case_of_a_linear_machine_is_the_closed_form():
         machine[1].bias.copy_(torch.tensor([-bias / 2, bias / 2]))
     images = torch.rand(20, 1, 2, 2) * 0.6 + 0.2
     labels, radius = torch.ones(20, dtype=torch.int64), 0.1
-    moved = si.pgd(machine, images, labels, si.Linf(radius), steps=10, objective="margin")
+    moved = si.pgd(machine, images, labels, si.Linf(radius), steps=10, loss="margin")
     found = moved.flatten(1) @ weight + bias
     closed = images.flatten(1) @ weight + bias - radius * weight.abs().sum()
     assert torch.allclose(found, closed, atol=1e-5)

@@ -1,7 +1,5 @@
 """Checks 5 to 8 and 12: does the attack behave as attacks do when nothing masks the model?"""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -9,15 +7,16 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from smoothinfer.attacks import ATTACK_LOSSES, fgsm, pgd, square
+from smoothinfer.attacks import fgsm, pgd, square
 from smoothinfer.attacks.eot import EOTLoss, LossValues, fresh_seeds
+from smoothinfer.attacks.losses import ATTACK_LOSSES
 from smoothinfer.evaluation.audit.context import AuditContext
 from smoothinfer.evaluation.audit.finding import (
     ALARM,
     CLEAR,
     SKIPPED,
-    Check,
     Finding,
+    check,
     judge,
     more_than,
     worse,
@@ -29,8 +28,14 @@ from smoothinfer.types import Images
 _CURVE_DRAWS = 8
 
 
+@check(
+    5,
+    "finished optimisation",
+    "PGD with more steps and with restarts on the survivors; the loss along the way",
+    "at least 1 point more breaks (McNemar), or more than 5 % of images still rise (p < 0.001)",
+)
 def optimisation(context: AuditContext) -> Finding:
-    """Check 5: more steps and restarts must not help, and the loss must have converged."""
+    """More steps and restarts must not help, and the loss must have converged."""
     measured, drops = [], []
     tries = {
         f"{times * context.steps} steps": context.pgd(times * context.steps)
@@ -48,9 +53,9 @@ def optimisation(context: AuditContext) -> Finding:
         "accuracy under the longer attack."
     )
     if more_than(rising, 0.05):
-        return OPTIMISATION.finding(ALARM, "; ".join(measured), alarm)
+        return optimisation.finding(ALARM, "; ".join(measured), alarm)
     clear = "The attack had converged."
-    return judge(OPTIMISATION, drops, "; ".join(measured), alarm, clear)
+    return judge(optimisation, drops, "; ".join(measured), alarm, clear)
 
 
 def _still_rising(context: AuditContext) -> Tensor:
@@ -94,8 +99,14 @@ def _path(context: AuditContext) -> list[tuple[Images, LossValues]]:
     return points
 
 
+@check(
+    6,
+    "radii",
+    "PGD at half, one and two radii, and where the ball holds every image",
+    "more than 1 % survive the last, or a larger ball breaks fewer",
+)
 def radii(context: AuditContext) -> Finding:
-    """Check 6: in a ball that holds every image nothing survives; larger balls break more."""
+    """In a ball that holds every image nothing survives; larger balls break more."""
     part = context.few()
     radius = context.ball.radius
     kind: Callable[[float], Ball] = type(context.ball)
@@ -114,13 +125,19 @@ def radii(context: AuditContext) -> Finding:
         "fewer: the attack does not follow the model (masked gradients)."
     )
     if float(ordered[-1].float().mean()) > 0.01:
-        return RADII.finding(ALARM, measured, alarm)
+        return radii.finding(ALARM, measured, alarm)
     clear = "Larger balls break more, the largest everything."
-    return judge(RADII, rises, measured, alarm, clear)
+    return judge(radii, rises, measured, alarm, clear)
 
 
+@check(
+    7,
+    "one step and chance",
+    "FGSM beside PGD; random points of the ball around survivors, confirmed by fresh votes",
+    "FGSM is 1 point stronger (McNemar p < 0.001), or chance breaks more than 0.5 %",
+)
 def single_steps(context: AuditContext) -> Finding:
-    """Check 7: neither one step nor chance may beat the iterated attack."""
+    """Neither one step nor chance may beat the iterated attack."""
     rows = context.survivors()
     one = context.attack("fgsm", partial(fgsm, draws=context.draws))
     drop = worse(context.attacked(), context.is_correct(one, "fresh"))
@@ -134,8 +151,8 @@ def single_steps(context: AuditContext) -> Finding:
         "masked."
     )
     if share > 0.5 and broken >= 2:
-        return SINGLE_STEPS.finding(ALARM, measured, alarm)
-    return judge(SINGLE_STEPS, [drop], measured, alarm, "Iteration beats one step, and chance.")
+        return single_steps.finding(ALARM, measured, alarm)
+    return judge(single_steps, [drop], measured, alarm, "Iteration beats one step, and chance.")
 
 
 def _broken_by_chance(context: AuditContext, rows: Tensor) -> int:
@@ -164,19 +181,25 @@ def _broken_by_chance(context: AuditContext, rows: Tensor) -> int:
     return int(broken.sum())
 
 
+@check(
+    8,
+    "without gradients",
+    "Square on the survivors, its loss over several draws, fresh votes",
+    "it breaks 0.2 points more (McNemar p < 0.001)",
+)
 def queries(context: AuditContext) -> Finding:
-    """Check 8: an attack without gradients must not break what gradients do not."""
+    """An attack without gradients must not break what gradients do not."""
     rows = context.survivors()[: context.effort.few]
     if not isinstance(context.ball, Linf) or len(rows) == 0:
         reason = "no survivors" if len(rows) == 0 else "Square works within Linf only"
-        return QUERIES.finding(SKIPPED, reason, "Nothing to try.")
+        return queries.finding(SKIPPED, reason, "Nothing to try.")
     draws = 4 if context.random else 1
     run = partial(square, queries=context.effort.queries, draws=draws)
     before, after = context.attacked(), context.attacked().clone()
     after[rows] &= context.is_correct(context.attack("square", run, rows=rows), "fresh", rows=rows)
     drop, broken = worse(before, after, points=0.2), int((before & ~after).sum())
     return judge(
-        QUERIES,
+        queries,
         [drop],
         f"breaks {broken} of {len(rows)} survivors ({drop.points:.1f} points)",
         "Random search breaks images that gradients do not: the white-box attack cannot be "
@@ -185,8 +208,14 @@ def queries(context: AuditContext) -> Finding:
     )
 
 
+@check(
+    12,
+    "silent success",
+    "wrong draws along the way of PGD; two estimates of the loss at its end",
+    "more than 0.5 % won and lost again, or the loss is known to no better than 10 %",
+)
 def endings(context: AuditContext) -> Finding:
-    """Check 12: success on the way must last to the end, and the loss must be known."""
+    """Success on the way must last to the end, and the loss must be known."""
     path = _path(context)
     wrong = torch.stack([values.wrong for _, values in path])
     certain = 1.0 if not context.random else 0.75
@@ -195,13 +224,13 @@ def endings(context: AuditContext) -> Finding:
     swing = _fluctuation(context, path[-1][0])
     measured = f"{lost:.1f} % won on the way and lost at the end; loss known to {swing:.1f} %"
     if (lost > 0.5 and int(passed.sum()) >= 2) or swing > 10:
-        return ENDINGS.finding(
+        return endings.finding(
             ALARM,
             measured,
             "The attack passes through success and leaves it, or its loss cannot be told apart "
             "from noise: keep the best point, judged on averages, or average over more draws.",
         )
-    return ENDINGS.finding(CLEAR, measured, "Successes last to the end.")
+    return endings.finding(CLEAR, measured, "Successes last to the end.")
 
 
 def _fluctuation(context: AuditContext, points: Images) -> float:
@@ -213,40 +242,3 @@ def _fluctuation(context: AuditContext, points: Images) -> float:
     with isolated_rng(context.seed):
         one, two = (eot.evaluate(points, labels, fresh_seeds(16)).value for _ in range(2))
     return 100 * float((one - two).abs().mean() / (one + two).mean().clamp_min(1e-6) * 2**0.5)
-
-
-OPTIMISATION = Check(
-    5,
-    "finished optimisation",
-    "PGD with more steps and with restarts on the survivors; the loss along the way",
-    "at least 1 point more breaks (McNemar), or more than 5 % of images still rise (p < 0.001)",
-    optimisation,
-)
-RADII = Check(
-    6,
-    "radii",
-    "PGD at half, one and two radii, and where the ball holds every image",
-    "more than 1 % survive the last, or a larger ball breaks fewer",
-    radii,
-)
-SINGLE_STEPS = Check(
-    7,
-    "one step and chance",
-    "FGSM beside PGD; random points of the ball around survivors, confirmed by fresh votes",
-    "FGSM is 1 point stronger (McNemar p < 0.001), or chance breaks more than 0.5 %",
-    single_steps,
-)
-QUERIES = Check(
-    8,
-    "without gradients",
-    "Square on the survivors, its loss over several draws, fresh votes",
-    "it breaks 0.2 points more (McNemar p < 0.001)",
-    queries,
-)
-ENDINGS = Check(
-    12,
-    "silent success",
-    "wrong draws along the way of PGD; two estimates of the loss at its end",
-    "more than 0.5 % won and lost again, or the loss is known to no better than 10 %",
-    endings,
-)

@@ -1,7 +1,5 @@
 """The model under audit, its properties, and the attacks already run on it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -89,6 +87,9 @@ class AuditContext:
     Attributes:
         random: whether two passes differ.
         differentiable: whether it has gradients at all.
+        passes: most passes of a vote.
+        draws, steps, starts: of the direct attack. A static model has one draw; the noise of a
+            random one varies its single start.
     """
 
     model: nn.Module
@@ -103,12 +104,21 @@ class AuditContext:
     voted: bool = False
     random: bool = field(init=False)
     differentiable: bool = field(init=False)
+    passes: int = field(init=False)
+    draws: int = field(init=False)
+    steps: int = field(init=False)
+    starts: int = field(init=False)
     _kept: dict[str, Any] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         device = device_of(self.model, self.images)
         self.images, self.labels = self.images.to(device), self.labels.to(device)
-        self.random = is_random(self.model, self.images)
+        effort, random = self.effort, is_random(self.model, self.images)
+        self.random = random
+        self.passes = min(effort.samples, self.samples or effort.samples) if random else 1
+        self.draws = effort.draws if random else 1
+        self.steps = effort.steps if random else effort.static_steps
+        self.starts = 1 if random else effort.static_starts
         with torch.enable_grad(), isolated_rng(self.seed):
             logits = self.model(self.images[:2].clone().requires_grad_())
         self.differentiable = logits.requires_grad
@@ -117,26 +127,6 @@ class AuditContext:
     def base(self) -> nn.Module | None:
         """The same network without its noise, for a `NoisyModel`."""
         return self.model.module if isinstance(self.model, NoisyModel) else None
-
-    @property
-    def passes(self) -> int:
-        """Most passes of a vote."""
-        return min(self.effort.samples, self.samples or self.effort.samples) if self.random else 1
-
-    @property
-    def draws(self) -> int:
-        """Draws of the direct attack; one on a static model."""
-        return self.effort.draws if self.random else 1
-
-    @property
-    def steps(self) -> int:
-        """Steps of the direct attack."""
-        return self.effort.steps if self.random else self.effort.static_steps
-
-    @property
-    def starts(self) -> int:
-        """Random starts of the direct attack; one on a random model, whose noise varies it."""
-        return 1 if self.random else self.effort.static_starts
 
     def few(self) -> slice:
         """Return the images of the expensive checks."""

@@ -1,7 +1,5 @@
 """The finding of a check of the audit, and the tests that tell a drop from chance."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -48,10 +46,9 @@ class Finding:
 
 @dataclass(frozen=True)
 class Check:
-    """A check of the audit.
+    """A check of the audit; call it with an `AuditContext`.
 
-    Attributes:
-        run: context -> finding.
+    Its number, name, procedure and threshold are those of its `Finding`.
     """
 
     number: int
@@ -60,10 +57,20 @@ class Check:
     threshold: str
     run: Callable[..., Finding]
 
+    def __call__(self, context: Any) -> Finding:
+        return self.run(context)
+
     def finding(self, state: str, measured: str, verdict: str) -> Finding:
         """Return the finding of this check."""
         about = (self.number, self.name, self.procedure, self.threshold)
         return Finding(*about, measured=measured, state=state, verdict=verdict)
+
+
+def check(
+    number: int, name: str, procedure: str, threshold: str
+) -> Callable[[Callable[..., Finding]], Check]:
+    """Make a function of an `AuditContext` a `Check`."""
+    return lambda run: Check(number, name, procedure, threshold, run)
 
 
 def more_than(found: Tensor, share: float) -> bool:

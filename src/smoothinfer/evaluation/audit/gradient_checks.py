@@ -1,7 +1,5 @@
 """Checks 1 to 4: can the gradients be used, and do they follow the model?"""
 
-from __future__ import annotations
-
 import copy
 import math
 
@@ -9,16 +7,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from smoothinfer.attacks import ATTACK_LOSSES
 from smoothinfer.attacks.eot import mean_gradient, single_gradient
+from smoothinfer.attacks.losses import ATTACK_LOSSES
 from smoothinfer.evaluation.audit.context import BATCH, AuditContext
 from smoothinfer.evaluation.audit.finding import (
     ALARM,
     CLEAR,
     NOTE,
     SKIPPED,
-    Check,
     Finding,
+    check,
     judge,
     worse,
 )
@@ -27,18 +25,24 @@ from smoothinfer.runtime.modes import attack_mode
 from smoothinfer.types import Images, Logits
 
 
+@check(
+    1,
+    "usable gradients",
+    "gradient of the cross-entropy and of DLR at every image",
+    "any image has a gradient that is not a number, or zero (in 8 draws)",
+)
 def gradients(context: AuditContext) -> Finding:
-    """Check 1: no image may have a gradient that is zero or not a number."""
+    """No image may have a gradient that is zero or not a number."""
     # Where the label has lost by far, DLR is flat by definition: only correct images count.
     right = context.clean().nonzero().flatten()[: context.effort.few]
     images, labels = context.images[right], context.labels[right]
     if len(images) == 0:
-        return GRADIENTS.finding(SKIPPED, "no image is right", "There is nothing to attack.")
+        return gradients.finding(SKIPPED, "no image is right", "There is nothing to attack.")
     with torch.no_grad(), isolated_rng(context.seed):
         answers = context.model(images)
     classes = answers.shape[1]
     if answers.min() >= 0 and (answers.sum(1) - 1).abs().amax() < 1e-4:
-        return GRADIENTS.finding(
+        return gradients.finding(
             ALARM,
             "the outputs are probabilities",
             "The model returns probabilities where attacks expect logits: their losses saturate. "
@@ -56,24 +60,31 @@ def gradients(context: AuditContext) -> Finding:
                     for _ in range(draws)
                 ]
             except RuntimeError as error:
-                return GRADIENTS.finding(ALARM, "no gradient", f"The model has none: {error}")
+                return gradients.finding(ALARM, "no gradient", f"The model has none: {error}")
             flat = torch.stack(gradients_of)
             unusable = (flat == 0).all(2).all(0) | ~flat.isfinite().all(2).all(0)
             bad[name] = 100 * float(unusable.float().mean())
     measured = ", ".join(f"{name} {share:.1f} % of images" for name, share in bad.items())
     if any(bad.values()):
-        return GRADIENTS.finding(
+        return gradients.finding(
             ALARM,
             measured,
             "Some gradients are zero or not numbers: attacks that follow them are blind there, and "
             "images that they fail to break may still be weak. Look for saturated, quantised or "
             "detached outputs, and attack without gradients.",
         )
-    return GRADIENTS.finding(CLEAR, measured, "Every image has a gradient.")
+    return gradients.finding(CLEAR, measured, "Every image has a gradient.")
 
 
+@check(
+    2,
+    "randomness",
+    "repeats of one batch, in reverse order, and with gradients; normalised logits",
+    "the place in the batch or computing gradients changes them, or votes are of a model "
+    "without noise (a difference of more than 1e-4 is a note)",
+)
 def randomness(context: AuditContext) -> Finding:
-    """Check 2: does the model repeat its answers, whoever asks?"""
+    """Does the model repeat its answers, whoever asks?"""
     with isolated_rng(context.seed):
         return _randomness(context)
 
@@ -96,14 +107,14 @@ def _randomness(context: AuditContext) -> Finding:
         (turned, "an answer depends on the place in the batch"),
     ):
         if apart := _apart(answers, other, random=differs > _SAME):
-            return RANDOMNESS.finding(
+            return randomness.finding(
                 ALARM,
                 f"{measured}; {why}, {apart}",
                 f"Something is hidden: {why}. The attack sees another model than the one that is "
                 "measured (noise switched on or off, or a memorised seed).",
             )
     if differs > _SAME:
-        return RANDOMNESS.finding(
+        return randomness.finding(
             NOTE,
             measured,
             "The model is random: this audit averages gradients over draws and votes again on "
@@ -111,20 +122,20 @@ def _randomness(context: AuditContext) -> Finding:
         )
     in_training = _random_in_training(context.model, images)
     if in_training > _SAME and context.voted:
-        return RANDOMNESS.finding(
+        return randomness.finding(
             ALARM,
             f"{measured}; in training mode {in_training:.2g}",
             "The votes are of a model without randomness: its noise is on in training mode and "
             "off in eval mode, where it should defend.",
         )
     if in_training > _SAME:
-        return RANDOMNESS.finding(
+        return randomness.finding(
             NOTE,
             f"{measured}; in training mode {in_training:.2g}",
             "The model is deterministic, but not in training mode. Dropout and the like are so by "
             "design; noise that should defend must stay on in eval mode.",
         )
-    return RANDOMNESS.finding(CLEAR, measured, "The model is deterministic.")
+    return randomness.finding(CLEAR, measured, "The model is deterministic.")
 
 
 _SAME = 1e-4
@@ -179,8 +190,14 @@ class _Readout(nn.Module):
         return torch.stack([torch.zeros_like(score), score], 1)
 
 
+@check(
+    3,
+    "binarisation",
+    "problems with a known solution in the ball, made from the model's answers",
+    "the attack solves fewer than 95 %",
+)
 def binarisation(context: AuditContext) -> Finding:
-    """Check 3: an attack must solve problems that surely have a solution."""
+    """An attack must solve problems that surely have a solution."""
     rows = slice(0, min(24, len(context.images)))
     images = context.images[rows]
     draws, inner = (16 if context.random else 1), 48
@@ -197,7 +214,7 @@ def binarisation(context: AuditContext) -> Finding:
         solvable = beyond > highest
         readout = _Readout(context.model, weight, 0.5 * (highest + beyond))
     if solvable.float().mean() < 0.5:
-        return BINARISATION.finding(
+        return binarisation.finding(
             SKIPPED,
             f"{100 * solvable.float().mean():.0f} % of the problems could be posed",
             "The model's answers hardly move within the ball: no problem with a known solution "
@@ -212,23 +229,29 @@ def binarisation(context: AuditContext) -> Finding:
     success = 100 * float((score > 0)[solvable].float().mean())
     measured = f"success {success:.0f} % on {int(solvable.sum())} images"
     if success < 95:
-        return BINARISATION.finding(
+        return binarisation.finding(
             ALARM,
             measured,
             "The attack misses solutions that are known to exist: it is too weak for this model, "
             "and its failures elsewhere prove nothing.",
         )
-    return BINARISATION.finding(CLEAR, measured, "The attack finds solutions where there are some.")
+    return binarisation.finding(CLEAR, measured, "The attack finds solutions where there are some.")
 
 
 def _answers(model: nn.Module, images: Images, draws: int) -> Logits:
     return torch.stack([model(images) for _ in range(draws)]).mean(0)
 
 
+@check(
+    4,
+    "averaging over draws",
+    "PGD with more and more draws in a gradient; cosine of two independent gradients of 16 draws",
+    "the most draws break at least 1 point more (McNemar p < 0.001), or the median cosine < 0.5",
+)
 def averaging(context: AuditContext) -> Finding:
-    """Check 4: more draws in a gradient must not help any more."""
+    """More draws in a gradient must not help any more."""
     if not context.random:
-        return AVERAGING.finding(SKIPPED, "static model", "There is nothing to average over.")
+        return averaging.finding(SKIPPED, "static model", "There is nothing to average over.")
     measured, most = [], context.effort.eot[-1]
     for draws in context.effort.eot:
         if draws <= context.draws:
@@ -254,37 +277,6 @@ def averaging(context: AuditContext) -> Finding:
         "model. Average over more draws before quoting a figure."
     )
     if cosine < 0.5:
-        return AVERAGING.finding(ALARM, "; ".join(measured), alarm)
+        return averaging.finding(ALARM, "; ".join(measured), alarm)
     clear = "Enough draws: more change little."
-    return judge(AVERAGING, [drop], "; ".join(measured), alarm, clear)
-
-
-GRADIENTS = Check(
-    1,
-    "usable gradients",
-    "gradient of the cross-entropy and of DLR at every image",
-    "any image has a gradient that is not a number, or zero (in 8 draws)",
-    gradients,
-)
-RANDOMNESS = Check(
-    2,
-    "randomness",
-    "repeats of one batch, in reverse order, and with gradients; normalised logits",
-    "the place in the batch or computing gradients changes them, or votes are of a model "
-    "without noise (a difference of more than 1e-4 is a note)",
-    randomness,
-)
-BINARISATION = Check(
-    3,
-    "binarisation",
-    "problems with a known solution in the ball, made from the model's answers",
-    "the attack solves fewer than 95 %",
-    binarisation,
-)
-AVERAGING = Check(
-    4,
-    "averaging over draws",
-    "PGD with more and more draws in a gradient; cosine of two independent gradients of 16 draws",
-    "the most draws break at least 1 point more (McNemar p < 0.001), or the median cosine < 0.5",
-    averaging,
-)
+    return judge(averaging, [drop], "; ".join(measured), alarm, clear)

@@ -1,7 +1,5 @@
 """Checks 9 to 11 and 13: does the noise add robustness, or only secrecy?"""
 
-from __future__ import annotations
-
 import hashlib
 
 import torch
@@ -13,8 +11,8 @@ from smoothinfer.evaluation.audit.finding import (
     CLEAR,
     NOTE,
     SKIPPED,
-    Check,
     Finding,
+    check,
     judge,
     worse,
 )
@@ -22,10 +20,17 @@ from smoothinfer.numerics.randomness import isolated_rng
 from smoothinfer.types import Images
 
 
+@check(
+    9,
+    "surrogates",
+    "PGD on the network with its noise off, and on the soft vote, tried on the vote",
+    "a surrogate's attack is 1 point stronger than the direct one, or the network without noise "
+    "1 point more robust (McNemar p < 0.001; a note: as robust)",
+)
 def transfer(context: AuditContext) -> Finding:
-    """Check 9: attacks made elsewhere must not beat the direct one."""
+    """Attacks made elsewhere must not beat the direct one."""
     if not context.random:
-        return TRANSFER.finding(SKIPPED, "static model", "There is no noise to turn off.")
+        return transfer.finding(SKIPPED, "static model", "There is no noise to turn off.")
     part = context.few()
     direct = context.is_correct(context.direct()[part], "transfer", rows=part)
     measured, drops = [f"direct: {100 * direct.float().mean():.1f} %"], []
@@ -47,7 +52,7 @@ def transfer(context: AuditContext) -> Finding:
         measured.append(f"its network without noise, attacked: {100 * bare.float().mean():.1f} %")
         useless, without = bool(direct.sum() <= bare.sum()), worse(bare, direct)
     if without is not None and without.fired:
-        return TRANSFER.finding(
+        return transfer.finding(
             ALARM,
             "; ".join(measured),
             "Under attack the noise adds nothing: the same network without it is more robust.",
@@ -58,15 +63,21 @@ def transfer(context: AuditContext) -> Finding:
     )
     if useless and not any(drop.fired for drop in drops):
         verdict = "Under attack the noise adds nothing over the same network without it."
-        return TRANSFER.finding(NOTE, "; ".join(measured), verdict)
+        return transfer.finding(NOTE, "; ".join(measured), verdict)
     clear = "No surrogate beats the direct attack."
-    return judge(TRANSFER, drops, "; ".join(measured), alarm, clear)
+    return judge(transfer, drops, "; ".join(measured), alarm, clear)
 
 
+@check(
+    10,
+    "secrecy",
+    "PGD on 16 known draws, judged on them; PGD on fresh draws, judged on fresh ones",
+    "known noise is more than 5 points weaker (McNemar p < 0.001)",
+)
 def secrecy(context: AuditContext) -> Finding:
-    """Check 10: known noise must not be much easier to attack than fresh noise."""
+    """Known noise must not be much easier to attack than fresh noise."""
     if not context.random:
-        return SECRECY.finding(SKIPPED, "static model", "There is no noise to know.")
+        return secrecy.finding(SKIPPED, "static model", "There is no noise to know.")
     part, known = context.few(), context.frozen(16)
     adversarial = context.attack("known noise", context.pgd(draws=1), target=known, rows=part)
     with torch.no_grad():  # in the batches of the attack: noise may depend on the place in one
@@ -79,7 +90,7 @@ def secrecy(context: AuditContext) -> Finding:
     )
     gap = worse(fresh, fixed, points=5.0)
     return judge(
-        SECRECY,
+        secrecy,
         [gap],
         measured,
         f"An attacker who knows the noise breaks {gap.points:.1f} points more: that much of the "
@@ -88,10 +99,16 @@ def secrecy(context: AuditContext) -> Finding:
     )
 
 
+@check(
+    11,
+    "persistent attacker",
+    "the same adversarial images, voted on again and again",
+    "10 votes lose more than 1 point, or 100 votes more than 2 (a note: a single draw differs)",
+)
 def persistence(context: AuditContext) -> Finding:
-    """Check 11: a fresh vote must agree with the attack's own count, and so must a hundred."""
+    """A fresh vote must agree with the attack's own count, and so must a hundred."""
     if not context.random:
-        return PERSISTENCE.finding(SKIPPED, "static model", "It answers the same each time.")
+        return persistence.finding(SKIPPED, "static model", "It answers the same each time.")
     adversarial, first = context.direct(), torch.zeros_like(context.attacked())
     first[context.survivors()] = True
     kept = first.clone()
@@ -110,20 +127,20 @@ def persistence(context: AuditContext) -> Finding:
     most = max(after)
     allowed = 2.0 if most >= 100 else 1.0
     if before - after[most] > allowed + 100 / len(adversarial):
-        return PERSISTENCE.finding(
+        return persistence.finding(
             ALARM,
             measured,
             "Votes near a tie change from vote to vote: an attacker who may submit an image again "
             "and again succeeds. Quote the accuracy over repeated votes, or use more samples.",
         )
     if worse(single, context.attacked()).fired or worse(context.attacked(), single).fired:
-        return PERSISTENCE.finding(
+        return persistence.finding(
             NOTE,
             measured,
             "Fresh votes agree with each other, not with a single draw: an attack that is judged, "
             "stopped or chosen on its own last draw misreports this model. Judge by votes.",
         )
-    return PERSISTENCE.finding(CLEAR, measured, "Fresh votes agree.")
+    return persistence.finding(CLEAR, measured, "Fresh votes agree.")
 
 
 def _last_draw(context: AuditContext, images: Images) -> Tensor:
@@ -132,10 +149,16 @@ def _last_draw(context: AuditContext, images: Images) -> Tensor:
     return torch.cat(answers) == context.labels
 
 
+@check(
+    13,
+    "selection",
+    "hashes of the audited images among those of training and tuning",
+    "any image is among them",
+)
 def selection(context: AuditContext) -> Finding:
-    """Check 13: the images of the audit must be new to the model and its settings."""
+    """The images of the audit must be new to the model and its settings."""
     if context.seen is None:
-        return SELECTION.finding(
+        return selection.finding(
             SKIPPED,
             "the images of training and tuning are not known",
             "Name them (a model with its card does) to have this checked.",
@@ -144,13 +167,13 @@ def selection(context: AuditContext) -> Finding:
     shared = sum(one in context.seen for one in mine)
     measured = f"{shared} of {len(mine)} images"
     if shared:
-        return SELECTION.finding(
+        return selection.finding(
             ALARM,
             measured,
             "The audit uses images on which the model or its settings were chosen: its accuracy is "
             "biased upwards.",
         )
-    return SELECTION.finding(CLEAR, measured, "All images are new to the model.")
+    return selection.finding(CLEAR, measured, "All images are new to the model.")
 
 
 def image_hashes(images: Images) -> list[bytes]:
@@ -162,34 +185,3 @@ def image_hashes(images: Images) -> list[bytes]:
     """
     pixels = (images * 255).round().to(torch.uint8).cpu().contiguous()
     return [hashlib.sha256(one.numpy().tobytes()).digest() for one in pixels]
-
-
-TRANSFER = Check(
-    9,
-    "surrogates",
-    "PGD on the network with its noise off, and on the soft vote, tried on the vote",
-    "a surrogate's attack is 1 point stronger than the direct one, or the network without noise "
-    "1 point more robust (McNemar p < 0.001; a note: as robust)",
-    transfer,
-)
-SECRECY = Check(
-    10,
-    "secrecy",
-    "PGD on 16 known draws, judged on them; PGD on fresh draws, judged on fresh ones",
-    "known noise is more than 5 points weaker (McNemar p < 0.001)",
-    secrecy,
-)
-PERSISTENCE = Check(
-    11,
-    "persistent attacker",
-    "the same adversarial images, voted on again and again",
-    "10 votes lose more than 1 point, or 100 votes more than 2 (a note: a single draw differs)",
-    persistence,
-)
-SELECTION = Check(
-    13,
-    "selection",
-    "hashes of the audited images among those of training and tuning",
-    "any image is among them",
-    selection,
-)

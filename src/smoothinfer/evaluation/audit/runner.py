@@ -1,7 +1,5 @@
 """The audit: thirteen checks that tell robustness from randomness."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,28 +11,9 @@ from torch import nn
 from smoothinfer.data import ImageData, images_and_labels
 from smoothinfer.engine.voting import RULES, rule_of
 from smoothinfer.errors import InputError, check_images, check_labels
-from smoothinfer.evaluation.audit.attack_checks import (
-    ENDINGS,
-    OPTIMISATION,
-    QUERIES,
-    RADII,
-    SINGLE_STEPS,
-)
+from smoothinfer.evaluation.audit import attack_checks, gradient_checks, noise_checks
 from smoothinfer.evaluation.audit.context import FULL, QUICK, AuditContext
 from smoothinfer.evaluation.audit.finding import SKIPPED, Check, Finding
-from smoothinfer.evaluation.audit.gradient_checks import (
-    AVERAGING,
-    BINARISATION,
-    GRADIENTS,
-    RANDOMNESS,
-)
-from smoothinfer.evaluation.audit.noise_checks import (
-    PERSISTENCE,
-    SECRECY,
-    SELECTION,
-    TRANSFER,
-    image_hashes,
-)
 from smoothinfer.numerics.balls import Ball, Linf, check_ball
 from smoothinfer.numerics.statistics import Interval, proportion
 from smoothinfer.runtime.modes import check_eval
@@ -42,24 +21,11 @@ from smoothinfer.runtime.progress import progress_bar
 from smoothinfer.smoothing.classifier import SmoothedClassifier
 from smoothinfer.types import Images, Labels
 
-CHECKS: dict[int, Check] = {
-    check.number: check
-    for check in (
-        GRADIENTS,
-        RANDOMNESS,
-        BINARISATION,
-        AVERAGING,
-        OPTIMISATION,
-        RADII,
-        SINGLE_STEPS,
-        QUERIES,
-        TRANSFER,
-        SECRECY,
-        PERSISTENCE,
-        ENDINGS,
-        SELECTION,
-    )
-}
+_MODULES = (gradient_checks, attack_checks, noise_checks)
+_FOUND = [each for module in _MODULES for each in vars(module).values() if isinstance(each, Check)]
+CHECKS = {each.number: each for each in sorted(_FOUND, key=lambda each: each.number)}
+_NO_GRADIENT = "It compares attacks that follow gradients."
+_WITHOUT_GRADIENT = (gradient_checks.gradients, gradient_checks.randomness, noise_checks.selection)
 
 
 @dataclass(frozen=True)
@@ -174,7 +140,11 @@ def _run(context: AuditContext, chosen: list[int], progress: bool) -> Audit:
             bar.advance()
             bar.update(CHECKS[number].name)
             begun = time.perf_counter()
-            findings.append(_finding(CHECKS[number], context))
+            check = CHECKS[number]
+            if context.differentiable or check in _WITHOUT_GRADIENT:
+                findings.append(check(context))
+            else:
+                findings.append(check.finding(SKIPPED, "no gradient", _NO_GRADIENT))
             seconds[number] = round(time.perf_counter() - begun, 1)
     about = {
         "images": len(context.images),
@@ -192,14 +162,8 @@ def _run(context: AuditContext, chosen: list[int], progress: bool) -> Audit:
     return Audit(findings, counts[0], counts[1], about)
 
 
-def _finding(check: Check, context: AuditContext) -> Finding:
-    if context.differentiable or check in (GRADIENTS, RANDOMNESS, SELECTION):
-        return check.run(context)
-    return check.finding(SKIPPED, "no gradient", "It compares attacks that follow gradients.")
-
-
 def _hashes(seen: Images | Iterable[Images] | None) -> frozenset[bytes] | None:
     if seen is None:
         return None
     parts = [seen] if isinstance(seen, torch.Tensor) else seen
-    return frozenset(one for part in parts for one in image_hashes(part))
+    return frozenset(one for part in parts for one in noise_checks.image_hashes(part))

@@ -1,7 +1,5 @@
 """One self-contained page: records as data, drawn by a script of its own; no network."""
 
-from __future__ import annotations
-
 import base64
 import json
 from collections.abc import Sequence
@@ -27,11 +25,7 @@ _MOST = 400  # lines of a table; the curves show the rest
 _PICTURES = 40
 
 
-def page_of(
-    title: str,
-    sources: Sequence[Source],
-    found: dict[str, list[Record]],
-) -> str:
+def page_of(title: str, sources: Sequence[Source], found: dict[str, list[Record]]) -> str:
     """Return the HTML of a report.
 
     Args:

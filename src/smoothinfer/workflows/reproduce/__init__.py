@@ -1,7 +1,5 @@
 """``smoothinfer reproduce``: a table or figure of the paper, its numbers beside ours."""
 
-from __future__ import annotations
-
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -15,7 +13,6 @@ ALL = "all"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add the arguments of the command."""
     names = ", ".join([*experiments(), APPENDIX])
     parser.add_argument("name", help=f"one of {names} (on the digits), or {ALL}")
     parser.add_argument("--data", help=f"images like those of the models' training: {DATA_HELP}")
@@ -30,7 +27,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Run the command."""
     if options.reuse is not None and options.name in (ALL, APPENDIX):
         raise InputError(f"{options.name} takes no --reuse: leave it out")
     if options.name == APPENDIX:

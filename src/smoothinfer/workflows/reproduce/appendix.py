@@ -4,8 +4,6 @@ A linear machine's worst case within a ball is known, so the effect of noise on 
 training and on the direction of an attack can be computed exactly.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -94,13 +92,7 @@ def _halves(data: ImageData) -> tuple[Tensor, Tensor]:
 
 
 def _measure(
-    weight: Tensor,
-    bias: float,
-    images: Tensor,
-    signs: Tensor,
-    sigma: float,
-    seed: int,
-    draws: int,
+    weight: Tensor, bias: float, images: Tensor, signs: Tensor, sigma: float, seed: int, draws: int
 ) -> Line:
     generator = stream(seed, "appendix", f"{sigma:g}")
     reach = RADIUS * float(weight.abs().sum())  # the most that the ball takes from a margin

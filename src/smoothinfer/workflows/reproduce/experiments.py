@@ -1,7 +1,5 @@
 """The tables and figures of the paper as recipes: sweeps, figures, and the published numbers."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Runs of the paper's tables and figures, the measured numbers beside the published ones."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -198,7 +196,12 @@ def _draw(wanted: Sequence[Figure], found: Mapping[str, list[Record]], folder: P
     for number, figure in enumerate(wanted, start=1):
         if figure.part not in found:
             continue
-        part = [record | _computed(record) for record in found[figure.part]]
+        part = [
+            record
+            | {"family": str(record["attack"]).partition("(")[0]}
+            | {"gradients": (record["attacked"] or {}).get("backwards")}
+            for record in found[figure.part]
+        ]
         shown = [r for r in part if all(_same(r.get(k), v) for k, v in figure.at.items())]
         if len({record.get(figure.axis) for record in shown if record["attacked"]} - {None}) < 2:
             continue
@@ -209,9 +212,3 @@ def _draw(wanted: Sequence[Figure], found: Mapping[str, list[Record]], folder: P
         draw_curves(shown, figure.axis, figure.series, paths, title)
         names.append(paths[0].name)
     return names
-
-
-def _computed(record: Record) -> Record:
-    """Return further columns: the attack without its options, and its number of gradients."""
-    spent = (record["attacked"] or {}).get("backwards")
-    return {"family": str(record["attack"]).partition("(")[0], "gradients": spent}

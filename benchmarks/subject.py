@@ -1,0 +1,22 @@
+"""What is measured: networks and noise whose cost does not depend on their weights."""
+
+from __future__ import annotations
+
+from torch import nn
+
+import smoothinfer as si
+
+FLOP = 81.6e6  # of one ResNet-20 forward on a 32x32 image
+RADIUS, SIGMA = 8 / 255, 0.06
+
+
+def network() -> nn.Module:
+    """Return a plain ResNet-20 for CIFAR-10, in eval mode."""
+    with si.isolated_rng(0):
+        layers = si.Normalize([0.491, 0.482, 0.447], [0.247, 0.243, 0.262]), si.resnet20()
+    return nn.Sequential(*layers).eval()
+
+
+def cni() -> si.NoisyModel:
+    """Return a ResNet-20 with CNI weight noise, in eval mode."""
+    return si.NoisyModel(network(), weights=si.CNI(rank=5)).eval()

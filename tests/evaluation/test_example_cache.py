@@ -1,0 +1,60 @@
+"""Adversarial examples kept for reuse: found again where they are the same, never where not."""
+
+from functools import partial
+
+import pytest
+
+import smoothinfer as si
+from smoothinfer.evaluation.evaluate import prepare
+from smoothinfer.evaluation.rows import CLEAN
+from tests.conftest import line
+
+
+def examples_of(folder, sigma, attack, **changes):
+    """Make the examples of ``attack`` on the digits, cached in ``folder``."""
+    noisy = si.NoisyModel(line(), inputs=si.Gaussian(sigma)).eval()
+    data = si.load_data("digits", "test", 20)
+    work = prepare(noisy, data, attack=attack, ball=si.Linf(0.1), cache=folder, **changes)
+    (name,) = set(work.attacks) - {CLEAN}
+    return work.examples(name, 0)
+
+
+def files_in(folder):
+    return set(folder.iterdir())
+
+
+def test_more_passes_and_other_rules_use_the_examples_that_are_there(tmp_path):
+    adversarial, cost = examples_of(tmp_path, 0.05, "fgsm")
+    before = files_in(tmp_path)
+    assert len(before) == 1
+    again, known = examples_of(tmp_path, 0.05, "fgsm", samples=[5], rules=["soft"])
+    assert files_in(tmp_path) == before
+    assert again.equal(adversarial)
+    assert known == cost
+
+
+def test_another_target_seed_or_attack_makes_examples_of_its_own(tmp_path):
+    examples_of(tmp_path, 0.05, "fgsm")
+    examples_of(tmp_path, 0.1, "fgsm")
+    examples_of(tmp_path, 0.05, "fgsm", seed=1)
+    examples_of(tmp_path, 0.05, {"fgsm": partial(si.fgsm, draws=2)})
+    assert len(files_in(tmp_path)) == 4
+
+
+def test_transferred_examples_do_not_depend_on_the_target(tmp_path):
+    attack = {"transfer": partial(si.transfer, source=line(), steps=2)}
+    one, two = (examples_of(tmp_path, sigma, attack)[0] for sigma in (0.05, 0.1))
+    assert len(files_in(tmp_path)) == 1
+    assert one.equal(two)
+
+
+def test_a_damaged_example_is_found(tmp_path):
+    examples_of(tmp_path, 0.05, "fgsm")
+    (example,) = files_in(tmp_path)
+    whole = example.read_bytes()
+    for place in (-5, 20):  # in the pixels, and in the header
+        content = bytearray(whole)
+        content[place] ^= 4
+        example.write_bytes(bytes(content))
+        with pytest.raises(si.InputError, match=example.name):
+            examples_of(tmp_path, 0.05, "fgsm")

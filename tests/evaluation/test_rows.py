@@ -1,0 +1,50 @@
+"""The table of rows, and its summary."""
+
+import pyarrow as pa
+import pytest
+import torch
+
+import smoothinfer as si
+from smoothinfer.evaluation.rows import CLEAN, summarise
+
+
+def test_accuracy_counts():
+    assert si.accuracy(pa.table({"correct": [True] * 3 + [False]})).value == 0.75
+
+
+def test_clean_only_has_no_attacked_figure(world):
+    noisy, images, labels = world
+    (entry,) = summarise(si.evaluate(si.SmoothedClassifier(noisy, 2), (images, labels)))
+    assert entry["attacked"] is None
+    assert entry["clean"]["images"] == 200
+
+
+def test_what_a_vote_adds_is_paired_with_its_passes(world):
+    noisy, images, labels = world
+    rows = si.evaluate(si.SmoothedClassifier(noisy, samples=16), (images, labels), attack="pgd")
+    (entry,) = summarise(rows)
+    for name, attack in (("clean", CLEAN), ("attacked", "pgd")):
+        mine = [row for row in rows.to_pylist() if row["attack"] == attack]
+        each = torch.tensor([row["correct"] - row["hits"] / 16 for row in mine])
+        gain, half = entry[name]["gain"], 1.96 * float(each.std()) / len(each) ** 0.5
+        assert gain["value"] == pytest.approx(float(each.mean()), abs=1e-6)
+        assert gain["value"] == pytest.approx(entry[name]["value"] - entry[name]["per_draw"])
+        assert gain["high"] - gain["value"] == pytest.approx(half, rel=1e-3, abs=1e-5)
+    (alone,) = summarise(si.evaluate(si.SmoothedClassifier(noisy, 1), (images, labels)))
+    assert alone["clean"]["gain"] == {"value": 0, "low": 0, "high": 0}  # a vote of one is one pass
+
+
+def test_one_pass_is_the_mean_over_the_most_passes_beside_it():
+    def rows(samples, hits):
+        about = {"attack": "none", "rule": "prediction", "samples": samples, "image": 0, "label": 0}
+        about |= {"predicted": 0, "share": 1.0, "distance": 0.0, "forwards": 0.0, "backwards": 0.0}
+        return [about | {"hits": count, "correct": 2 * count > samples} for count in hits]
+
+    lucky = rows(1, [1, 1, 1, 1])  # one draw of the weights that is right everywhere
+    found = summarise(pa.Table.from_pylist(lucky + rows(4, [4, 3, 1, 0])))
+    one, four = (entry["clean"] for entry in found)
+    assert one["value"] == one["per_draw"] == one["every_draw"] == four["per_draw"] == 0.5
+    assert one["low"] < 0.5 < one["high"]
+    assert four["value"] == 0.5
+    assert four["every_draw"] == 0.25
+    assert summarise(pa.Table.from_pylist(lucky))[0]["clean"]["value"] == 1  # all that there is

@@ -1,0 +1,102 @@
+"""Units of work: resumed, shared out, counted beforehand."""
+
+import json
+from collections import deque
+
+import pytest
+
+import smoothinfer as si
+from smoothinfer.cli import main
+from smoothinfer.evaluation.evaluate import prepare
+from smoothinfer.evaluation.runner import Runner
+from smoothinfer.evaluation.store import Store
+from tests.conftest import TORCHRUN, launched, line
+
+CALLS = deque()  # a list would be part of the attack, and another one after each call
+
+
+def interrupted(model, x, y, ball, generator=None):
+    CALLS.append(len(x))
+    if len(CALLS) == 2:
+        raise KeyboardInterrupt
+    return x
+
+
+def test_finished_work_is_not_done_again(world, tmp_path):
+    noisy, images, labels = world
+    smooth = si.SmoothedClassifier(noisy, 4)
+
+    def measure(seed=0):
+        return si.evaluate(smooth, (images, labels), attack=interrupted, out=tmp_path, seed=seed)
+
+    with pytest.raises(KeyboardInterrupt):
+        measure()
+    rows = measure()
+    assert list(CALLS) == [128, 72, 72]
+    assert rows.equals(measure())
+    assert len(CALLS) == 3
+    other = measure(seed=1)
+    assert len(CALLS) == 5  # another seed is other work, in the same folder
+    assert set(other["seed"].to_pylist()) == {1}
+
+
+def work_of(cache=None, **changes):
+    given = {"attack": "fgsm", "ball": si.Linf(0.1), "samples": [1, 3], "cache": cache, **changes}
+    noisy = si.NoisyModel(line(), inputs=si.Gaussian(0.05)).eval()
+    return prepare(noisy, si.load_data("digits", "test", 200), **given)
+
+
+def test_the_plan_counts_what_there_is_to_do(tmp_path):
+    store = Store(tmp_path / "rows")
+    plan = Runner([work_of(tmp_path / "examples")], store).plan()
+    assert (plan.units, plan.done) == (4, 0)
+    assert plan.votes == 2 * 200 * 3  # clean and attacked, images, passes
+    assert plan.attacks == 200 * 3  # one forward, and one backward that counts as two
+    assert plan.seconds > 0
+    assert "4 of 4 units to do: 1,200 passes for votes, about 600 for attacks" in str(plan)
+    Runner([work_of(tmp_path / "examples")], store).run()
+    more = Runner([work_of(tmp_path / "examples", samples=[5])], store).plan()
+    assert (more.units, more.done, more.votes, more.attacks) == (4, 0, 2 * 200 * 5, 0)
+    done = Runner([work_of(tmp_path / "examples")], store).plan()
+    assert (done.units, done.done, done.votes, done.attacks) == (4, 4, 0, 0)
+
+
+def test_the_parts_of_a_share_are_all_units_once():
+    work = work_of()
+    parts = [Runner([work], Store(), (number, 3)).mine for number in range(3)]
+    assert sorted(unit for part in parts for unit in part) == sorted(work.units)
+    for number, count in ((3, 3), (-1, 3), (0, 0)):
+        with pytest.raises(si.InputError, match=f"no part {number} of {count}"):
+            Runner([work], Store(), (number, count))
+
+
+def test_rows_are_refused_while_units_are_missing(tmp_path):
+    part = Runner([work_of()], Store(tmp_path), (0, 2))
+    part.run()
+    assert not part.complete
+    with pytest.raises(si.InputError, match="some units are missing"):
+        part.rows()
+    Runner([work_of()], Store(tmp_path), (1, 2)).run()
+    assert part.complete
+    assert part.rows().num_rows == 2 * 2 * 200
+
+
+def test_two_evaluations_with_one_description_are_refused():
+    with pytest.raises(si.InputError, match="two settings are the same"):
+        Runner([work_of(), work_of()], Store())
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_rows_of_one(tmp_path):
+    options = ["tests.conftest:fresh_net", "--data", "digits", "--attack", "pgd(steps=1)"]
+    options += ["--sigma", "0.1", "--samples", "1", "4", "--limit", "300", "--radius", "0.1"]
+    assert main(["evaluate", *options, "--out", str(tmp_path / "one")]) == 0
+    launched(TORCHRUN, ["evaluate", *options, "--out", str(tmp_path / "two")])
+    one, two = (
+        json.loads((tmp_path / name / "summary.json").read_text())["settings"]
+        for name in ("one", "two")
+    )
+    assert one == two
+    rows = [Store(tmp_path / name / "rows").read() for name in ("one", "two")]
+    assert rows[0].equals(rows[1])
+    assert rows[0].num_rows

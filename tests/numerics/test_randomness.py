@@ -1,0 +1,27 @@
+"""Streams of random numbers with names."""
+
+import torch
+
+from smoothinfer.numerics.randomness import derive_seed, draw_seed, isolated_rng, stream
+
+
+def test_streams_are_named_not_counted():
+    a, b = stream(0, "attack", 1), stream(0, "attack", 1)
+    assert torch.equal(torch.rand(5, generator=a), torch.rand(5, generator=b))
+    seeds = {
+        derive_seed(s, *names) for s in (0, 1) for names in (("a",), ("b",), ("a", 0), ("a", "0"))
+    }
+    assert len(seeds) == 8
+
+
+def test_isolated_rng_leaves_the_outside_untouched():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    with isolated_rng(1):
+        torch.rand(100)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_no_generator_gives_no_seed():
+    assert draw_seed(None) is None
