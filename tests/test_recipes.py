@@ -145,6 +145,18 @@ def test_bad_components_are_refused_when_built(content, said):
         recipe_from(whole).build_model((1, 8, 8), 10)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"loss": "adversarial(attack='pgd')"}, "loss.attack would be overridden"),
+        ({"attack": {"name": "pgd", "ball": 1}}, "attack.ball would be overridden"),
+    ],
+)
+def test_an_option_that_would_be_overridden_is_refused(content, message):
+    with pytest.raises(si.InputError, match=message):
+        recipe_from(content).build_loss()
+
+
 def test_numbers_are_read_as_written():
     recipe = recipe_from({"weight_decay": "1e-4", "lr": 1, "compile": False})
     assert recipe.weight_decay == 1e-4

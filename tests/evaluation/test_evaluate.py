@@ -95,6 +95,36 @@ def test_bad_evaluations_are_refused_before_any_work(change, said, world, tmp_pa
     assert not (tmp_path / "rows").exists()
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda net, x, y: si.evaluate(net, x), r"data must be \(images, labels\)"),
+        (lambda net, x, y: si.evaluate(net, (x[:0], y[:0])), "no images"),
+        (lambda net, x, y: si.evaluate(net, (x.numpy(), y)), "images must be a torch.Tensor"),
+        (lambda net, x, y: si.evaluate(net, (x, y.numpy())), "labels must be a Tensor"),
+        (lambda net, x, y: si.evaluate(net, (x, y), ball=0.03), "ball must be a ball"),
+    ],
+)
+def test_data_and_balls_of_the_wrong_kind_are_refused(call, message, net, images, labels):
+    with pytest.raises(si.InputError, match=message):
+        call(net, images, labels)
+
+
+def test_an_attack_that_cannot_run_is_refused_before_any_work(net, images, labels, tmp_path):
+    attacks = {"pgd": si.ATTACKS["pgd"], "square": si.ATTACKS["square"]}
+    with pytest.raises(si.InputError, match="square works within Linf only"):
+        si.evaluate(net, (images, labels), attack=attacks, ball=si.L2(0.5), out=tmp_path / "rows")
+    assert not (tmp_path / "rows").exists()
+
+
+def test_one_rule_and_one_number_of_samples_need_no_list(net, images, labels):
+    noisy = si.NoisyModel(net, inputs=si.Gaussian(0.1))
+    smooth = si.SmoothedClassifier(noisy, samples=4)
+    rows = si.evaluate(smooth, (images, labels), rules="soft", samples=2)
+    assert set(rows["rule"].to_pylist()) == {"soft"}
+    assert set(rows["samples"].to_pylist()) == {2}
+
+
 def test_the_attack_sees_the_target(world):
     noisy, images, labels = world
     seen = []

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 import smoothinfer as si
 from smoothinfer.noise.noisy_model import with_input_noise
@@ -70,3 +71,54 @@ def test_a_forward_draws_the_weights_that_training_draws(net, images):
     assert with_gradients.requires_grad
     with torch.no_grad():
         assert torch.allclose(answer(), with_gradients, atol=1e-5)
+
+
+class Idle(nn.Module):
+    """Has a layer that its forward never calls, and two layers with one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.idle, self.twin = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+        self.twin.weight = self.used.weight
+
+    def forward(self, images):
+        return self.twin(self.used(images.flatten(1)))
+
+
+def test_a_weight_of_two_layers_has_one_noise():
+    noisy = si.NoisyModel(Idle(), weights={"used": si.PNI(), "twin": si.PNI()}).eval()
+    assert list(noisy.strengths()) == ["used.weight"]
+    image = torch.rand(1, 1, 2, 2)
+    assert not torch.equal(noisy(image), noisy(image))
+    member = noisy.member(0, 0)
+    assert torch.equal(member(image), member(image))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda net: si.NoisyModel(net, inputs=0.06), "inputs must be a Noise, not 0.06"),
+        (
+            lambda net: si.NoisyModel(net, weights=si.CNI),
+            "weights must be a Noise, not the class CNI",
+        ),
+        (lambda net: si.NoisyModel(net, weights={"*": "cni"}), "weights must be a Noise"),
+        (lambda net: si.NoisyModel("resnet20"), "module must be a Module"),
+        (
+            lambda net: si.NoisyModel(Idle(), activations=si.PNI(), shape=(1, 2, 2)),
+            "layer 'idle' never runs",
+        ),
+        (
+            lambda net: si.NoisyModel(
+                nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 2))),
+                weights=si.PNI(),
+            ),
+            "layer '0' computes its weight",
+        ),
+        (lambda net: si.NoisyModel(net, inputs=si.PNI("element")), r"give shape=\(C, H, W\)"),
+        (lambda net: si.NoisyModel(net, inputs=si.PNI("channel")), r"give shape=\(C, H, W\)"),
+    ],
+)
+def test_what_cannot_carry_noise_or_be_noise_is_refused(make, message, net):
+    with pytest.raises(si.InputError, match=message):
+        make(net)

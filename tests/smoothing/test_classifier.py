@@ -5,6 +5,7 @@ import math
 import pickle
 from statistics import NormalDist
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -175,6 +176,16 @@ def test_noise_by_the_batch_gets_no_vote_in_training_mode(images):
 def test_bad_images_are_named(bad, said, net):
     with pytest.raises(si.InputError, match=said):
         si.SmoothedClassifier(si.NoisyModel(net), samples=2).predict(bad)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [(torch.zeros(0, 1, 8, 8), "no images"), (np.zeros(3), "must be a torch.Tensor")],
+    ids=["no images", "an array"],
+)
+def test_no_images_and_no_tensors_get_no_vote(bad, message, net):
+    with pytest.raises(si.InputError, match=message):
+        si.SmoothedClassifier(net).predict(bad)
 
 
 def test_images_of_another_shape_are_named():

@@ -34,3 +34,9 @@ def test_trackers_get_the_table_of_epochs(tmp_path, digits):
     pytest.importorskip("tensorboard")
     si.train_run(recipe_from(SINGLE_STEP | {"trackers": ["tensorboard"]}), digits, tmp_path)
     assert list(tmp_path.rglob("events.out.tfevents*"))
+
+
+@pytest.mark.parametrize("change", [{"lr": -1.0}, {"clip": -0.5}, {"momentum": 1.0}, {"crop": -4}])
+def test_numbers_of_a_training_have_ranges(change):
+    with pytest.raises(si.InputError, match=next(iter(change))):
+        recipe_from(change)

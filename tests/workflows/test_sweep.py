@@ -146,6 +146,9 @@ def kill_at_random(whole, folder, kills):
     context = multiprocessing.get_context("forkserver")
     preload = ["smoothinfer.workflows.sweep", "sklearn.datasets", "tests.workflows.test_sweep"]
     context.set_forkserver_preload(preload)
+    idle = context.Process(target=int)  # the first one waits for the imports
+    idle.start()
+    idle.join()
     chance, done, tries, longest = random.Random(0), 0, 0, None
     while done < kills:
         out, begun = folder / f"{tries}", time.perf_counter()

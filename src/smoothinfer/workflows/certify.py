@@ -92,7 +92,8 @@ def certify_images(
         out: folder of rows and, where no radius is tested, ``certified.png``.
         skip, seed, radius, options: see `certify_rows` and `certify`.
     """
-    main, how = Processes().main, {"skip": skip, "seed": seed, "radius": radius}
+    main = Processes().main
+    how: dict[str, Any] = {"skip": skip, "seed": seed, "radius": radius}
     rows = certify_rows(model, data, out=out / "rows", progress=True, **how, **options)
     sigma = rows["sigma"][0].as_py()
     # Not rounded: a certificate at exactly the tested radius reaches it.
