@@ -76,6 +76,29 @@ def half_space() -> HalfSpace:
     return HalfSpace().eval()
 
 
+PIXEL_SIGMA = 0.25
+
+
+class FirstPixel(nn.Module):
+    """Class 1 right of the middle of the first pixel, else class 0."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        side = images[:, 0, 0, 0] - 0.5
+        return torch.stack([-side, side], 1)
+
+
+def images_at(distances: list[float]) -> Tensor:
+    """Images whose first pixel lies so far right of the middle."""
+    images = torch.full((len(distances), 1, 2, 2), 0.5)
+    images[:, 0, 0, 0] += torch.tensor(distances)
+    return images
+
+
+@pytest.fixture
+def noisy_pixel() -> si.NoisyModel:
+    return si.NoisyModel(FirstPixel(), inputs=si.Gaussian(PIXEL_SIGMA)).eval()
+
+
 def small_net(classes: int = 3, channels: int = 1, seed: int = 0) -> nn.Module:
     with si.isolated_rng(seed):
         net = si.smallnet(classes=classes, channels=channels, width=4)
@@ -133,6 +156,11 @@ def line() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
 
 
+def noisy_line() -> si.NoisyModel:
+    """A linear model of the digits under noise, for commands: ``tests.conftest:noisy_line``."""
+    return si.NoisyModel(line(), inputs=si.Gaussian(0.1)).eval()
+
+
 def fresh_net() -> nn.Module:
     """A convolutional net of the digits, for commands: ``tests.conftest:fresh_net``."""
     with si.isolated_rng(0):
@@ -155,3 +183,12 @@ SWEEP = {
 def sweep_recipe(**changes: object) -> SweepRecipe:
     recipe: SweepRecipe = from_dict(SweepRecipe, SWEEP | changes, "the sweep")
     return recipe
+
+
+@pytest.fixture(scope="session")
+def tiny_results(tiny_run: Path) -> Path:
+    """The folder of an evaluation of `tiny_run`; tests must not change it."""
+    out = tiny_run.parent / "results"
+    command = ["evaluate", str(tiny_run), "--data", "digits", "--limit", "20", "--out", str(out)]
+    assert main([*command, "--samples", "1", "4", "--attack", "fgsm"]) == 0
+    return out

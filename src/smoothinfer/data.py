@@ -106,12 +106,8 @@ def load_data(source: str, split: str = "test", limit: int | None = None) -> Ima
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
     check_limit(limit)
-    if source in DATASETS:
-        data = DATASETS[source](split)
-    elif source.endswith(".npz"):
-        data = _npz(source, split)
-    else:
-        data = _hugging_face(source, split)
+    read = FORMATS.get(Path(source).suffix, _hugging_face)
+    data = DATASETS[source](split) if source in DATASETS else read(source, split)
     return data if limit is None else data[:limit]
 
 
@@ -251,6 +247,7 @@ def _cache_folder() -> Path:
 
 
 DATASETS: dict[str, Callable[[str], ImageData]] = {"digits": _digits}
+FORMATS: dict[str, Callable[[str, str], ImageData]] = {".npz": _npz}  # by the file's ending
 
 
 def images_and_labels(data: ImageData | tuple[Images, Labels]) -> tuple[Images, Labels]:

@@ -157,3 +157,13 @@ def test_bad_arguments_are_refused(change, message, middle, sides):
 def test_a_model_in_training_mode_is_refused(net, images, labels):
     with pytest.raises(si.InputError, match=r"call model.eval\(\)"):
         si.pgd(net.train(), images, labels, si.Linf(RADIUS))
+
+
+def test_kl_pgd_raises_the_divergence_from_a_start_close_by(images, labels):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).eval()
+    points = si.ATTACKS["kl_pgd"](net, images, labels, si.Linf(0.1), steps=10, step_size=0.02)
+    p, q = net(images).softmax(1), net(points).softmax(1)
+    assert ((p * (p / q).log()).sum(1) > 1e-3).all()
+    close = si.pgd(net, images, labels, si.Linf(0.1), steps=1, step_size=0.0, random_start=0.001)
+    assert 0 < (close - images).abs().max() < 0.01

@@ -24,14 +24,23 @@ def suits(stop, rule):
 PAIRS = [(rule, stop) for rule in RULES for stop in si.STOPS if suits(stop, rule)]
 
 
+def linear_net():
+    with si.isolated_rng(0):
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, CLASSES), nn.Dropout())
+
+
 def noisy_net():
-    return si.NoisyModel(small_net(), inputs=si.Gaussian(0.3), weights=si.CNI(rank=1)).eval()
+    return si.NoisyModel(linear_net(), si.Gaussian(0.3), si.PNI(alpha=0.5)).eval()
 
 
 def net_with_dropout():
-    noisy = si.NoisyModel(nn.Sequential(small_net(), nn.Dropout()), si.Gaussian(0.3)).eval()
-    noisy.module[1].train()  # left on: a pass depends on an image's place in its batch
+    noisy = si.NoisyModel(linear_net(), si.Gaussian(0.3)).eval()
+    noisy.module[2].train()  # left on: a pass depends on an image's place in its batch
     return noisy
+
+
+def small_noisy_net():
+    return si.NoisyModel(small_net(), si.Gaussian(0.3), si.CNI(rank=1)).eval()
 
 
 MODELS = {"noise": (noisy_net, 150), "dropout": (net_with_dropout, 60)}
@@ -59,7 +68,7 @@ def test_prediction_and_evaluation_give_the_same_verdicts(rule, stop, model):
     if stop == "fixed":
         assert set(answer.samples.tolist()) == {PASSES}
     elif rule == "prediction":
-        assert answer.samples.min() < PASSES  # some votes are decided sooner
+        assert len(set(answer.samples.tolist())) > 1  # some votes are decided sooner
 
 
 class Given:
@@ -118,9 +127,9 @@ def test_snapshots_are_what_separate_runs_give(stop, together, logits):
         assert found["prediction", 5].samples.tolist() == [5] * logits.shape[1]
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_snapshots_of_a_model_are_what_separate_runs_give(model):
-    noisy, images = MODELS[model][0](), pictures(7)
+@pytest.mark.parametrize("make", [noisy_net, net_with_dropout, small_noisy_net])
+def test_snapshots_of_a_model_are_what_separate_runs_give(make):
+    noisy, images = make(), pictures(7)
     smooth = si.SmoothedClassifier(noisy, seed=0)
     rules, counts = {name: rule_of(name) for name in RULES}, [1, 5, PASSES]
 
@@ -136,14 +145,14 @@ def test_snapshots_of_a_model_are_what_separate_runs_give(model):
 
 
 def test_the_tally_at_a_snapshot_holds_so_many_passes_of_every_image(logits):
-    source, seen, told = Given(logits, 7), [], []
-    run = count_votes(source, source.images, [], Fixed(PASSES), [1, 5, PASSES], told.append)
+    source, seen, advanced = Given(logits, 7), [], []
+    run = count_votes(source, source.images, [], Fixed(PASSES), [1, 5, PASSES], advanced.append)
     for tally in run:
         assert torch.equal(tally.counts.sum(1), tally.used)
         assert set(tally.used.tolist()) == {tally.passes}
         seen.append(tally.passes)
     assert seen == [1, 5, PASSES]
-    assert sum(told) == PASSES
+    assert sum(advanced) == PASSES
 
 
 def test_counts_are_the_first_classes_of_the_passes(logits):

@@ -79,6 +79,7 @@ def test_samples_and_rules_are_prefixes_of_one_run(world):
         ({"attack": "pdg"}, "did you mean 'pgd'"),
         ({"rules": ["majority"]}, "prediction"),
         ({"samples": [0]}, "samples"),
+        ({"stop": "early"}, "unknown stop 'early'"),
         ({"data": (torch.rand(2, 1, 4, 4), torch.tensor([0, 5]))}, "2 classes"),
         ({"data": (torch.rand(2, 1, 4, 4), torch.tensor([0]))}, "labels"),
         ({"data": (torch.rand(2, 1, 5, 5), torch.tensor([0, 1]))}, r"does not take .* images"),
@@ -115,6 +116,18 @@ def test_an_attack_that_cannot_run_is_refused_before_any_work(net, images, label
     with pytest.raises(si.InputError, match="square works within Linf only"):
         si.evaluate(net, (images, labels), attack=attacks, ball=si.L2(0.5), out=tmp_path / "rows")
     assert not (tmp_path / "rows").exists()
+
+
+def test_votes_that_stop_early_say_how_many_passes_they_used(world):
+    noisy, images, labels = world
+    smooth = si.SmoothedClassifier(noisy, 16)
+    whole, stopped = (
+        si.evaluate(smooth, (images, labels), stop=stop) for stop in ("fixed", "exact")
+    )
+    assert set(whole["used"].to_pylist()) == {16}
+    assert min(stopped["used"].to_pylist()) < max(stopped["used"].to_pylist()) <= 16
+    assert stopped["predicted"].to_pylist() == whole["predicted"].to_pylist()
+    assert set(stopped["stop"].to_pylist()) == {"exact"}
 
 
 def test_one_rule_and_one_number_of_samples_need_no_list(net, images, labels):

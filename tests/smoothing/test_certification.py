@@ -1,19 +1,13 @@
 """Certificates: published anchors, closed-form worlds, statements that hold as often as said."""
 
-import json
-
 import pytest
 import torch
 from scipy.stats import binomtest, norm
 from torch import nn
 
 import smoothinfer as si
-from smoothinfer.workflows.certify import certify_run
-from smoothinfer.cli import main
-from smoothinfer.evaluation import certified_accuracy, certify_rows
 from smoothinfer.smoothing.certification import log_evidence, lower_bound
-
-SIGMA = 0.25
+from tests.conftest import PIXEL_SIGMA, FirstPixel, images_at
 
 
 @pytest.mark.parametrize(
@@ -36,29 +30,9 @@ def test_the_p_values_are_cohens():
     assert binomtest(8, 8).pvalue == pytest.approx(0.0078, abs=5e-5)
 
 
-class Votes(nn.Module):
-    """Class 1 right of the middle of the first pixel, else class 0."""
-
-    def forward(self, images):
-        side = images[:, 0, 0, 0] - 0.5
-        return torch.stack([-side, side], 1)
-
-
-def at(distances):
-    """Images so far right of the plane."""
-    images = torch.full((len(distances), 1, 2, 2), 0.5)
-    images[:, 0, 0, 0] += torch.tensor(distances)
-    return images
-
-
-@pytest.fixture
-def noisy():
-    return si.NoisyModel(Votes(), inputs=si.Gaussian(SIGMA)).eval()
-
-
-def test_a_half_space_is_certified_up_to_its_plane(noisy):
+def test_a_half_space_is_certified_up_to_its_plane(noisy_pixel):
     distances = [0.02, 0.1, 0.2, 0.4]
-    found = si.certify(noisy, at(distances), samples=20_000, seed=0)
+    found = si.certify(noisy_pixel, images_at(distances), samples=20_000, seed=0)
     assert found.labels[1:].tolist() == [1, 1, 1]
     for radius, distance in zip(found.radii[1:], distances[1:], strict=True):
         assert 0.9 * distance < radius <= distance
@@ -69,20 +43,22 @@ def test_no_radius_exceeds_the_true_distance_beyond_alpha():
     """10,000 images at one distance, alpha = 1 %: the share of wrong radii, in standard errors."""
     alpha, samples, distance = 0.01, 500, 0.15
     generator = torch.Generator().manual_seed(0)
-    share = torch.full((10_000,), float(norm.cdf(distance / SIGMA)), dtype=torch.float64)
+    share = torch.full((10_000,), float(norm.cdf(distance / PIXEL_SIGMA)), dtype=torch.float64)
     hits = torch.binomial(torch.full_like(share, samples), share, generator=generator)
-    radii = [SIGMA * norm.ppf(lower_bound(int(hit), samples, alpha)) for hit in hits]
+    radii = [PIXEL_SIGMA * norm.ppf(lower_bound(int(hit), samples, alpha)) for hit in hits]
     wrong = sum(radius > distance for radius in radii) / len(radii)
     assert wrong <= alpha + 3 * (alpha * (1 - alpha) / 10_000) ** 0.5
     assert wrong > alpha / 3  # and the bound is not idle
 
 
 @pytest.mark.slow
-def test_no_certificate_of_a_half_space_exceeds_its_distance_beyond_alpha(noisy):
+def test_no_certificate_of_a_half_space_exceeds_its_distance_beyond_alpha(noisy_pixel):
     """All of `certify`, 10,000 times with noise of its own; about a minute."""
     alpha, distance, wrong = 0.05, 0.1, 0
     for seed in range(10_000):
-        found = si.certify(noisy, at([distance]), samples=100, selection=10, alpha=alpha, seed=seed)
+        found = si.certify(
+            noisy_pixel, images_at([distance]), samples=100, selection=10, alpha=alpha, seed=seed
+        )
         wrong += int(found.labels == 1 and found.radii > distance)
     assert wrong / 10_000 <= alpha + 3 * (alpha * (1 - alpha) / 10_000) ** 0.5
     assert wrong > 100  # and the bound is not idle
@@ -96,36 +72,39 @@ def test_evidence_misleads_no_more_often_than_said(above, share):
     generator = torch.Generator().manual_seed(1)
     hits = (torch.rand(trials, samples, generator=generator) < share).cumsum(1)
     ever = torch.zeros(trials, dtype=torch.bool)
-    for done in range(1, samples + 1):  # a look after every pass
+    for done in range(1, samples + 1):  # checked after every pass
         found = log_evidence(hits[:, done - 1], done, share, above=above)
         ever |= found >= torch.tensor(1 / alpha).log()
     assert float(ever.float().mean()) <= alpha + 3 * (alpha * (1 - alpha) / trials) ** 0.5
 
 
-def test_the_sequential_certificate_stops_early_and_is_right(noisy):
+def test_the_sequential_certificate_stops_early_and_is_right(noisy_pixel):
     distances = [0.1, 0.3, 0.5]
-    found = si.certify(noisy, at(distances), radius=0.2, samples=20_000, seed=0)
+    found = si.certify(noisy_pixel, images_at(distances), radius=0.2, samples=20_000, seed=0)
     assert found.labels.tolist() == [si.ABSTAIN, 1, 1]
     assert found.radii.tolist() == pytest.approx([0, 0.2, 0.2])
     assert found.samples[2] < found.samples[1] < 5_000  # the farther, the sooner
     assert found.samples[0] < 5_000  # and the hopeless one is given up
 
 
-def test_a_vote_too_short_for_a_radius_is_refused(noisy):
+def test_a_vote_too_short_for_a_radius_is_refused(noisy_pixel):
     with pytest.raises(si.InputError, match="no vote of 100 passes proves radius 1"):
-        si.certify(noisy, at([0.3]), radius=1.0, samples=100)
+        si.certify(noisy_pixel, images_at([0.3]), radius=1.0, samples=100)
     with pytest.raises(si.InputError, match="not even a unanimous one"):
-        si.certify(noisy, at([0.3]), radius=0.36, samples=100)
-    assert si.certify(noisy, at([0.5]), radius=0.33, samples=100, selection=10).samples[0] <= 110
+        si.certify(noisy_pixel, images_at([0.3]), radius=0.36, samples=100)
+    assert (
+        si.certify(noisy_pixel, images_at([0.5]), radius=0.33, samples=100, selection=10).samples[0]
+        <= 110
+    )
 
 
-def test_prediction_abstains_on_a_close_vote(noisy):
-    found = si.predict_or_abstain(noisy, at([0.0, 0.01, 0.5]), samples=100, seed=0)
+def test_prediction_abstains_on_a_close_vote(noisy_pixel):
+    found = si.predict_or_abstain(noisy_pixel, images_at([0.0, 0.01, 0.5]), samples=100, seed=0)
     assert found.tolist() == [si.ABSTAIN, si.ABSTAIN, 1]
-    sure = noisy.with_inputs(si.Gaussian(0.05))
-    few = si.predict_or_abstain(sure, at([0.5]), samples=10, seed=0)
+    sure = noisy_pixel.with_inputs(si.Gaussian(0.05))
+    few = si.predict_or_abstain(sure, images_at([0.5]), samples=10, seed=0)
     assert few.tolist() == [si.ABSTAIN]  # 10 of 10 is not enough at 0.001, 11 are
-    assert si.predict_or_abstain(sure, at([0.5]), samples=11, seed=0).tolist() == [1]
+    assert si.predict_or_abstain(sure, images_at([0.5]), samples=11, seed=0).tolist() == [1]
 
 
 class Backdoored(si.Gaussian):
@@ -144,21 +123,21 @@ class Backdoored(si.Gaussian):
 )
 def test_noise_without_a_theorem_is_refused(inputs, said):
     with pytest.raises(si.InputError, match=said):
-        si.certify(si.NoisyModel(Votes(), inputs=inputs).eval(), at([0.1]), samples=10)
+        si.certify(si.NoisyModel(FirstPixel(), inputs=inputs).eval(), images_at([0.1]), samples=10)
 
 
-def test_what_is_not_known_to_be_gaussian_is_refused(noisy, monkeypatch):
+def test_what_is_not_known_to_be_gaussian_is_refused(noisy_pixel, monkeypatch):
     with pytest.raises(si.InputError, match="only a NoisyModel"):
-        si.certify(Votes(), at([0.1]))
-    module = nn.Sequential(si.Normalize([0.5], [0.2]), Votes())
+        si.certify(FirstPixel(), images_at([0.1]))
+    module = nn.Sequential(si.Normalize([0.5], [0.2]), FirstPixel())
     units = si.NoisyModel(module, inputs=si.Gaussian(0.2, units="normalised")).eval()
     with pytest.raises(si.InputError, match="units='pixel'"):
-        si.certify(units, at([0.1]))
+        si.certify(units, images_at([0.1]))
     # Draws that are clipped: the numbers say so, whatever the class is called.
     draw = si.Gaussian.draw
     monkeypatch.setattr(si.Gaussian, "draw", lambda *given: draw(*given).clamp(-1, 1))
     with pytest.raises(si.InputError, match="not Gaussian"):
-        si.certify(noisy, at([0.1]))
+        si.certify(noisy_pixel, images_at([0.1]))
 
 
 def test_weight_noise_beside_the_inputs_is_averaged_over():
@@ -169,59 +148,10 @@ def test_weight_noise_beside_the_inputs_is_averaged_over():
 
 
 @pytest.mark.parametrize("options", [{"samples": 0}, {"alpha": 0.0}, {"radius": -1.0}])
-def test_bad_numbers_are_refused(noisy, options):
+def test_bad_numbers_are_refused(noisy_pixel, options):
     with pytest.raises(si.InputError, match=next(iter(options))):
-        si.certify(noisy, at([0.1]), **options)
+        si.certify(noisy_pixel, images_at([0.1]), **options)
 
 
-def test_certified_accuracy_of_a_half_space_is_the_closed_form(noisy, tmp_path):
-    """Images evenly spread up to 0.5 from the plane: 1 - r / 0.5 of them lie beyond r."""
-    distances = torch.linspace(0.0025, 0.4975, 100)
-    pixels = (at(distances.tolist()) * 255).round().to(torch.uint8)
-    data = si.ImageData("line", pixels, torch.ones(100, dtype=torch.int64), ("left", "right"))
-    rows = certify_rows(noisy, data, out=tmp_path, samples=4000, seed=0)
-    for radius, share in zip(
-        (0.1, 0.2, 0.3), certified_accuracy(rows, (0.1, 0.2, 0.3)), strict=True
-    ):
-        assert share.value == pytest.approx(1 - radius / 0.5, abs=0.05)
-        assert share.value <= 1 - radius / 0.5 + 0.01
-    again = certify_rows(noisy, data, out=tmp_path, samples=4000, seed=0)
-    assert again.equals(rows)
-
-
-def test_certify_on_the_command_line(tmp_path, capsys):
-    given = ["certify", "tests.test_certification:on_digits", "--data", "digits", "--sigma", "0.25"]
-    given += ["--samples", "64", "--skip", "60", "--out", str(tmp_path)]
-    assert main(given) == 0
-    told = json.loads((tmp_path / "certified.json").read_text())
-    assert told["images"] == 6
-    assert len(told["certified accuracy"]) == 9
-    assert (tmp_path / "certified.png").stat().st_size > 1000
-    assert "average radius" in capsys.readouterr().out
-    assert "arXiv 2205.07069" in told["note"]
-    assert main([*given[:4], "--sigma", "0", "--out", str(tmp_path / "none")]) == 2
-    assert main([*given, "--predict"]) == 0
-    told = json.loads((tmp_path / "predicted.json").read_text())
-    assert len(told["predicted"]) == 6
-    assert told["abstained"] == told["predicted"].count(-1)
-    assert f"abstained on {told['abstained']}" in capsys.readouterr().out
-    for more in (["--radius", "0.1"], ["--selection", "9"], ["--samples", "0"]):
-        assert main([*given, "--predict", *more]) == 2
-
-
-def on_digits():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-
-
-def test_another_skip_is_other_work_and_a_radius_is_reached(noisy, tmp_path):
-    pixels = (at([0.4] * 8) * 255).round().to(torch.uint8)
-    data = si.ImageData("line", pixels, torch.ones(8, dtype=torch.int64), ("left", "right"))
-    for skip, images in ((1, list(range(8))), (2, [0, 2, 4, 6])):
-        rows = certify_rows(noisy, data, out=tmp_path, skip=skip, samples=400, radius=8 / 255)
-        assert rows["image"].to_pylist() == images
-    found = certify_run(noisy, data, tmp_path / "run", radius=8 / 255, samples=400)
-    told = json.loads((tmp_path / "run" / "certified.json").read_text())["certified accuracy"]
-    assert all(found["correct"].to_pylist())
-    assert [(each["radius"], each["value"]) for each in told] == [(8 / 255, 1.0)]
-    assert si.certify(noisy, at([0.4]), samples=100).lower.dtype == torch.float64
+def test_bounds_keep_all_their_digits(noisy_pixel):
+    assert si.certify(noisy_pixel, images_at([0.4]), samples=100).lower.dtype == torch.float64

@@ -1,23 +1,16 @@
-"""Pictures of a model at work, and the numbers in them."""
+"""Pictures of a model and its votes, and the numbers in them."""
 
 import json
 
 import pytest
-from torch import nn
 
 import smoothinfer as si
 from smoothinfer.cli import main
-from smoothinfer.workflows.picture import picture
-from smoothinfer.reporting.collect import collect
+from smoothinfer.workflows.picture import draw_picture
+from tests.conftest import noisy_line
 
-ARGUMENTS = ["tests.test_pictures:noisy_line", "--data", "digits", "--limit", "12"]
+ARGUMENTS = ["tests.conftest:noisy_line", "--data", "digits", "--limit", "12"]
 PGD = {"pgd": si.pgd}
-
-
-def noisy_line():
-    with si.isolated_rng(0):
-        net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    return si.NoisyModel(net, inputs=si.Gaussian(0.1)).eval()
 
 
 def drawn(kind, out, *more):
@@ -32,7 +25,7 @@ def test_votes_are_those_of_512_passes(tmp_path):
     assert found["clean"] != found["attacked"]
 
 
-def test_cost_tells_passes_and_the_front(tmp_path, monkeypatch):
+def test_the_cost_holds_passes_and_the_front(tmp_path, monkeypatch):
     monkeypatch.setattr("smoothinfer.workflows.picture._COUNTS", (1, 16, 64))
     attacks = ("pgd", "pgd(steps=2, draws=2)")
     found = drawn("cost", tmp_path, "--radius", "0.05", "--attack", *attacks)["curves"]
@@ -63,32 +56,20 @@ def test_the_noise_of_each_layer_is_drawn(tmp_path):
         net = si.smallnet()
     noisy = si.NoisyModel(net, inputs=si.PNI(), weights=si.PNI(alpha=0.5), shape=(1, 8, 8)).eval()
     data = si.load_data("digits", "test", 4)
-    found = picture("noise", noisy, data, PGD, si.Linf(0.1), tmp_path)["strengths"]
+    found = draw_picture("noise", noisy, data, PGD, si.Linf(0.1), tmp_path)["strengths"]
     assert found["inputs"] == pytest.approx(0.25)
     assert sum(value == pytest.approx(0.5) for value in found.values()) == len(found) - 1 > 2
     assert (tmp_path / "noise.png").stat().st_size > 5000
     with pytest.raises(si.InputError, match="no learned noise"):
-        picture("noise", noisy_line(), data, PGD, si.Linf(0.1), tmp_path)
-
-
-def test_a_report_tells_what_drew_each_picture(tmp_path):
-    drawn("votes", tmp_path / "drawn", "--attack", "pgd(steps=1)")
-    drawn("gradients", tmp_path / "drawn")
-    told = collect(tmp_path / "drawn").settings
-    commands = told["command"].splitlines()
-    assert [command.split()[:3] for command in commands] == [
-        ["smoothinfer", "picture", "gradients"],
-        ["smoothinfer", "picture", "votes"],
-    ]
-    assert len(told["computers"]) == 1
+        draw_picture("noise", noisy_line(), data, PGD, si.Linf(0.1), tmp_path)
 
 
 def test_what_cannot_be_drawn_is_refused(tmp_path, capsys):
-    given = ["picture", "gradients", "tests.test_sweep:line", *ARGUMENTS[1:]]
+    given = ["picture", "gradients", "tests.conftest:line", *ARGUMENTS[1:]]
     assert main([*given, "--out", str(tmp_path)]) == 2
     assert "its noise on and off" in capsys.readouterr().err
     data = si.load_data("digits", "test", 4)
     with pytest.raises(si.InputError, match="shows one attack, not pgd, again"):
-        picture("votes", noisy_line(), data, {**PGD, "again": si.pgd}, si.Linf(0.1), tmp_path)
+        draw_picture("votes", noisy_line(), data, {**PGD, "again": si.pgd}, si.Linf(0.1), tmp_path)
     with pytest.raises(si.InputError, match="unknown picture 'vote'"):
-        picture("vote", noisy_line(), data, PGD, si.Linf(0.1), tmp_path)
+        draw_picture("vote", noisy_line(), data, PGD, si.Linf(0.1), tmp_path)

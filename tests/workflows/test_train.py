@@ -165,19 +165,6 @@ def test_a_factory_gets_the_classes_that_it_takes_and_must_answer_with_them(tmp_
             si.train_run(wrong, digits, tmp_path / "wrong")
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"attack": "pgd(steps='many')"}, "option steps of attack 'pgd' must be int, not 'many'"),
-        ({"model": "smallnet(width='big')"}, "option width of model 'smallnet' must be int"),
-        ({"schedule": {"warmup": 3}}, "schedule: write a name"),
-    ],
-)
-def test_options_of_a_wrong_type_are_named(change, message, tmp_path, digits):
-    with pytest.raises(si.InputError, match=message):
-        si.train_run(recipe_from(SINGLE_STEP | change), digits, tmp_path)
-
-
 def test_the_worst_epoch_is_kept_when_asked_for(tmp_path, digits, monkeypatch):
     scores = iter([0.5, 0.2, 0.4] * 2)
     monkeypatch.setattr(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from smoothinfer.attacks.checks import attack_precision, check_attack
+from smoothinfer.attacks.checks import attack_precision, check_attack, takes_objective
 from smoothinfer.attacks.eot import BestPoints, EOTLoss, Seeds, fresh_seeds
 from smoothinfer.attacks.losses import POOLS, AttackLoss, checked_loss
 from smoothinfer.errors import choose
@@ -20,6 +20,7 @@ _MOMENTUM, _ENOUGH = 0.75, 0.75
 _DRAWS = 20  # as in AutoAttack's version for random defences
 
 
+@takes_objective
 def apgd(
     model: nn.Module,
     images: Images,

@@ -1,10 +1,11 @@
 """Checks before an attack: its input, its options, and whether the model is random."""
 
 import contextlib
+import functools
 import inspect
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
@@ -15,6 +16,21 @@ from smoothinfer.numerics.balls import Ball, check_ball
 from smoothinfer.numerics.precision import autocast_to, resolve_precision
 from smoothinfer.runtime.modes import check_eval
 from smoothinfer.types import Images, Labels
+
+Attack = TypeVar("Attack", bound=Callable[..., Images])
+
+
+def takes_objective(attack: Attack) -> Attack:
+    """Let ``attack`` take ``objective=``, the old name of its option ``loss``, with a warning."""
+
+    @functools.wraps(attack)
+    def renamed(*arguments: Any, **options: Any) -> Images:
+        if "objective" in options:
+            warnings.warn("the option objective= is now loss=", FutureWarning, stacklevel=2)
+            options["loss"] = options.pop("objective")
+        return attack(*arguments, **options)
+
+    return cast(Attack, renamed)
 
 
 def check_attack(

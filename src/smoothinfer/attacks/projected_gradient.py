@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from smoothinfer.attacks.checks import check_attack, check_options
+from smoothinfer.attacks.checks import check_attack, check_options, takes_objective
 from smoothinfer.attacks.eot import BestPoints, EOTLoss, fresh_seeds, mean_gradient, pooled_gradient
 from smoothinfer.attacks.losses import POOLS, AttackLoss, checked_loss, divergence_from, towards
 from smoothinfer.attacks.nes_attack import query_gradient
@@ -29,6 +29,7 @@ GRADIENTS: dict[str, Gradient] = {
 }
 
 
+@takes_objective
 def pgd(
     model: nn.Module,
     images: Images,
@@ -131,6 +132,7 @@ def pgd(
     return best.points
 
 
+@takes_objective
 def fgsm(
     model: nn.Module,
     images: Images,

@@ -33,11 +33,7 @@ def from_dict(kind: type, content: Any, source: str) -> Any:
 
 
 def to_plain(value: Any) -> Any:
-    """Return ``value`` as plain YAML values, which `from_dict` reads.
-
-    >>> to_plain({"attack": Component("pgd", {"steps": 7})})
-    {'attack': {'name': 'pgd', 'steps': 7}}
-    """
+    """Return ``value`` as plain YAML values, which `from_dict` reads."""
     if isinstance(value, Component):
         return value.to_dict()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

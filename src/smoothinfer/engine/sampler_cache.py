@@ -77,7 +77,7 @@ class SamplerCache:
             key: names the use, such as the format of the forward pass.
             ingredients: returns plan, dtype and tensors; asked only where layers may have changed.
             make: makes a sampler.
-            check_contents: also compare the tensors' contents, in case somebody changed one through
+            check_contents: also compare the tensors' contents, in case one was changed through
                 ``.data``, which leaves its version as it was.
         """
         entry = self._entries.get(key)

@@ -75,7 +75,7 @@ def trace(module: nn.Module) -> fx.Graph:
         raise PlanError("it has forward hooks")
     try:  # a copy, since a forward may keep what it sees
         graph = _Tracer().trace(copy.deepcopy(module))
-    except Exception as error:  # a tracer may fail in any way on somebody's forward
+    except Exception as error:  # a tracer may fail in any way on a user's forward
         raise PlanError(f"torch.fx cannot trace it: {error}") from error
     if sum(node.op == "placeholder" for node in graph.nodes) != 1:
         raise PlanError("its forward takes more than images")

@@ -101,12 +101,7 @@ class _HoldsLayers(Protocol):
 
 @contextlib.contextmanager
 def capture_mode() -> Iterator[None]:
-    """Context for CUDA-graph capture: samplers must not cache weights, since a replay changes them.
-
-    >>> with capture_mode():
-    ...     is_captured()
-    True
-    """
+    """Context for CUDA-graph capture: samplers must not cache weights, since a replay changes them."""
     token = _CAPTURING.set(True)
     try:
         yield

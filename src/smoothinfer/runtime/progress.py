@@ -42,9 +42,6 @@ def progress_bar(
     Args:
         shown: draw the bar; ``False`` for library calls and for all processes but the first.
         console: of rich, where the work prints lines above the bar.
-
-    >>> with progress_bar("voting", 3, shown=False) as bar:
-    ...     bar.advance()
     """
     from rich import progress as rich_progress
 

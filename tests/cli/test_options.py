@@ -1,0 +1,30 @@
+import pytest
+
+import smoothinfer as si
+from smoothinfer.attacks.checks import is_random
+from smoothinfer.cli import main
+from smoothinfer.cli.options import attack_of
+from smoothinfer.config.components import Component
+
+
+@pytest.mark.parametrize(
+    ("attack", "message"),
+    [
+        ("transfer", "transfer needs a source"),
+        ("transfer(source='nobody')", "no model 'nobody'"),
+        ("transfer(source='nobody', noise=2)", "noise of a source is True or False"),
+        ("transfer(source='nobody', noise=False, sigma=0.1)", "with False there is no sigma"),
+    ],
+)
+def test_a_transfer_names_its_source(attack, message, tiny_run, tmp_path, capsys):
+    arguments = ["evaluate", str(tiny_run), "--data", "digits", "--attack", attack]
+    assert main([*arguments, "--out", str(tmp_path)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_source_of_a_transfer_can_be_rid_of_its_noise(tiny_run):
+    images = si.load_data("digits", "test", 8).images
+    for options, random in (("", True), (", noise=False", False), (", sigma=0.1", True)):
+        attack = attack_of(Component.of(f"transfer(source='{tiny_run}', steps=2{options})"))
+        source = attack.keywords["source"].eval()
+        assert is_random(source, images) == random

@@ -1,0 +1,59 @@
+"""Tables of results: accuracies, gains of the vote, costs of attacks."""
+
+import smoothinfer as si
+from smoothinfer.evaluation.rows import summarise
+from smoothinfer.reporting.collect import collect
+from smoothinfer.reporting.result_tables import accuracy_table, cost_table, gain_table, gain_text
+from tests.conftest import line
+
+
+def test_accuracies_have_a_line_for_each_setting_and_a_column_for_each_attack(results):
+    table = accuracy_table(collect(results / "sweep").rows)
+    assert table.heads == ["sigma", "seed", "rule", "samples", "clean", "fgsm", "pgd(steps=2)"]
+    assert len(table.lines) == 3 * 2 * 2 * 3  # sigmas, seeds, rules, samples
+    assert table.markdown().count("\n") == 2 + len(table.lines)
+    assert table.lines[0][:4] == ["0", "0", "prediction", "1"]
+    assert all(all(line) for line in table.lines)
+
+
+def test_columns_with_one_value_are_left_out():
+    rows = si.evaluate(line(), si.load_data("digits", "test", 20), attack="fgsm")
+    assert accuracy_table(rows).heads == ["clean", "fgsm"]
+
+
+def test_the_gain_is_that_of_the_vote_of_the_most_passes(results):
+    entries = summarise(collect(results / "sweep").rows)
+    table = gain_table(entries)
+    assert table.title.startswith("gain of the vote of 4 over one pass")
+    most = [entry for entry in entries if entry["description"]["samples"] == 4]
+    assert [line[-1] for line in table.lines] == [gain_text(each["attacked"]) for each in most]
+    single = [entry for entry in entries if entry["description"]["samples"] == 1]
+    assert gain_table(single).markdown() == ""
+
+
+def entry(attack, right, **description):
+    figure = {"value": right, "low": right, "high": right, "images": 10}
+    left = figure | {"per_draw": 0.25, "every_draw": 0.125, "forwards": 7.0, "backwards": 1400.0}
+    return {
+        "description": {"attack": attack, "samples": 8, "rule": "soft", **description},
+        "clean": None,
+        "attacked": left | {"gain": {"value": 0.0, "low": 0.0, "high": 0.0}},
+    }
+
+
+def test_attacks_are_listed_with_their_cost_the_strongest_last():
+    table = cost_table([entry("apgd", 0.375), entry("pgd", 0.5)], {"pgd": 0.0034})
+    assert table.heads[0] == "attack"  # one rule and no sigma: nothing else varies
+    assert [line[0] for line in table.lines] == ["pgd", "apgd"]
+    assert table.lines[0][1:5] == ["1,400", "7", "3.4", "25.0"]
+    assert table.lines[1][3] == ""  # its time is not known
+    assert "| 37.5 (37.5-37.5) | 12.5 |" in table.markdown()
+
+
+def test_one_attack_is_not_compared():
+    assert cost_table([entry("pgd", 0.5)], {}).markdown() == ""
+
+
+def test_settings_that_differ_have_columns():
+    entries = [entry("pgd", 0.5, sigma=0.06), entry("pgd", 0.75, sigma=0.0)]
+    assert [line[:2] for line in cost_table(entries, {}).lines] == [["0", "pgd"], ["0.06", "pgd"]]

@@ -1,0 +1,47 @@
+"""The one table: in Markdown, LaTeX and HTML."""
+
+from rich.console import Console
+
+from smoothinfer.reporting.collect import collect, records, records_table
+from smoothinfer.reporting.tables import Table
+
+
+def test_latex_is_escaped(results):
+    found = records(collect(results / "sweep").rows)
+    text = records_table(found).latex("50 % of a_b & c", "tab:x")
+    assert r"50 \% of a\_b \& c" in text
+    assert r"pgd(steps=2)" in text
+
+
+TABLE = Table(["name", "accuracy"], [["a_b | <i>", "50.0 ± 0.1 (40.0-60.0)"]], "results", left=1)
+
+
+def test_cells_are_escaped_wherever_they_are_written():
+    markdown = TABLE.markdown()
+    assert markdown.startswith("Results:\n\n| name | accuracy |\n| :--- | ---: |\n")
+    assert "| a_b / <i> |" in markdown
+    assert "a_b | &lt;i&gt;" in TABLE.html()
+    latex = TABLE.latex("of all", "tab:all")
+    assert r"a\_b" in latex
+    assert r"50.0 $\pm$ 0.1 (40.0--60.0)" in latex
+
+
+def test_a_table_that_no_page_holds_is_a_long_one():
+    lines = [[str(number)] for number in range(46)]
+    assert r"\begin{longtable}{r}" in Table(["n"], lines).latex("", "tab:n")
+    assert r"\begin{tabular}{r}" in Table(["n"], lines[:45]).latex("", "tab:n")
+
+
+def test_a_table_without_lines_is_left_out(capsys):
+    empty = Table(["n"], [], "nothing")
+    assert empty.markdown() == ""
+    empty.print(Console())
+    assert capsys.readouterr().out == ""
+
+
+def test_a_table_is_printed_whole_on_the_terminal(capsys):
+    lines = [["0", "[bold]"], ["0", "soft"], ["0.1", "soft"]]
+    Table(["sigma", "rule"], lines, "of all").print(Console(), gaps=True)
+    printed = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert printed[0] == ["of", "all"]
+    assert [line for line in printed if line and line[0] in ("0", "0.1")] == lines

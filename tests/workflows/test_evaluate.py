@@ -1,0 +1,58 @@
+"""The command ``smoothinfer evaluate``."""
+
+import json
+
+import pyarrow.parquet as pq
+
+from smoothinfer.cli import main
+
+
+def test_evaluate_leaves_a_summary(tiny_run, tmp_path, capsys):
+    arguments = ["evaluate", str(tiny_run), "--data", "digits", "--attack", "pgd", "epgd(draws=2)"]
+    arguments += ["--radius", "8/255", "--sigma", "0", "0.06", "--rule", "prediction", "soft"]
+    arguments += ["--samples", "1", "8", "--limit", "20", "--seed", "0", "--out", str(tmp_path)]
+    assert main(arguments) == 0
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert "gain of the vote of 8" in (tmp_path / "table.md").read_text()
+    assert len(summary["settings"]) == 2 * 2 * 2 * 2
+    assert all(entry["clean"]["images"] == 20 for entry in summary["settings"])
+    assert json.loads((tmp_path / "settings.json").read_text())["asked"]["limit"] == 20
+    assert "epgd(draws=2)" in capsys.readouterr().out
+    assert main(arguments) == 0  # the second time everything is there already
+
+
+def test_validation_images_are_those_that_training_held_out(tiny_run, tmp_path):
+    arguments = ["evaluate", str(tiny_run), "--data", "digits", "--attack", "none"]
+    assert (
+        main([*arguments, "--samples", "1", "--split", "validation", "--out", str(tmp_path)]) == 0
+    )
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["data"]["images"] == 100
+
+
+def test_bad_settings_of_evaluate_are_refused(tiny_run, tmp_path, capsys):
+    base = ["evaluate", str(tiny_run), "--data", "digits", "--out", str(tmp_path)]
+    for more, message in (
+        (["--attack", "pdg"], "pgd"),
+        (["--attack", "pgd(step=3)"], "steps"),
+        (["--rule", "majority"], "prediction"),
+        (["--radius", "big"], "radius"),
+        (["--sigma", "-1"], "sigma"),
+        (["--split", "tset"], "test"),
+    ):
+        assert main(base + more) == 2
+        assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_summary_holds_what_others_read(tmp_path, capsys):
+    arguments = ["evaluate", "tests.conftest:line", "--data", "digits", "--limit", "20"]
+    arguments += ["--sigma", "0", "0.1", "--rule", "prediction", "soft", "--samples", "1", "8"]
+    assert main([*arguments, "--radius", "0.05", "--out", str(tmp_path)]) == 0
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert len(summary["settings"]) == 2 * 2 * 2
+    for entry in summary["settings"]:
+        assert {"attack", "sigma", "rule", "samples", "seed"} <= set(entry["description"])
+        for name in ("clean", "attacked"):
+            assert set(entry[name]) >= {"value", "low", "high", "images"}
+    assert "clean" in capsys.readouterr().out
+    assert pq.read_table(next((tmp_path / "rows").glob("*.parquet"))).num_rows > 0

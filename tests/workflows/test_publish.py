@@ -1,0 +1,93 @@
+import json
+import shutil
+
+import pytest
+import torch
+
+import smoothinfer as si
+from smoothinfer.cli import main
+
+
+def pixels():
+    return torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def logits(model):
+    """What one draw of the noise answers."""
+    return model.member(0, 0)(pixels())
+
+
+def test_a_published_model_shows_its_figures(tiny_run, tiny_results, tmp_path, capsys):
+    command = ["publish", str(tiny_run), "--name", "tiny-digits", "--out", str(tmp_path)]
+    assert main([*command, "--results", str(tiny_results)]) == 0
+    assert (tmp_path / "tiny-digits.csv").read_text().startswith("epoch,loss")
+    figures = json.loads((tmp_path / "tiny-digits.json").read_text())["figures"]
+    assert [figure["description"]["samples"] for figure in figures] == [1, 4]
+    assert torch.equal(
+        logits(si.load(tmp_path / "tiny-digits.safetensors")), logits(si.load(tiny_run))
+    )
+    capsys.readouterr()
+    assert main(["models", "--folder", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "tiny-digits" in printed
+    assert "fgsm" in printed
+    assert f"{100 * figures[1]['clean']['value']:.1f}" in printed
+
+
+def test_publishing_again_keeps_figures_and_table(tiny_run, tiny_results, tmp_path):
+    si.publish(tiny_run, "one", tmp_path, [tiny_results])
+    si.publish(tiny_run, "one", tmp_path)
+    si.publish(tmp_path / "one.safetensors", "two", tmp_path / "other")
+    for path in (tmp_path / "one.json", tmp_path / "other" / "two.json"):
+        figures = json.loads(path.read_text())["figures"]
+        assert [figure["description"]["model"] for figure in figures] == [path.stem] * 2
+        assert path.with_suffix(".csv").read_text().startswith("epoch,loss")
+    printed = si.HubModel.from_checkpoint(tmp_path / "one.safetensors").generate_model_card().text
+    assert "| fgsm |" in printed
+
+
+def test_a_compact_model_is_smaller_and_keeps_its_figures(tiny_run, tiny_results, tmp_path):
+    whole = si.publish(tiny_run, "one", tmp_path / "whole", [tiny_results])
+    short = si.publish(tiny_run, "one", tmp_path / "short", [tiny_results], compact=True)
+    assert short.stat().st_size < whole.stat().st_size
+    before, after = (si.load(path).state_dict() for path in (whole, short))
+    for name, tensor in before.items():
+        assert after[name].dtype == tensor.dtype
+        worst = 2**-11 if name.endswith(".factor") else 0.0  # half precision rounds to 11 bits
+        assert torch.allclose(after[name].double(), tensor.double(), rtol=worst, atol=worst / 2**14)
+    cards = [json.loads(path.with_suffix(".json").read_text()) for path in (whole, short)]
+    assert cards[1]["measured"] == cards[0]["sha256"] != cards[1]["sha256"]
+    assert cards[1]["figures"] == cards[0]["figures"]
+    # Published once more, from the run or from itself, it loses nothing.
+    si.publish(tiny_run, "one", tmp_path / "short", compact=True)
+    si.publish(short, "two", tmp_path / "short", [tiny_results])
+    for name in ("one", "two"):
+        card = json.loads((tmp_path / "short" / f"{name}.json").read_text())
+        assert card["measured"] == cards[0]["sha256"]
+        assert len(card["figures"]) == len(cards[0]["figures"])
+
+
+def test_results_of_other_weights_are_refused(tiny_run, tiny_results, tmp_path):
+    shutil.copytree(tiny_results, tmp_path / "results")
+    settings = tmp_path / "results" / "settings.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"weights": {"run": "0"}}))
+    with pytest.raises(si.InputError, match="other weights"):
+        si.publish(tiny_run, "tiny", tmp_path / "out", [tmp_path / "results"])
+    assert not (tmp_path / "out").exists()
+    sha = json.loads((tiny_run / "best.json").read_text())["sha256"]
+    settings.write_text(json.dumps({"split": "validation", "weights": {"run": sha}}))
+    with pytest.raises(si.InputError, match="measured on the validation images"):
+        si.publish(tiny_run, "tiny", tmp_path / "out", [tmp_path / "results"])
+    with pytest.raises(si.InputError, match="no run folder"):
+        si.publish("some.module:factory", "tiny", tmp_path)
+    with pytest.raises(si.InputError, match="no path"):
+        si.publish(tiny_run, "../tiny", tmp_path)
+
+
+def test_what_is_published_here_is_listed_here(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["publish", str(tiny_run), "--name", "mine"]) == 0
+    assert "mine" in si.list_models()
+    assert torch.equal(logits(si.load("mine")), logits(si.load(tiny_run)))
+    assert (tmp_path / "checkpoints" / "mine-noise.json").exists()
+    assert main(["publish", "mine", "--name", "mine"]) == 0  # onto itself

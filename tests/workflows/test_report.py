@@ -1,0 +1,23 @@
+"""The command ``smoothinfer report``."""
+
+from smoothinfer.cli import main
+
+
+def test_a_report_of_the_command_line_shows_the_sheet_of_examples(tmp_path, capsys):
+    command = ["attack", "tests.conftest:line", "--data", "digits", "--limit", "10"]
+    command += ["--attack", "fgsm", "--sigma", "0.1", "--samples", "2"]
+    assert main([*command, "--out", str(tmp_path / "attack")]) == 0
+    capsys.readouterr()
+    given = ["report", str(tmp_path / "attack"), "--out", str(tmp_path / "report")]
+    assert main([*given, "--title", "All of it"]) == 0
+    page = tmp_path / "report" / "index.html"
+    assert capsys.readouterr().out.strip() == str(page)
+    text = page.read_text()
+    assert "<title>All of it</title>" in text
+    assert "data:image/png" in text
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path, capsys):
+    assert main(["report", str(tmp_path / "none"), "--out", str(tmp_path / "report")]) == 2
+    assert "no such folder" in capsys.readouterr().err
+    assert not (tmp_path / "report").exists()
