@@ -1,8 +1,15 @@
+"""Checkpoints: weights and card come back as they were, or the fault is named."""
+
 import pytest
 import torch
 
 import smoothinfer as si
-from smoothinfer.checkpoints import load_checkpoint, read_card
+from smoothinfer.checkpoints import (
+    card_of_start,
+    load_checkpoint,
+    load_weights_into,
+    read_card,
+)
 from smoothinfer.recipes import recipe_from
 
 RECIPE = recipe_from(
@@ -27,35 +34,6 @@ def factory():
 
 def not_a_model():
     return 3
-
-
-@pytest.mark.parametrize("name", si.MODELS)
-@pytest.mark.parametrize("channels", [1, 3])
-def test_every_model_takes_images(name, channels):
-    net = si.MODELS[name](classes=7, channels=channels).eval()
-    images = torch.rand(2, channels, 32, 32)
-    assert net(images).shape == (2, 7)
-    alone, together = net(images[:1]), net(images)[:1]
-    assert torch.allclose(alone, together, atol=1e-5 * float(together.abs().max().detach()))
-
-
-def test_parameter_counts_are_the_papers():
-    count = lambda model: sum(p.numel() for p in model.parameters())  # noqa: E731
-    assert count(si.resnet20()) == 272_474
-    assert count(si.NoisyModel(si.resnet20(), weights=si.CNI(rank=5))) == 1_894_650
-    with torch.device("meta"):
-        assert count(si.MODELS["wrn34_10"]()) == 46_160_474
-
-
-def test_normalize_is_its_formula():
-    images = torch.rand(2, 3, 4, 4)
-    normalize = si.Normalize([0.1, 0.2, 0.3], [0.5, 0.6, 0.7])
-    assert torch.allclose(normalize(images)[:, 1], (images[:, 1] - 0.2) / 0.6)
-    with pytest.raises(si.InputError, match="1 channels"):
-        normalize(torch.rand(2, 1, 4, 4))
-    for mean, std in (([0.1], [0.0]), ([0.1, 0.2], [0.5])):
-        with pytest.raises(si.InputError, match="std"):
-            si.Normalize(mean, std)
 
 
 def test_a_checkpoint_comes_back_as_it_was(saved):
@@ -97,18 +75,20 @@ def test_a_checkpoint_of_another_network_does_not_fit(saved):
 
 
 def test_load_takes_a_factory_and_names_what_there_is():
-    assert isinstance(si.load("tests.test_models:factory"), si.NoisyModel)
-    assert not si.load("tests.test_models:factory").training
-    for name, said in (
+    assert isinstance(si.load("tests.test_checkpoints:factory"), si.NoisyModel)
+    assert not si.load("tests.test_checkpoints:factory").training
+    for name, message in (
         ("resnet20", "shipped name"),
-        ("tests.test_models:nothing", "cannot import"),
-        ("tests.test_models:not_a_model", "must return"),
+        ("tests.test_checkpoints:nothing", "cannot import"),
+        ("tests.test_checkpoints:not_a_model", "must return"),
     ):
-        with pytest.raises(si.InputError, match=said):
+        with pytest.raises(si.InputError, match=message):
             si.load(name)
 
 
-@pytest.mark.parametrize("name", si.list_models() or [pytest.param("", marks=pytest.mark.skip("none"))])
+@pytest.mark.parametrize(
+    "name", si.list_models() or [pytest.param("", marks=pytest.mark.skip("none"))]
+)
 def test_every_shipped_model_loads(name):
     model = si.load(name)
     card = read_card(f"checkpoints/{name}.safetensors")
@@ -116,3 +96,29 @@ def test_every_shipped_model_loads(name):
     assert model(image).shape == (1, len(card["classes"]))
     assert not any(part.training for part in model.modules())
     assert card["results"]
+
+
+def test_a_training_starts_from_the_weights_of_another_with_new_noise(saved):
+    _, path = saved
+    other = recipe_from(RECIPE.to_dict() | {"noise": {"weights": "cni(rank=2)"}})
+    started = other.build_model((1, 8, 8), 3)
+    with pytest.raises(si.InputError, match="does not fit this recipe"):  # factors of rank 1
+        load_weights_into(started, path)
+    plain = recipe_from(RECIPE.to_dict() | {"noise": {}}).build_model((1, 8, 8), 3)
+    si.save_checkpoint(path, plain, RECIPE, (1, 8, 8), ("a", "b", "c"))
+    before = {name: t.clone() for name, t in started.weight_noises.state_dict().items()}
+    load_weights_into(started, path)
+    for name, tensor in plain.module.state_dict().items():
+        assert torch.equal(started.module.state_dict()[name], tensor)
+    for name, tensor in started.weight_noises.state_dict().items():
+        assert torch.equal(tensor, before[name])  # noise that is new stays as it is
+    with pytest.raises(si.InputError, match="differ"):
+        load_weights_into(plain.module, path)
+    assert card_of_start(path)["shape"] == [1, 8, 8]
+    with pytest.raises(si.InputError, match="train it first"):
+        card_of_start("runs/nowhere")
+
+
+def test_a_run_folder_without_a_checkpoint_says_so(tmp_path):
+    with pytest.raises(si.InputError, match=r"has no last\.safetensors yet"):
+        si.load(tmp_path, which="last")

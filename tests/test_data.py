@@ -1,3 +1,5 @@
+"""Data sets: every pixel and label as it lies in the source, or the fault is named."""
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,6 @@ from PIL import Image
 
 import smoothinfer as si
 from smoothinfer.data import hold_out
-from smoothinfer.training.augmentation import crop_and_flip
 from tests.conftest import CIFAR10
 
 GENERATOR = np.random.default_rng(0)
@@ -85,24 +86,24 @@ def test_images_of_several_sizes_are_refused(tmp_path, cache):
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "message"),
     [("digitz/x.npz", "no such file"), ("./nowhere", "no such folder")],
 )
-def test_missing_data_is_named(source, said):
-    with pytest.raises(si.InputError, match=said):
+def test_missing_data_is_named(source, message):
+    with pytest.raises(si.InputError, match=message):
         si.load_data(source)
 
 
 def test_bad_data_is_refused(tmp_path):
     path = tmp_path / "a.npz"
-    for changes, said in (
+    for changes, message in (
         ({"x_test": None}, "x_test"),
         ({"x_test": np.zeros((4, 6, 6, 3))}, "uint8"),
         ({"y_test": np.array([0, 1])}, "4 images, 2 labels"),
         ({"y_test": np.array([0, 1, -1, 2])}, r"\[-1, 2\]"),
     ):
         write_npz(path, **changes)
-        with pytest.raises(si.InputError, match=said):
+        with pytest.raises(si.InputError, match=message):
             si.load_data(str(path))
     with pytest.raises(si.InputError, match="test, train"):
         si.load_data("digits", "validation")
@@ -124,25 +125,6 @@ def test_hashes_name_the_content():
     data = si.load_data("digits", "test")
     assert data.hash == si.load_data("digits", "test").hash
     assert data.hash != data[:359].hash
-
-
-def test_crops_shift_and_flips_mirror():
-    pixels = torch.arange(1, 26, dtype=torch.uint8).view(1, 1, 5, 5).expand(400, 2, 5, 5)
-    out = crop_and_flip(pixels, 1, True, torch.Generator().manual_seed(0))
-    assert out.shape == pixels.shape
-    padded = torch.nn.functional.pad(pixels[:1], [1] * 4)[0]
-    options = [
-        window.flip(2) if mirrored else window
-        for i in range(3)
-        for j in range(3)
-        for window in [padded[:, i : i + 5, j : j + 5]]
-        for mirrored in (False, True)
-    ]
-    found = [next(k for k, o in enumerate(options) if torch.equal(o, image)) for image in out]
-    counts = torch.bincount(torch.tensor(found), minlength=18)
-    error = (400 / 18 * (1 - 1 / 18)) ** 0.5
-    assert ((counts - 400 / 18).abs() < 4.5 * error).all()  # every one of 18, equally often
-    assert torch.equal(crop_and_flip(pixels, 0, False), pixels)
 
 
 def test_cifar10_is_lossless(cifar10):

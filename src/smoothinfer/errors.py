@@ -56,7 +56,7 @@ def check_type(argument: str, value: object, kind: type, example: str) -> None:
 
 
 def check_limit(limit: int | None) -> None:
-    """Raise `InputError` unless ``limit``, the number of images to use, is ``None`` or at least 1."""
+    """Raise `InputError` unless ``limit``, a number of images, is ``None`` or at least 1."""
     if limit is not None and limit < 1:
         raise InputError(f"limit must be at least 1, not {limit}")
 

@@ -52,8 +52,8 @@ def test_a_pass_is_its_member(name, count):
 
 
 @pytest.mark.parametrize("name", [name for name in NOISY if name != "dropout"])
-def test_passes_do_not_depend_on_company(name):
-    """One image or many, passes alone or side by side: the same logits, but for rounding."""
+def test_a_pass_does_not_depend_on_other_images_and_passes(name):
+    """One image or many, passes alone or together: the same logits, but for rounding."""
     noisy, images = made(name), pictures(40)
     whole = together(passes(noisy, images, samples=9, seed=1))
     near = 1e-5 * float(whole.abs().max())
@@ -66,7 +66,7 @@ def test_passes_do_not_depend_on_company(name):
 
 @pytest.mark.parametrize("noise", [{"inputs": si.Gaussian(0.1)}, {"weights": si.CNI(rank=5)}])
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=bf16_only)])
-def test_bits_of_a_resnet_do_not_depend_on_company(noise, precision):
+def test_bits_of_a_resnet_do_not_depend_on_other_images_and_passes(noise, precision):
     with si.isolated_rng(0):
         net = nn.Sequential(si.Normalize([0.5] * 3, [0.25] * 3), ResNet(blocks=1))
         images = torch.rand(40, 3, 32, 32)
@@ -128,6 +128,23 @@ def test_too_little_memory_halves_the_tile_and_is_remembered():
     greedy.most = 0
     with pytest.raises(torch.OutOfMemoryError):
         list(engine.blocks(images, 0, 1))
+
+
+def test_too_little_memory_for_many_passes_runs_fewer_at_once(monkeypatch):
+    noisy, images = made("cni"), pictures(2)
+    whole = together(passes(noisy, images, 9, seed=0))
+    engine = Engine(noisy, images, seed=0)
+    run = engine.plan.run_stacked
+
+    def greedy(shared, own, rows):
+        if len(rows) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return run(shared, own, rows)
+
+    monkeypatch.setattr(engine.plan, "run_stacked", greedy)
+    blocks = list(engine.blocks(images, 0, 9))
+    assert 1 < max(len(block) for block in blocks) <= 3
+    assert torch.allclose(torch.cat(blocks), whole, atol=1e-5 * float(whole.abs().max()))
 
 
 def test_other_errors_are_not_taken_for_lack_of_memory(net):
@@ -208,7 +225,7 @@ def test_pixels_that_are_no_numbers_get_no_vote(net, images):
         next(passes(noisy, images, 1, seed=0))
 
 
-def test_precision_holds_within_somebodys_autocast(net, images):
+def test_precision_holds_within_an_autocast_of_the_caller(net, images):
     noisy = si.NoisyModel(net, inputs=si.Gaussian(0.1)).eval()
     wanted = next(passes(noisy, images, 1, seed=0, precision="fp32"))
     with torch.autocast("cpu", torch.bfloat16):

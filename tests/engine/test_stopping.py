@@ -70,7 +70,7 @@ def simulate(images, shares, delta, cap=512):
     ("shares", "delta"),
     [((0.52, 0.48), 0.05), ((0.4, 0.3, 0.3), 0.05), ((0.3, 0.25, 0.25, 0.2), 0.1)],
 )
-def test_ppr_errs_no_more_than_it_says(shares, delta):
+def test_ppr_errs_no_more_than_delta(shares, delta):
     images = 50_000
     error, _ = simulate(images, shares, delta)
     assert error <= delta + 3 * math.sqrt(delta * (1 - delta) / images)
@@ -79,7 +79,7 @@ def test_ppr_errs_no_more_than_it_says(shares, delta):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shares", [(0.52, 0.48), (0.35, 0.33, 0.32), (0.3, *[0.07] * 10)])
-def test_ppr_errs_no_more_than_it_says_over_a_million(shares):
+def test_ppr_errs_no_more_than_delta_over_a_million(shares):
     error, _ = simulate(1_000_000, shares, 1e-3)
     assert error <= 1e-3 + 3 * math.sqrt(1e-3 / 1_000_000)
 
@@ -131,7 +131,7 @@ def test_exact_gives_the_answer_of_all_passes(rule, samples):
         assert exact.samples.float().mean() < samples
 
 
-def test_exactly_the_same_answer_with_dropout_left_on():
+def test_exact_gives_the_answer_of_all_passes_with_dropout_left_on():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 3))
     noisy = si.NoisyModel(net).eval()

@@ -15,7 +15,7 @@ def make(name: str) -> Noise:
 
 @pytest.mark.parametrize("place", ["inputs", "weights", "activations"])
 @pytest.mark.parametrize("name", si.NOISES)
-def test_every_noise_at_every_place(name, place):
+def test_every_noise_is_drawn_afresh_and_repeats_at_every_place(name, place):
     shape = torch.Size((4, 3, 5, 5))
     noise = make(name).fit(shape, place)
     clean = torch.randn(shape, generator=torch.Generator().manual_seed(0))

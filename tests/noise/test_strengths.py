@@ -22,5 +22,5 @@ def test_strengths_of_inputs_and_activations_are_measured_on_images(net, images)
     ).eval()
     assert noisy.strengths() == {}
     assert noisy.strengths(images) == pytest.approx({"inputs": 0.1, "1.0": 0.2})
-    still = si.NoisyModel(net, inputs=si.Gaussian(0.1)).eval()
-    assert still.strengths(images) == {}  # its strength is not learned
+    fixed = si.NoisyModel(net, inputs=si.Gaussian(0.1)).eval()
+    assert fixed.strengths(images) == {}  # its strength is not learned

@@ -1,4 +1,4 @@
-"""Certificates: published anchors, closed-form worlds, statements that hold as often as said."""
+"""Certificates: published anchors, closed-form worlds, statements that hold as they claim."""
 
 import pytest
 import torch
@@ -66,7 +66,7 @@ def test_no_certificate_of_a_half_space_exceeds_its_distance_beyond_alpha(noisy_
 
 @pytest.mark.parametrize("above", [True, False])
 @pytest.mark.parametrize("share", [0.6, 0.95])
-def test_evidence_misleads_no_more_often_than_said(above, share):
+def test_evidence_misleads_no_more_often_than_alpha(above, share):
     """Ville: where the share is p0 itself, evidence ever reaches 1/alpha with chance <= alpha."""
     alpha, trials, samples = 0.05, 4000, 400
     generator = torch.Generator().manual_seed(1)
@@ -112,7 +112,7 @@ class Backdoored(si.Gaussian):
 
 
 @pytest.mark.parametrize(
-    ("inputs", "said"),
+    ("inputs", "message"),
     [
         (None, "no theorem"),
         (si.Laplace(0.2), "no theorem"),
@@ -121,8 +121,8 @@ class Backdoored(si.Gaussian):
         (Backdoored(0.2), "no theorem"),
     ],
 )
-def test_noise_without_a_theorem_is_refused(inputs, said):
-    with pytest.raises(si.InputError, match=said):
+def test_noise_without_a_theorem_is_refused(inputs, message):
+    with pytest.raises(si.InputError, match=message):
         si.certify(si.NoisyModel(FirstPixel(), inputs=inputs).eval(), images_at([0.1]), samples=10)
 
 

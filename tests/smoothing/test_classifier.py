@@ -163,7 +163,7 @@ def test_noise_by_the_batch_gets_no_vote_in_training_mode(images):
 
 
 @pytest.mark.parametrize(
-    ("bad", "said"),
+    ("bad", "message"),
     [
         (torch.rand(1, 8, 8), "shape"),
         (torch.zeros(2, 1, 8, 8, dtype=torch.uint8), "uint8"),
@@ -173,8 +173,8 @@ def test_noise_by_the_batch_gets_no_vote_in_training_mode(images):
         (torch.rand(2, 3, 8, 8), "3 channels"),
     ],
 )
-def test_bad_images_are_named(bad, said, net):
-    with pytest.raises(si.InputError, match=said):
+def test_bad_images_are_named(bad, message, net):
+    with pytest.raises(si.InputError, match=message):
         si.SmoothedClassifier(si.NoisyModel(net), samples=2).predict(bad)
 
 

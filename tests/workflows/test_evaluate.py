@@ -13,7 +13,7 @@ def test_evaluate_leaves_a_summary(tiny_run, tmp_path, capsys):
     arguments += ["--samples", "1", "8", "--limit", "20", "--seed", "0", "--out", str(tmp_path)]
     assert main(arguments) == 0
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert "gain of the vote of 8" in (tmp_path / "table.md").read_text()
+    assert "Gain of the vote of 8 over one pass" in (tmp_path / "table.md").read_text()
     assert len(summary["settings"]) == 2 * 2 * 2 * 2
     assert all(entry["clean"]["images"] == 20 for entry in summary["settings"])
     assert json.loads((tmp_path / "settings.json").read_text())["asked"]["limit"] == 20

@@ -101,7 +101,7 @@ class _HoldsLayers(Protocol):
 
 @contextlib.contextmanager
 def capture_mode() -> Iterator[None]:
-    """Context for CUDA-graph capture: samplers must not cache weights, since a replay changes them."""
+    """Context for CUDA-graph capture: samplers must not cache weights; replays change them."""
     token = _CAPTURING.set(True)
     try:
         yield

@@ -6,10 +6,10 @@ import pytest
 
 import smoothinfer as si
 from smoothinfer.recipes import recipe_from
-from smoothinfer.workflows.reproduce.experiments import experiments, load_experiment
+from smoothinfer.workflows.reproduce.experiments import list_experiments, load_experiment
 from tests.conftest import TINY
 
-NAMES = list(experiments())
+NAMES = list(list_experiments())
 
 
 @pytest.fixture(scope="session")

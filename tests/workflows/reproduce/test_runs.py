@@ -1,6 +1,7 @@
 """Runs of the tables and figures: each runs, and nothing is printed that was not measured."""
 
 import html
+import importlib
 import itertools
 import shutil
 from pathlib import Path
@@ -15,6 +16,13 @@ from smoothinfer.runtime.provenance import computer
 from smoothinfer.workflows.reproduce.experiments import load_experiment
 from smoothinfer.workflows.reproduce.runs import compare, reproduce
 from tests.workflows.reproduce.conftest import NAMES
+
+
+@pytest.fixture
+def nothing_shipped(monkeypatch):
+    """Whatever comes with the package."""
+    module = importlib.import_module("smoothinfer.workflows.reproduce.experiments")
+    monkeypatch.setattr(module, "_SHIPPED", "-of-nobody")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -90,9 +98,7 @@ def measured(value):
     return {"value": value, **ends, "std": None, "images": 100}
 
 
-def test_what_is_not_trained_is_said(runs, tmp_path, capsys, monkeypatch):
-    # Whatever comes with the package:
-    monkeypatch.setattr("smoothinfer.workflows.reproduce.experiments._SHIPPED", "-of-nobody")
+def test_models_that_are_not_trained_are_named(runs, nothing_shipped, tmp_path, capsys):
     shutil.copytree(runs / "cni-w", tmp_path / "runs" / "cni-w")
     options = {"scale": "smoke", "runs": tmp_path / "runs", "overrides": ["limit=6"]}
     path = reproduce("table4", tmp_path / "out", data="digits", **options)
@@ -128,15 +134,14 @@ def test_what_another_experiment_measured_alike_is_not_done_again(runs, tmp_path
         reproduce("figure2", held / "figure2", reuse=tmp_path / "elsewhere", **options)
 
 
-def test_all_experiments_are_one_command(runs, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("smoothinfer.workflows.reproduce.experiments._SHIPPED", "-of-nobody")
+def test_all_experiments_are_one_command(runs, nothing_shipped, tmp_path, capsys):
     shutil.copytree(runs / "cni-w", tmp_path / "runs" / "cni-w")
     given = ["reproduce", "all", "--data", "digits", "--scale", "smoke", "--set", "limit=6"]
     out = tmp_path / "out"
     assert main([*given, "--runs", str(tmp_path / "runs"), "--out", str(out)]) == 0
-    said = " ".join(capsys.readouterr().out.split())
-    assert "figure-b2 is left out: none of the models of figure-b2 is in" in said
-    assert "new units from" in said  # what one that came before measured alike
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "figure-b2 is left out: none of the models of figure-b2 is in" in printed
+    assert "new units from" in printed  # what one that came before measured alike
     page = (out / "report" / "index.html").read_text()
     for name in ("figure1", "table4"):
         assert html.escape(load_experiment(name).title) in page

@@ -6,14 +6,14 @@ from pathlib import Path
 from smoothinfer.cli.options import DATA_HELP, add_scale
 from smoothinfer.errors import InputError
 from smoothinfer.workflows.reproduce.appendix import run_appendix
-from smoothinfer.workflows.reproduce.experiments import experiments
+from smoothinfer.workflows.reproduce.experiments import list_experiments
 from smoothinfer.workflows.reproduce.runs import APPENDIX, reproduce, reproduce_all
 
 ALL = "all"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    names = ", ".join([*experiments(), APPENDIX])
+    names = ", ".join([*list_experiments(), APPENDIX])
     parser.add_argument("name", help=f"one of {names} (on the digits), or {ALL}")
     parser.add_argument("--data", help=f"images like those of the models' training: {DATA_HELP}")
     parser.add_argument("--out", required=True, help="folder of rows, figures, report and table")

@@ -69,7 +69,7 @@ class Experiment:
         return [from_dict(Figure, each, "figures") for each in self.figures]
 
 
-def experiments() -> dict[str, Path]:
+def list_experiments() -> dict[str, Path]:
     """Return the files of the experiments that come with the package, by name."""
     folder = shipped("recipes", f"{_FOLDER}/table1.yaml").parent
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
@@ -81,7 +81,7 @@ def load_experiment(name: str, scale: str = "short", runs: str | Path = "runs") 
     Raises:
         InputError: there is no such experiment or scale.
     """
-    known = experiments()
+    known = list_experiments()
     if name not in known:
         raise unknown("experiment", name, known)
     smoke = {"over": {**SMOKE, "attacks": ["pgd(steps=2)"]}}

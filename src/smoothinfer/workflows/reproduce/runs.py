@@ -20,8 +20,8 @@ from smoothinfer.workflows.reproduce.appendix import run_appendix
 from smoothinfer.workflows.reproduce.experiments import (
     Experiment,
     Figure,
-    experiments,
     is_model,
+    list_experiments,
     load_experiment,
     place_of,
 )
@@ -57,7 +57,7 @@ def reproduce_all(
     out, done = Path(out), []
     out.mkdir(parents=True, exist_ok=True)
     options = {"data": data, "scale": scale, "runs": runs, "overrides": overrides}
-    for name in experiments():
+    for name in list_experiments():
         try:
             reproduce(name, out / name, reuse=out, **options)  # type: ignore[arg-type]
             done.append(out / name)
