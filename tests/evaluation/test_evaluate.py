@@ -74,7 +74,7 @@ def test_samples_and_rules_are_prefixes_of_one_run(world):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"attack": "pdg"}, "did you mean 'pgd'"),
         ({"rules": ["majority"]}, "prediction"),
@@ -88,10 +88,10 @@ def test_samples_and_rules_are_prefixes_of_one_run(world):
         ({"target": nn.BatchNorm2d(1).train()}, "eval"),
     ],
 )
-def test_bad_evaluations_are_refused_before_any_work(change, said, world, tmp_path):
+def test_bad_evaluations_are_refused_before_any_work(change, message, world, tmp_path):
     noisy, images, labels = world
     given = {"classifier": noisy, "data": (images, labels), "out": tmp_path / "rows", **change}
-    with pytest.raises(si.InputError, match=said):
+    with pytest.raises(si.InputError, match=message):
         si.evaluate(given.pop("classifier"), given.pop("data"), **given)
     assert not (tmp_path / "rows").exists()
 
@@ -158,8 +158,8 @@ def test_rounding_overturns_no_verdict_of_a_model_without_noise(world):
         classifier = si.SmoothedClassifier(model, 1)
         assert prepare(classifier, (images, labels)).classifier.precision == precision
         assert classifier.precision == "auto"  # what was given stays as it is
-    asked = si.SmoothedClassifier(noisy.module, 1, precision="bf16")
-    assert prepare(asked, (images, labels)).classifier.precision == "bf16"
+    chosen = si.SmoothedClassifier(noisy.module, 1, precision="bf16")
+    assert prepare(chosen, (images, labels)).classifier.precision == "bf16"
 
 
 def test_a_frozen_view_is_measured_as_it_is_and_says_so(world):
@@ -169,11 +169,11 @@ def test_a_frozen_view_is_measured_as_it_is_and_says_so(world):
     assert set(rows["passes"].to_pylist()) == {"frozen, seed 3"}
     clean = [row["predicted"] for row in rows.to_pylist() if row["attack"] == CLEAN]
     assert clean == view.predict(images[:20]).labels.tolist()
-    moved = si.pgd(  # the attack asks the passes that judge
+    adversarial = si.pgd(  # the attack queries the passes that decide
         view, images[:20], labels[:20], si.Linf(RADIUS), generator=stream(0, "attack", "pgd", 0)
     )
     attacked = [row["predicted"] for row in rows.to_pylist() if row["attack"] == "pgd"]
-    assert attacked == view.predict(moved).labels.tolist()
+    assert attacked == view.predict(adversarial).labels.tolist()
     rows = si.evaluate(noisy.member(3, 5), (images[:4], labels[:4]))
     assert set(rows["passes"].to_pylist()) == {"frozen, pass 5 of seed 3"}
     assert "passes" not in si.evaluate(noisy, (images[:4], labels[:4])).column_names

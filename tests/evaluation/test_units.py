@@ -23,11 +23,11 @@ def test_an_attack_that_leaves_the_ball_is_brought_back(world):
             noisy, (images[:9], labels[:9]), attack={"far": far}, ball=si.Linf(RADIUS)
         )
     assert max(rows["distance"].to_pylist()) <= RADIUS + 1e-6
-    for bad, said in (
+    for bad, message in (
         (lambda m, x, y, b, generator=None: x[:1], "returned"),
         (lambda m, x, y, b, generator=None: x / 0, "NaN"),
     ):
-        with pytest.raises(si.InputError, match=said):
+        with pytest.raises(si.InputError, match=message):
             si.evaluate(noisy, (images[:9], labels[:9]), attack={"bad": bad})
 
 

@@ -37,7 +37,7 @@ def test_settings_are_those_of_the_table(results, tmp_path):
     assert found.settings["asked"]["radius"] is None
 
 
-def test_pictures_are_told_with_the_commands_that_drew_them(tmp_path):
+def test_pictures_come_with_the_commands_that_drew_them(tmp_path):
     command = ["tests.conftest:noisy_line", "--data", "digits", "--limit", "12"]
     for kind in (["votes", *command, "--attack", "pgd(steps=1)"], ["gradients", *command]):
         assert main(["picture", *kind, "--out", str(tmp_path / "drawn")]) == 0

@@ -49,7 +49,11 @@ def test_what_varies_beside_the_axis_gets_a_figure_each(tmp_path):
 def test_what_cannot_be_reported_is_refused(damage, results, tmp_path):
     folder = tmp_path / "sweep"
     shutil.copytree(results / "sweep", folder)
-    said = {"table": "is not the table", "unfinished": "is incomplete", "empty": "holds no rows"}
+    messages = {
+        "table": "is not the table",
+        "unfinished": "is incomplete",
+        "empty": "holds no rows",
+    }
     if damage == "table":
         write_table(collect(folder).rows.slice(1), folder / "table.parquet")
     elif damage == "unfinished":
@@ -58,7 +62,7 @@ def test_what_cannot_be_reported_is_refused(damage, results, tmp_path):
         shutil.rmtree(folder)
         if damage == "empty":
             folder.mkdir()
-    with pytest.raises(si.InputError, match=said.get(damage, "no such folder")):
+    with pytest.raises(si.InputError, match=messages.get(damage, "no such folder")):
         write_report([folder], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -1,4 +1,4 @@
-"""Certificates: published anchors, closed-form worlds, statements that hold as they claim."""
+"""Certificates: published anchors, closed-form worlds, and how often their statements hold."""
 
 import pytest
 import torch

@@ -217,7 +217,7 @@ def test_a_full_disk_names_the_file_and_loses_nothing(tmp_path, monkeypatch, cap
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"model": {}}, r"unknown key.*'model'.*models"),
         ({"models": {}}, "a sweep needs models"),
@@ -237,8 +237,8 @@ def test_a_full_disk_names_the_file_and_loses_nothing(tmp_path, monkeypatch, cap
         ({"seeds": [0, 0]}, "two settings are the same"),
     ],
 )
-def test_bad_sweeps_are_refused_before_any_work(changes, said, tmp_path):
-    with pytest.raises(si.InputError, match=said):
+def test_bad_sweeps_are_refused_before_any_work(changes, message, tmp_path):
+    with pytest.raises(si.InputError, match=message):
         run_sweep(sweep_recipe(**changes), tmp_path)
     assert not (tmp_path / "rows").exists()
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smoothinfer.engine.plan import Plan
@@ -12,21 +13,24 @@ from smoothinfer.engine.sampler import Sampler
 from smoothinfer.engine.tracing import PlanError
 
 Versions = tuple[tuple[int, ...], ...] | None
-Ingredients = tuple[Plan | None, torch.dtype, list[Tensor]]
+Settings = list[tuple[object, ...]]
+Ingredients = tuple[Plan | None, torch.dtype, list[Tensor], Settings]
+_COLUMNS = 1024
+_GOLDEN = 0x1E3779B97F4A7C15  # an odd multiplier that spreads small numbers over 64 bits
 
 
 @dataclass(frozen=True)
 class _Entry:
     sampler: Sampler
-    plan: Plan | None
-    dtype: torch.dtype
-    tensors: list[Tensor]
+    made_from: Ingredients
     versions: Versions
-    contents: list[int] | None = None
+    contents: int | None
 
-    def fits(self, plan: Plan | None, dtype: torch.dtype, tensors: Sequence[Tensor]) -> bool:
-        same = self.plan is plan and self.dtype == dtype and self.versions is not None
-        return same and self.versions == _versions(tensors)
+    def fits(self, made_from: Ingredients, contents: int | None) -> bool:
+        plan, dtype, tensors, settings = made_from
+        same = self.made_from[0] is plan and self.made_from[1] == dtype
+        same = same and self.made_from[3] == settings and self.contents == contents
+        return same and self.versions is not None and self.versions == _versions(tensors)
 
 
 class SamplerCache:
@@ -71,24 +75,25 @@ class SamplerCache:
         make: Callable[[Plan | None, torch.dtype], Sampler],
         check_contents: bool = False,
     ) -> Sampler:
-        """Return the cached sampler, rebuilding it if the plan, dtype or any tensor changed.
+        """Return the cached sampler, rebuilding it if any of its ingredients changed.
 
         Args:
             key: names the use, such as the format of the forward pass.
-            ingredients: returns plan, dtype and tensors; asked only where layers may have changed.
+            ingredients: returns plan, dtype, tensors and settings; asked only where layers may
+                have changed.
             make: makes a sampler.
             check_contents: also compare the tensors' contents, in case one was changed through
                 ``.data``, which leaves its version as it was.
         """
         entry = self._entries.get(key)
         if entry is not None and self._seen is not None and key in self._seen:
-            plan, dtype, tensors = entry.plan, entry.dtype, entry.tensors
+            made_from = entry.made_from
         else:
-            plan, dtype, tensors = ingredients()
+            made_from = ingredients()
+        plan, dtype, tensors, _ = made_from
         contents = _contents(tensors) if check_contents else None
-        valid = entry is not None and entry.fits(plan, dtype, tensors)
-        if entry is None or not valid or entry.contents != contents:
-            entry = _Entry(make(plan, dtype), plan, dtype, tensors, _versions(tensors), contents)
+        if entry is None or not entry.fits(made_from, contents):
+            entry = _Entry(make(plan, dtype), made_from, _versions(tensors), contents)
             self._entries[key] = entry
         if self._seen is not None:
             self._seen.add(key)
@@ -102,9 +107,10 @@ def _versions(tensors: Sequence[Tensor]) -> Versions:
     return tuple((id(t), t.data_ptr(), t._version) for t in tensors)
 
 
-def _contents(tensors: Sequence[Tensor]) -> list[int]:
-    """Return a checksum of each tensor: the sum of its bits, read as whole numbers."""
-    whole = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-    flat = [tensor.detach().reshape(-1) for tensor in tensors if tensor.numel()]
-    bits = [each.view(whole.get(each.element_size(), torch.uint8)) for each in flat]
-    return torch.stack([each.sum(dtype=torch.int64) for each in bits]).tolist() if bits else []
+def _contents(tensors: Sequence[Tensor]) -> int:
+    """Return a hash of the tensors' bits and their places: sum_ij x_ij u_i v_j modulo 2^64."""
+    flat = [tensor.detach().reshape(-1).view(torch.uint8) for tensor in tensors if tensor.numel()]
+    whole = torch.cat(flat) if flat else torch.zeros(0, dtype=torch.uint8)
+    rows = F.pad(whole, (0, -len(whole) % (8 * _COLUMNS))).view(torch.int64).view(-1, _COLUMNS)
+    u, v = (torch.arange(1, 1 + n, device=rows.device) * _GOLDEN | 1 for n in rows.shape)
+    return int(((rows * v).sum(1) * u).sum())

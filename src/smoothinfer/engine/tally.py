@@ -7,7 +7,7 @@ and a stopping rule says after how many passes an image is decided.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -215,8 +215,9 @@ def vote(
         chosen = list(rules.values())
         stopping(stop, VoteSpec(chosen[0], counts[0], delta, classes), len(images))
         run = count_votes(source, images, chosen, Fixed(counts[-1]), counts, advance)
+        every = torch.ones(len(images), dtype=torch.bool, device=images.device)
         return {
-            (name, tally.passes): tally.prediction(rule)
+            (name, tally.passes): replace(tally.prediction(rule), decided=every)
             for tally in run
             for name, rule in rules.items()
         }

@@ -14,7 +14,7 @@ from smoothinfer.engine.members import Member
 from smoothinfer.engine.plan import Network, Plan
 from smoothinfer.engine.sampler import Sampler, noisy_weights
 from smoothinfer.engine.sampler_cache import Ingredients, SamplerCache
-from smoothinfer.engine.tracing import tensors_of
+from smoothinfer.engine.tracing import settings_of, tensors_of
 from smoothinfer.errors import InputError, check_type, unknown
 from smoothinfer.networks import Normalize
 from smoothinfer.noise.additive import Additive, Gaussian
@@ -196,17 +196,17 @@ class NoisyModel(nn.Module):
         return partial(functional_call, self.module, sampler.draw_weights(generator))
 
     def _ingredients(self, dtype: torch.dtype) -> Ingredients:
-        """Return plan, dtype and tensors of a sampler for a forward pass in ``dtype``."""
+        """Return the ingredients of a sampler for a forward pass in ``dtype``."""
         plan = self.plan()
         trusted = plan if isinstance(plan, Plan) and plan.trusted else None
         if trusted is not None and trusted.no_bf16:
             dtype = torch.float32
-        return trusted, dtype, self._tensors()
+        return trusted, dtype, self._tensors(), settings_of(self.weight_noises)
 
     def sampler_for(self, plan: Plan, dtype: torch.dtype) -> Sampler:
         """Return the sampler of the current weights, for the engine's passes by ``plan``."""
         key = ("engine", dtype)
-        made_from = plan, dtype, self._tensors()
+        made_from = plan, dtype, self._tensors(), settings_of(self.weight_noises)
         return self._cache.get(key, lambda: made_from, self._make_sampler, check_contents=True)
 
     def _make_sampler(self, plan: Plan | None, dtype: torch.dtype) -> Sampler:
