@@ -215,8 +215,7 @@ def recipe_from(content: Mapping[str, Any], source: str = "the recipe") -> Recip
     >>> recipe_from({"epochs": 3, "attack": "pgd(steps=2)"}).attack.options
     {'steps': 2}
     """
-    recipe: Recipe = from_dict(Recipe, content, source)
-    return recipe
+    return from_dict(Recipe, content, source)
 
 
 def _single_step(attack: Component) -> bool:

@@ -3,13 +3,15 @@
 import dataclasses
 import typing
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from smoothinfer.config.components import Component, parse_number
 from smoothinfer.errors import InputError, unknown
 
+T = TypeVar("T")
 
-def from_dict(kind: type, content: Any, source: str) -> Any:
+
+def from_dict(kind: type[T], content: Any, source: str) -> T:
     """Return the dataclass ``kind`` filled from ``content``.
 
     Args:

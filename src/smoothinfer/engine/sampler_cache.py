@@ -86,10 +86,7 @@ class SamplerCache:
                 ``.data``, which leaves its version as it was.
         """
         entry = self._entries.get(key)
-        if entry is not None and self._seen is not None and key in self._seen:
-            made_from = entry.made_from
-        else:
-            made_from = ingredients()
+        made_from = entry.made_from if entry and key in (self._seen or ()) else ingredients()
         plan, dtype, tensors, _ = made_from
         contents = _contents(tensors) if check_contents else None
         if entry is None or not entry.fits(made_from, contents):

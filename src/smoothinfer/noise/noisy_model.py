@@ -188,8 +188,7 @@ class NoisyModel(nn.Module):
 
     def draw_network(self, generator: torch.Generator | None = None) -> Network:
         """Draw the weights of one pass; return the network that has them, a snapshot."""
-        device = device_of(self)
-        dtype = autocast_dtype(device.type)
+        dtype = autocast_dtype(device_of(self).type)
         sampler = self._cache.get(dtype, partial(self._ingredients, dtype), self._make_sampler)
         if sampler.plan is not None:
             return partial(sampler.plan.run_in, sampler.dtype, sampler.draw(generator))

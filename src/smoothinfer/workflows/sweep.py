@@ -153,8 +153,7 @@ def load_sweep(
     if "parts" in content:
         stem = Path(path).stem
         raise InputError(f"{path} is an experiment of several sweeps: smoothinfer reproduce {stem}")
-    recipe: SweepRecipe = from_dict(SweepRecipe, content, str(path))
-    return recipe
+    return from_dict(SweepRecipe, content, str(path))
 
 
 def run_sweep(

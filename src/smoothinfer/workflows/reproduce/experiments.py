@@ -86,8 +86,7 @@ def load_experiment(name: str, scale: str = "short", runs: str | Path = "runs") 
         raise unknown("experiment", name, known)
     smoke = {"over": {**SMOKE, "attacks": ["pgd(steps=2)"]}}
     content = _insert_models(read_settings(known[name], scale, smoke), str(runs))
-    experiment: Experiment = from_dict(Experiment, content, str(known[name]))
-    return experiment
+    return from_dict(Experiment, content, str(known[name]))
 
 
 def place_of(model: str, runs: str | Path) -> str | None:
