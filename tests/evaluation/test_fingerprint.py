@@ -135,9 +135,10 @@ def test_a_function_inside_a_function_counts():
     assert key_of(nested(1)) != key_of(nested(2))
 
 
-def test_functions_that_are_typed_into_an_interpreter_are_told_apart():
+@pytest.mark.parametrize("names", [{"__name__": "__main__"}, {}])
+def test_functions_that_are_typed_into_an_interpreter_are_told_apart(names):
     def typed(number):
-        world = {"__name__": "__main__"}
+        world = dict(names)
         exec(f"def typed(x):\n    return x + {number}", world)
         return world["typed"]
 

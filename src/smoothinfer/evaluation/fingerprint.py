@@ -115,8 +115,8 @@ class Fingerprint:
         return ""
 
     def _function(self, function: FunctionType) -> str:
-        name = f"{function.__module__}.{function.__qualname__}"
-        module = function.__module__ or ""
+        module = function.__module__ or "__main__"  # code typed in or executed from a string
+        name = f"{module}.{function.__qualname__}"
         if not is_own(module):
             self._library(module)
             return f"function:{name}"
