@@ -78,5 +78,5 @@ def test_two_processes_resume_and_stop_early_together(tmp_path):
 
 
 def test_a_batch_must_be_shared_out_evenly(tmp_path):
-    with pytest.raises(AssertionError, match="cannot be shared out evenly among 2 processes"):
+    with pytest.raises(AssertionError, match="cannot be shared evenly among 2 processes"):
         launched(TORCHRUN, train_tiny(tmp_path, "batch_size=33"))
