@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from smoothinfer.attacks.losses import AttackLoss, Pool, log_mean_probability
-from smoothinfer.engine.members import SeededPasses, run_seeded
+from smoothinfer.engine.members import SeededPasses, run_draws, run_seeded
 from smoothinfer.engine.stopping import Stopping, Votes
 from smoothinfer.engine.tally import final_tally
 from smoothinfer.numerics.balls import pick_images
@@ -66,7 +66,7 @@ class EOTLoss:
     @torch.no_grad()
     def evaluate(self, points: Images, labels: Labels, seeds: Seeds) -> LossValues:
         """Return the loss at ``points`` under the draws ``seeds``."""
-        logits = self._draw(points, seeds)
+        logits = torch.stack(run_draws(self.model, points, seeds))
         graded = logits
         if getattr(self.model, "hard", False):  # its scores differ where a gradient is computed
             graded = torch.stack([logits_with_grad(self.model, points, seed) for seed in seeds])
@@ -77,7 +77,7 @@ class EOTLoss:
         if self.pool is None:
             return self._mean_gradient(points, labels, seeds)
         with torch.no_grad():
-            logits = self._draw(points, seeds)
+            logits = torch.stack(run_draws(self.model, points, seeds))
         with torch.enable_grad():
             leaf = logits.detach().requires_grad_()
             value = self._average(leaf, labels)
@@ -99,9 +99,6 @@ class EOTLoss:
             logits.append(found)
         every = torch.stack(logits)
         return LossValues(self._average(every, labels), _wrong(every, labels), total)
-
-    def _draw(self, points: Images, seeds: Seeds) -> Tensor:
-        return torch.stack([run_seeded(self.model, points, seed) for seed in seeds])
 
     def _average(self, logits: Tensor, labels: Labels) -> Tensor:
         if self.pool is not None:

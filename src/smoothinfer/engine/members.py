@@ -18,6 +18,8 @@ from smoothinfer.numerics.randomness import all_isolated, derive_seed, isolated_
 from smoothinfer.runtime.modes import device_of
 from smoothinfer.types import Images, Logits
 
+_BLOCK = 16  # passes of a `SeededPasses` that are counted together
+
 
 @runtime_checkable
 class NoisyNetwork(Protocol):
@@ -100,9 +102,13 @@ def noisy_images(
 
 def run_seeded(model: nn.Module, images: Images, seed: int) -> Logits:
     """Return the logits of one draw of any random module: all global generators get ``seed``."""
-    with all_isolated(seed):
-        logits: Logits = model(images)
-    return logits
+    return run_draws(model, images, [seed])[0]
+
+
+def run_draws(model: nn.Module, images: Images, seeds: Sequence[int]) -> list[Logits]:
+    """Return the logits of one draw for each of ``seeds``; see `run_seeded`."""
+    with all_isolated() as seed_all:
+        return [(seed_all(seed), model(images))[1] for seed in seeds]
 
 
 class SeededModule(nn.Module):
@@ -152,9 +158,10 @@ class SeededPasses:
         self.model, self.seeds = model, seeds
 
     def blocks(self, images: Images, first: int, samples: int) -> Iterator[Tensor]:
-        """Yield the logits (1, N, K) of passes ``first`` to ``first + samples - 1``."""
-        for s in range(first, first + samples):
+        """Yield the logits (S, N, K) of passes ``first`` to ``first + samples - 1``."""
+        for begin in range(first, first + samples, _BLOCK):
+            passes = range(begin, min(begin + _BLOCK, first + samples))
             if self.seeds is None:
-                yield self.model(images)[None]
+                yield torch.stack([self.model(images) for _ in passes])
             else:
-                yield run_seeded(self.model, images, self.seeds[s])[None]
+                yield torch.stack(run_draws(self.model, images, self.seeds[begin : passes.stop]))
