@@ -10,8 +10,8 @@ from torch import nn
 
 from smoothinfer.attacks import Attack, transfer
 from smoothinfer.errors import InputError
+from smoothinfer.evaluation.costs import Cost
 from smoothinfer.evaluation.fingerprint import Fingerprint
-from smoothinfer.evaluation.pass_counter import Cost
 from smoothinfer.runtime.files import write_bytes
 from smoothinfer.types import Images
 

@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from smoothinfer.engine.passes import passes
 from smoothinfer.errors import InputError
+from smoothinfer.evaluation.costs import Cost
 from smoothinfer.evaluation.example_cache import queried_by
-from smoothinfer.evaluation.pass_counter import PassCounter
 from smoothinfer.evaluation.rows import Rows
 from smoothinfer.evaluation.store import Store
 from smoothinfer.evaluation.units import UNIT_IMAGES, Evaluation
@@ -198,9 +198,9 @@ _PARTS = {"package code": "the code of smoothinfer", "user code": "the code of m
 def _probe(work: Evaluation, name: str) -> float:
     images, labels = work.images[:_PROBED], work.labels[:_PROBED]
     device = device_of(work.target, images)
-    with PassCounter().on(queried_by(work.attacks[name], work.target)) as counter:
+    with Cost().on(queried_by(work.attacks[name], work.target)) as cost:
         work.run_attack(name, 0, images.to(device), labels.to(device))
-    return (counter.forwards + 2 * counter.backwards) / len(images)
+    return (cost.forwards + 2 * cost.backwards) / len(images)
 
 
 def _seconds_per_pass(work: Evaluation) -> float:

@@ -17,9 +17,9 @@ from smoothinfer.engine.stopping import VoteSpec, stopping
 from smoothinfer.engine.tally import Prediction, vote
 from smoothinfer.engine.voting import Rule
 from smoothinfer.errors import InputError, check_images, check_labels
+from smoothinfer.evaluation.costs import Cost
 from smoothinfer.evaluation.example_cache import ExampleCache, is_ours, queried_by
 from smoothinfer.evaluation.fingerprint import Fingerprint
-from smoothinfer.evaluation.pass_counter import Cost, PassCounter
 from smoothinfer.evaluation.rows import CLEAN, Rows
 from smoothinfer.numerics.balls import Ball
 from smoothinfer.numerics.precision import tile_for
@@ -223,11 +223,11 @@ class Evaluation:
         if self.cache is not None and self.cache.has(key):
             adversarial, cost = self.cache.get(key)
             return adversarial.to(images), cost
-        with PassCounter().on(queried_by(self.attacks[name], self.target)) as counter:
+        with Cost().on(queried_by(self.attacks[name], self.target)) as cost:
             adversarial = self.run_attack(name, at, images, labels)
         if self.cache is not None:
-            self.cache.put(key, adversarial, counter.cost)
-        return adversarial, counter.cost
+            self.cache.put(key, adversarial, cost)
+        return adversarial, cost
 
     def run_attack(self, name: str, at: int, images: Images, labels: Labels) -> Images:
         """Run the attack ``name`` on a batch that begins with image ``at``."""

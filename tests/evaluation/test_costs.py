@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import smoothinfer as si
-from smoothinfer.evaluation.pass_counter import PassCounter
+from smoothinfer.evaluation.costs import Cost
 from smoothinfer.evaluation.rows import summarise
 from tests.conftest import line
 from tests.evaluation.conftest import RADIUS
@@ -54,9 +54,9 @@ def test_a_transferred_attack_is_charged_what_it_asks_its_source():
 
 def test_nothing_is_counted_after_the_count_has_ended():
     net, images = nn.Linear(4, 2), torch.rand(3, 4, requires_grad=True)
-    with PassCounter().on(net) as counter:
+    with Cost().on(net) as cost:
         net(images).sum().backward()
-        assert (counter.forwards, counter.backwards) == (3, 3)
+        assert (cost.forwards, cost.backwards) == (3, 3)
     net(images).sum().backward()
-    assert (counter.cost.forwards, counter.cost.backwards) == (3, 3)
-    assert counter.cost.seconds > 0
+    assert (cost.forwards, cost.backwards) == (3, 3)
+    assert cost.seconds > 0

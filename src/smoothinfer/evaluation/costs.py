@@ -13,22 +13,9 @@ from torch import Tensor, nn
 from smoothinfer.smoothing.classifier import SmoothedClassifier
 
 
-@dataclass(frozen=True)
+@dataclass
 class Cost:
-    """The cost of a batch of images.
-
-    Attributes:
-        forwards, backwards: images times passes.
-        seconds: wall-clock.
-    """
-
-    forwards: int = 0
-    backwards: int = 0
-    seconds: float = 0.0
-
-
-class PassCounter:
-    """Counts the passes of each image of a batch through a module.
+    """The cost of a batch of images, which `on` counts.
 
     Passes through a `frozen` view that an attack makes of the module are not counted, nor forward
     passes that a backward one runs again to save memory.
@@ -39,24 +26,19 @@ class PassCounter:
         seconds: wall-clock.
     """
 
-    def __init__(self) -> None:
-        self.forwards = self.backwards = 0
-        self.seconds = 0.0
-
-    @property
-    def cost(self) -> Cost:
-        """The cost so far."""
-        return Cost(self.forwards, self.backwards, self.seconds)
+    forwards: int = 0
+    backwards: int = 0
+    seconds: float = 0.0
 
     @contextlib.contextmanager
-    def on(self, module: nn.Module) -> Iterator[PassCounter]:
+    def on(self, module: nn.Module) -> Iterator[Cost]:
         """Count inside.
 
         >>> import torch
         >>> net = nn.Linear(2, 2)
-        >>> with PassCounter().on(net) as counter:
+        >>> with Cost().on(net) as cost:
         ...     _ = net(torch.rand(3, 2))
-        >>> counter.forwards, counter.backwards
+        >>> cost.forwards, cost.backwards
         (3, 0)
         """
         passes = module.samples if isinstance(module, SmoothedClassifier) else 1
