@@ -1,11 +1,11 @@
 """Plan and samplers of one model, kept until a layer, a setting or a tensor changes."""
 
 import contextlib
+import zlib
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smoothinfer.engine.plan import Plan
@@ -15,8 +15,6 @@ from smoothinfer.engine.tracing import PlanError
 Versions = tuple[tuple[int, ...], ...] | None
 Settings = list[tuple[object, ...]]
 Ingredients = tuple[Plan | None, torch.dtype, list[Tensor], Settings]
-_COLUMNS = 1024
-_GOLDEN = 0x1E3779B97F4A7C15  # an odd multiplier that spreads small numbers over 64 bits
 
 
 @dataclass(frozen=True)
@@ -105,9 +103,10 @@ def _versions(tensors: Sequence[Tensor]) -> Versions:
 
 
 def _contents(tensors: Sequence[Tensor]) -> int:
-    """Return a hash of the tensors' bits and their places: sum_ij x_ij u_i v_j modulo 2^64."""
-    flat = [tensor.detach().reshape(-1).view(torch.uint8) for tensor in tensors if tensor.numel()]
-    whole = torch.cat(flat) if flat else torch.zeros(0, dtype=torch.uint8)
-    rows = F.pad(whole, (0, -len(whole) % (8 * _COLUMNS))).view(torch.int64).view(-1, _COLUMNS)
-    u, v = (torch.arange(1, 1 + n, device=rows.device) * _GOLDEN | 1 for n in rows.shape)
-    return int(((rows * v).sum(1) * u).sum())
+    """Return a checksum of the tensors' bytes in their order."""
+    total = 0
+    for tensor in tensors:
+        if tensor.numel():
+            flat = tensor.detach().reshape(-1).view(torch.uint8)
+            total = zlib.crc32(memoryview(flat.cpu().numpy()), total)
+    return total
