@@ -108,5 +108,5 @@ def _contents(tensors: Sequence[Tensor]) -> int:
     for tensor in tensors:
         if tensor.numel():
             flat = tensor.detach().reshape(-1).view(torch.uint8)
-            total = zlib.crc32(memoryview(flat.cpu().numpy()), total)
+            total = zlib.crc32(flat.cpu().numpy().data, total)
     return total
