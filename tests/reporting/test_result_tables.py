@@ -8,7 +8,7 @@ from tests.conftest import line
 
 
 def test_accuracies_have_a_line_for_each_setting_and_a_column_for_each_attack(results):
-    table = accuracy_table(collect(results / "sweep").rows)
+    table = accuracy_table(summarise(collect(results / "sweep").rows))
     assert table.heads == ["sigma", "seed", "rule", "samples", "clean", "fgsm", "pgd(steps=2)"]
     assert len(table.lines) == 3 * 2 * 2 * 3  # sigmas, seeds, rules, samples
     assert table.markdown().count("\n") == 2 + len(table.lines)
@@ -18,7 +18,7 @@ def test_accuracies_have_a_line_for_each_setting_and_a_column_for_each_attack(re
 
 def test_columns_with_one_value_are_left_out():
     rows = si.evaluate(line(), si.load_data("digits", "test", 20), attack="fgsm")
-    assert accuracy_table(rows).heads == ["clean", "fgsm"]
+    assert accuracy_table(summarise(rows)).heads == ["clean", "fgsm"]
 
 
 def test_the_gain_is_that_of_the_vote_of_the_most_passes(results):

@@ -107,8 +107,12 @@ def run_seeded(model: nn.Module, images: Images, seed: int) -> Logits:
 
 def run_draws(model: nn.Module, images: Images, seeds: Sequence[int]) -> list[Logits]:
     """Return the logits of one draw for each of ``seeds``; see `run_seeded`."""
+    found = []
     with all_isolated() as seed_all:
-        return [(seed_all(seed), model(images))[1] for seed in seeds]
+        for seed in seeds:
+            seed_all(seed)
+            found.append(model(images))
+    return found
 
 
 class SeededModule(nn.Module):

@@ -3,25 +3,30 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from smoothinfer.evaluation.rows import CLEAN, Rows, setting_columns, summarise
+from smoothinfer.evaluation.rows import CLEAN
 from smoothinfer.reporting.tables import Table, cell_text, interval_text, sort_key
 
 Entries = Sequence[Mapping[str, Any]]
 _FIGURES = ("attack", "radius", "rule", "samples", "sigma", "images", "clean", "attacked")
 
 
-def accuracy_table(rows: Rows, title: str = "") -> Table:
+def accuracy_table(entries: Entries, title: str = "") -> Table:
     """Return accuracies in %, with intervals: a line per setting, a column per attack.
 
     Columns with the same value in every line are left out.
+
+    Args:
+        entries: of `summarise`.
+        title: of the table.
     """
-    summary = summarise(rows)
-    settings = [entry["description"] for entry in summary]
-    names = [name for name in setting_columns(rows) if name != "attack"]
+    settings = [entry["description"] for entry in entries]
+    names = [name for name in settings[0] if name != "attack"]
     varying = [n for n in names if len({setting.get(n) for setting in settings}) > 1]
-    attacks = sorted(rows["attack"].unique().to_pylist(), key=lambda name: name != CLEAN)
+    attacks = list(dict.fromkeys(setting["attack"] for setting in settings))
+    if CLEAN not in attacks and any(entry["clean"] for entry in entries):
+        attacks = [CLEAN, *attacks]
     cells: dict[tuple[Any, ...], dict[str, str]] = {}
-    for setting, entry in zip(settings, summary, strict=True):
+    for setting, entry in zip(settings, entries, strict=True):
         line = cells.setdefault(tuple(setting.get(name) for name in varying), {})
         for attack, figure in ((CLEAN, entry["clean"]), (setting["attack"], entry["attacked"])):
             if figure:

@@ -11,7 +11,6 @@ from smoothinfer.evaluation.rows import Rows, summarise
 from smoothinfer.evaluation.runner import Runner
 from smoothinfer.evaluation.store import Store, write_table
 from smoothinfer.reporting.result_tables import accuracy_table, cost_table, gain_table
-from smoothinfer.reporting.tables import Table
 from smoothinfer.reporting.votes import first_votes, vote_text
 from smoothinfer.runtime.files import write_json, write_text
 
@@ -24,31 +23,27 @@ _INTERVAL = "95 % (Wilson) over images, noise fixed by the seed"
 
 def write_summary(rows: Rows, runner: Runner, out: Path, settings: dict[str, Any]) -> None:
     """Write ``table.parquet``, ``table.md``, ``summary.json`` and ``costs.json`` into ``out``."""
-    seconds = runner.store.seconds()
+    seconds, entries = runner.store.seconds(), summarise(rows)
     summary = {
         **settings,
         "interval": _INTERVAL,
-        "settings": summarise(rows),
+        "settings": entries,
         "computers": runner.store.computers(runner.works),
         "table": write_table(rows, out / "table.parquet"),
     }
     write_json(out / "summary.json", summary)
-    tables = [accuracy_table(rows), *_further_tables(rows, seconds)]
+    tables = [accuracy_table(entries), gain_table(entries), cost_table(entries, seconds)]
     write_text(out / "table.md", "\n".join(table.markdown() for table in tables))
     write_json(out / "costs.json", {"seconds per image": seconds})
 
 
 def print_summary(console: Console, rows: Rows, store: Store, out: Path) -> None:
     """Print the accuracies, the gain of the vote and the cost of the attacks."""
-    accuracy_table(rows, "accuracy, % (95 % interval)").print(console, gaps=True)
-    for table in _further_tables(rows, store.seconds()):
+    entries = summarise(rows)
+    accuracy_table(entries, "accuracy, % (95 % interval)").print(console, gaps=True)
+    for table in (gain_table(entries), cost_table(entries, store.seconds())):
         table.print(console)
     console.print(f"rows in {out / 'rows'}, summary in {out / 'summary.json'}", markup=False)
-
-
-def _further_tables(rows: Rows, seconds: dict[str, float]) -> list[Table]:
-    entries = summarise(rows)
-    return [gain_table(entries), cost_table(entries, seconds)]
 
 
 def draw_examples(export: ExampleExport, rows: Rows, classes: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from smoothinfer.checkpoints import load, shipped
 from smoothinfer.cli.options import add_seed
 from smoothinfer.data import load_data
 from smoothinfer.evaluation.evaluate import evaluate
-from smoothinfer.evaluation.rows import Rows
+from smoothinfer.evaluation.rows import Rows, summarise
 from smoothinfer.recipes import load_recipe
 from smoothinfer.reporting.figures import accuracy_against_samples
 from smoothinfer.reporting.result_tables import accuracy_table
@@ -57,9 +57,10 @@ def run_demo(out: Path, seed: int = 0) -> Rows:
         progress=True,
     )
     subject = f"{len(data)} test digits, L-infinity radius {recipe.build_ball().radius:g}"
-    accuracy_table(rows, f"accuracy, % (95 % interval), {subject}").print(console, gaps=True)
+    entries = summarise(rows)
+    accuracy_table(entries, f"accuracy, % (95 % interval), {subject}").print(console, gaps=True)
     accuracy_against_samples(rows, out / "accuracy.png", f"Smoothed inference on {subject}")
-    table = accuracy_table(rows).markdown()
+    table = accuracy_table(entries).markdown()
     report = REPORT.format(subject=subject, table=table, epochs=recipe.epochs)
     write_text(out / "report.md", report)
     seconds = time.monotonic() - began

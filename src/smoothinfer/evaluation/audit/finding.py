@@ -56,8 +56,11 @@ class Check:
     procedure: str
     threshold: str
     run: Callable[..., Finding]
+    static: str = ""  # why a model without noise skips it
 
     def __call__(self, context: Any) -> Finding:
+        if self.static and not context.random:
+            return self.finding(SKIPPED, "static model", self.static)
         return self.run(context)
 
     def finding(self, state: str, measured: str, verdict: str) -> Finding:
@@ -67,10 +70,10 @@ class Check:
 
 
 def check(
-    number: int, name: str, procedure: str, threshold: str
+    number: int, name: str, procedure: str, threshold: str, static: str = ""
 ) -> Callable[[Callable[..., Finding]], Check]:
-    """Make a function of an `AuditContext` a `Check`."""
-    return lambda run: Check(number, name, procedure, threshold, run)
+    """Make a function of an `AuditContext` a `Check`, see there."""
+    return lambda run: Check(number, name, procedure, threshold, run, static)
 
 
 def more_than(found: Tensor, share: float) -> bool:

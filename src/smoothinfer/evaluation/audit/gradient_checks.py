@@ -247,11 +247,10 @@ def _answers(model: nn.Module, images: Images, draws: int) -> Logits:
     "averaging over draws",
     "PGD with more and more draws in a gradient; cosine of two independent gradients of 16 draws",
     "the most draws break at least 1 point more (McNemar p < 0.001), or the median cosine < 0.5",
+    static="There is nothing to average over.",
 )
 def averaging(context: AuditContext) -> Finding:
     """More draws in a gradient must not help any more."""
-    if not context.random:
-        return averaging.finding(SKIPPED, "static model", "There is nothing to average over.")
     measured, most = [], context.effort.eot[-1]
     for draws in context.effort.eot:
         if draws <= context.draws:

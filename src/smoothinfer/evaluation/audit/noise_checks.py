@@ -26,11 +26,10 @@ from smoothinfer.types import Images
     "PGD on the network with its noise off, and on the soft vote, tried on the vote",
     "a surrogate's attack is 1 point stronger than the direct one, or the network without noise "
     "1 point more robust (McNemar p < 0.001; a note: as robust)",
+    static="There is no noise to turn off.",
 )
 def transfer(context: AuditContext) -> Finding:
     """Attacks made elsewhere must not beat the direct one."""
-    if not context.random:
-        return transfer.finding(SKIPPED, "static model", "There is no noise to turn off.")
     part = context.few()
     direct = context.is_correct(context.direct()[part], "transfer", rows=part)
     measured, drops = [f"direct: {100 * direct.float().mean():.1f} %"], []
@@ -73,11 +72,10 @@ def transfer(context: AuditContext) -> Finding:
     "secrecy",
     "PGD on 16 known draws, judged on them; PGD on fresh draws, judged on fresh ones",
     "known noise is more than 5 points weaker (McNemar p < 0.001)",
+    static="There is no noise to know.",
 )
 def secrecy(context: AuditContext) -> Finding:
     """Known noise must not be much easier to attack than fresh noise."""
-    if not context.random:
-        return secrecy.finding(SKIPPED, "static model", "There is no noise to know.")
     part, known = context.few(), context.frozen(16)
     adversarial = context.attack("known noise", context.pgd(draws=1), target=known, rows=part)
     with torch.no_grad():  # in the batches of the attack: noise may depend on the place in one
@@ -104,11 +102,10 @@ def secrecy(context: AuditContext) -> Finding:
     "persistent attacker",
     "the same adversarial images, voted on again and again",
     "10 votes lose more than 1 point, or 100 votes more than 2 (a note: a single draw differs)",
+    static="It answers the same each time.",
 )
 def persistence(context: AuditContext) -> Finding:
     """A fresh vote must agree with the attack's own count, and so must a hundred."""
-    if not context.random:
-        return persistence.finding(SKIPPED, "static model", "It answers the same each time.")
     adversarial, first = context.direct(), torch.zeros_like(context.attacked())
     first[context.survivors()] = True
     kept = first.clone()
