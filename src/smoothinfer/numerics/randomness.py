@@ -155,8 +155,11 @@ def all_isolated() -> Iterator[Callable[[int], None]]:
     network, seeding them does not.
 
     >>> with all_isolated() as seed_all:
-    ...     seed_all(1), (a := random.random()), seed_all(1), (b := random.random())
-    >>> a == b
+    ...     seed_all(1)
+    ...     first = random.random()
+    ...     seed_all(1)
+    ...     second = random.random()
+    >>> first == second
     True
     """
 
