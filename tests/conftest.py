@@ -20,6 +20,10 @@ from smoothinfer.workflows.sweep import SweepRecipe
 
 # Truths are the same on every machine, in child processes too: what runs in bfloat16 says so.
 os.environ[VARIABLE] = "fp32"
+# With "pytest -n" the tests run side by side: each process computes in one thread.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
 bf16_only = pytest.mark.skipif(not has_bf16_units("cpu"), reason="bfloat16 is emulated here")
 
 CIFAR10 = Path(__file__).parents[2] / "shared" / "data" / "cifar10"
