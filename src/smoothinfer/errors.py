@@ -1,6 +1,8 @@
 """Errors that name the faulty input and the valid choices, raised before any work starts."""
 
 import difflib
+import math
+import numbers
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
@@ -53,6 +55,108 @@ def check_type(argument: str, value: object, kind: type, example: str) -> None:
         raise InputError(
             f"{argument} must be a {kind.__name__}, not {shown}: write for example {example}"
         )
+
+
+MOST_PASSES = 10**9  # of one image: more would take years
+_INT64 = 2**63
+
+
+def plain_int(name: str, value: object, at_least: int = -_INT64, at_most: int = _INT64 - 1) -> int:
+    """Return ``value`` as a Python integer; whole numbers of numpy and torch are accepted.
+
+    Floats are refused, even those without a fraction, and so are booleans.
+
+    Args:
+        name: what the user calls the number.
+        value: what the user gave.
+        at_least, at_most: the range, both ends included.
+
+    Raises:
+        InputError: ``value`` is no whole number, or out of range.
+
+    >>> plain_int("samples", torch.tensor(4), at_least=1)
+    4
+    >>> plain_int("samples", 4.0)
+    Traceback (most recent call last):
+    smoothinfer.errors.InputError: samples must be a whole number, not the float 4.0: write 4
+    """
+    number = _python_number(value)
+    if isinstance(number, bool) or not isinstance(number, int):
+        hint = ""
+        if isinstance(number, float):
+            hint = f": write {int(number)}" if number.is_integer() and abs(number) < _INT64 else ""
+            raise InputError(f"{name} must be a whole number, not the float {number}{hint}")
+        raise InputError(f"{name} must be a whole number, not {_shown(value)}")
+    if number < at_least:
+        raise InputError(f"{name} must be at least {at_least}, not {_shown(number)}")
+    if number > at_most:
+        raise InputError(f"{name} must be at most {at_most}, not {_shown(number)}")
+    return int(number)
+
+
+def plain_float(
+    name: str,
+    value: object,
+    *,
+    at_least: float = -math.inf,
+    at_most: float = math.inf,
+    above: float = -math.inf,
+    below: float = math.inf,
+) -> float:
+    """Return ``value`` as a finite Python float; numbers of numpy and torch are accepted.
+
+    Args:
+        name: what the user calls the number.
+        value: what the user gave.
+        at_least, at_most: the range, ends included.
+        above, below: the range, ends excluded.
+
+    Raises:
+        InputError: ``value`` is no finite number, or out of range.
+
+    >>> plain_float("delta", torch.tensor(0.5), above=0, below=1)
+    0.5
+    >>> plain_float("delta", 1, above=0, below=1)
+    Traceback (most recent call last):
+    smoothinfer.errors.InputError: delta must be above 0 and below 1, not 1
+    """
+    number = _python_number(value)
+    if isinstance(number, bool) or not isinstance(number, numbers.Real):
+        raise InputError(f"{name} must be a number, not {_shown(value)}")
+    try:
+        found = float(number)
+    except OverflowError:
+        found = math.inf
+    if not math.isfinite(found):
+        raise InputError(f"{name} must be a finite number, not {_shown(number)}")
+    if not (at_least <= found <= at_most and above < found < below):
+        ends = (("at least", at_least), ("above", above), ("at most", at_most), ("below", below))
+        wanted = " and ".join(f"{word} {end:g}" for word, end in ends if math.isfinite(end))
+        raise InputError(f"{name} must be {wanted}, not {_shown(number)}")
+    return found
+
+
+def plain_seed(value: object, name: str = "seed") -> int:
+    """Return ``value`` as a Python integer of 64 bits; see `plain_int`.
+
+    >>> plain_seed(torch.tensor(7))
+    7
+    """
+    return plain_int(name, value, -_INT64, 2 * _INT64 - 1)
+
+
+def _python_number(value: object) -> object:
+    """Return the number that a scalar of numpy or torch holds; anything else as it is."""
+    item = getattr(value, "item", None)
+    return item() if callable(item) and getattr(value, "ndim", 1) == 0 else value
+
+
+def _shown(value: object) -> str:
+    """Return ``value`` on one short line."""
+    if isinstance(value, int) and abs(value) > 10**40:
+        return f"a number of {value.bit_length()} bits"
+    shown = " ".join(repr(value).split())
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
 
 
 def check_limit(limit: int | None) -> None:
