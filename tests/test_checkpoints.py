@@ -4,11 +4,11 @@ import pytest
 import torch
 
 import smoothinfer as si
+from smoothinfer.cards import read_card
 from smoothinfer.checkpoints import (
     card_of_start,
     load_checkpoint,
     load_weights_into,
-    read_card,
 )
 from smoothinfer.recipes import recipe_from
 

@@ -22,7 +22,7 @@ LAYERS = [
     ("training",),
     ("evaluation",),
     ("reporting",),
-    ("recipes", "checkpoints", "hub"),
+    ("recipes", "cards", "checkpoints", "hub"),
     ("cli",),
     ("workflows",),
     ("__init__", "__main__"),

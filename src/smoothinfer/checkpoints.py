@@ -1,26 +1,29 @@
 """Checkpoints: weights in safetensors, with a JSON card that rebuilds the model."""
 
+import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from smoothinfer.config.components import import_object
+from smoothinfer.cards import read_card, recipe_of
+from smoothinfer.config.components import import_object, reading_from, trusting_code
 from smoothinfer.errors import InputError, unknown
 from smoothinfer.noise.noisy_model import NOISE_PARTS, NoisyModel
-from smoothinfer.recipes import Recipe, recipe_from
-from smoothinfer.runtime.files import read_json, write_bytes, write_json
+from smoothinfer.recipes import Recipe
+from smoothinfer.runtime.files import write_bytes, write_json
 from smoothinfer.runtime.provenance import made_by
 
 Built = TypeVar("Built", bound=NoisyModel)
 _PACKAGE = Path(__file__).parent
-_CARD_KEYS = {"recipe", "shape", "classes", "sha256"}
 
 
-def load(model: str | Path, which: str = "best") -> nn.Module:
+def load(model: str | Path, which: str = "best", trust_code: bool = False) -> nn.Module:
     """Return a model in eval mode that takes pixels in [0, 1]; nothing is unpickled.
 
     Args:
@@ -28,13 +31,16 @@ def load(model: str | Path, which: str = "best") -> nn.Module:
             name (see `list_models`), ``hf:user/name`` for one on the Hugging Face hub, or
             ``package.module:factory`` (called without arguments).
         which: ``"best"`` or ``"last"``, for a run folder.
+        trust_code: let the card of a checkpoint name functions outside of the package's
+            registries; they run when the model is built.
 
     Raises:
-        InputError: nothing is found under that name, or weights, hash and card do not agree.
+        InputError: nothing is found under that name, weights, hash and card do not agree, or the
+            card names code.
     """
     path = find_checkpoint(model, which)
     if path is not None:
-        return load_checkpoint(path)
+        return load_checkpoint(path, trust_code=trust_code)
     if ":" in str(model):
         return _from_factory(str(model))
     names = ", ".join(list_models()) or "none is shipped"
@@ -85,30 +91,81 @@ def from_hub(name: str, **how: Any) -> Path:
     return Path(files[1])
 
 
-def load_checkpoint(path: str | Path, kind: type[Built] = NoisyModel) -> Built:  # type: ignore[assignment]
+def load_checkpoint(
+    path: str | Path,
+    kind: type[Built] = NoisyModel,  # type: ignore[assignment]
+    trust_code: bool = False,
+) -> Built:
     """Rebuild the model in ``path``, after checking its hash against its card.
 
     Args:
         path: ends in ``.safetensors``.
         kind: the class to build, a `NoisyModel`.
+        trust_code: let the card name functions outside of the package's registries.
 
     Raises:
-        InputError: the file is missing, is not the one of its card, or does not fit its recipe.
+        InputError: the file is missing, is not the one of its card, does not fit its recipe, or
+            the card names code.
     """
     path = Path(path)
     card = read_card(path)
+    tensors = read_weights(path, card)
+    recipe = recipe_of(card, path)
+    trust = trusting_code() if trust_code else contextlib.nullcontext()
+    with trust, reading_from(str(path.with_suffix(".json"))):
+        if ":" not in recipe.model.name:
+            # Built without memory first: a card may name sizes that no machine has.
+            with torch.device("meta"):
+                _check_fit(_build(recipe, card, path, kind), tensors, path)
+        model = _build(recipe, card, path, kind)
+    _check_fit(model, tensors, path)
+    model.load_state_dict(tensors)
+    return model.eval()
+
+
+def _build(recipe: Recipe, card: Mapping[str, Any], path: Path, kind: type[Built]) -> Built:
+    """Build the model of a card; whatever goes wrong is the card's fault."""
+    file = path.with_suffix(".json")
+    try:
+        return recipe.build_model(tuple(card["shape"]), len(card["classes"]), kind)
+    except InputError as error:
+        where = "" if str(file) in str(error) else f"{file}: "
+        raise InputError(f"{where}{error}") from error
+    except Exception as error:  # options can make a network fail in any way
+        raise InputError(f"{file} describes no model: {type(error).__name__}: {error}") from error
+
+
+def read_weights(path: Path, card: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint by name.
+
+    Raises:
+        InputError: the file is missing or malformed, or is not the one of its card.
+    """
     if not path.is_file():
         raise InputError(f"no such checkpoint: {path}")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != card["sha256"]:
         raise InputError(f"{path} is not the file of its card: its SHA-256 is {digest}")
-    recipe = recipe_from(card["recipe"], f"the recipe in {path.with_suffix('.json')}")
-    model = recipe.build_model(tuple(card["shape"]), len(card["classes"]), kind)
     try:
-        model.load_state_dict(load_file(path))
-    except RuntimeError as error:
-        raise InputError(f"{path} does not fit its recipe: {error}") from error
-    return model.eval()
+        return load_file(path)
+    except SafetensorError as error:
+        raise InputError(f"{path} is no file of safetensors: {error}") from error
+
+
+def _check_fit(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse tensors of other names or shapes than the model's."""
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            sizes = [
+                tuple(each) if each else "none" for each in (expected.get(name), found.get(name))
+            ]
+            raise InputError(
+                f"{path} does not fit its recipe: of {name!r} the recipe has {sizes[0]}, "
+                f"the file {sizes[1]}"
+            )
 
 
 def load_weights_into(model: nn.Module, name: str | Path) -> None:
@@ -119,7 +176,7 @@ def load_weights_into(model: nn.Module, name: str | Path) -> None:
     """
     path = _find_start(name)
     try:
-        missing, surplus = model.load_state_dict(load_file(path), strict=False)
+        missing, surplus = model.load_state_dict(read_weights(path, read_card(path)), strict=False)
     except RuntimeError as error:
         raise InputError(f"{path} does not fit this recipe: {error}") from error
     lacking = [name for name in missing if not name.startswith(NOISE_PARTS)]
@@ -144,15 +201,6 @@ def _find_start(name: str | Path) -> Path:
             "--set init_from=MODEL ('smoothinfer models' lists the shipped ones)"
         )
     return path
-
-
-def read_card(path: str | Path) -> dict[str, Any]:
-    """Return the card beside a checkpoint."""
-    card: dict[str, Any] = read_json(Path(path).with_suffix(".json"))
-    missing = _CARD_KEYS - set(card)
-    if missing:
-        raise InputError(f"the card of {path} lacks {', '.join(sorted(missing))}")
-    return card
 
 
 def save_checkpoint(

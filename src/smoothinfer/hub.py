@@ -6,11 +6,11 @@ from typing import Any, Self
 
 from huggingface_hub import ModelCard, ModelHubMixin
 
+from smoothinfer.cards import read_card
 from smoothinfer.checkpoints import (
     find_checkpoint,
     from_hub,
     load_checkpoint,
-    read_card,
     save_with_card,
 )
 from smoothinfer.errors import InputError
@@ -47,8 +47,12 @@ class HubModel(
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **how: Any) -> Self:
         """Load a model from a folder or from ``user/name`` on the hub; see `ModelHubMixin`.
 
+        Args:
+            pretrained_model_name_or_path: the folder or the name.
+            how: options of `ModelHubMixin`, and ``trust_code`` of `load_checkpoint`.
+
         Raises:
-            InputError: it is neither.
+            InputError: it is neither, or its card names code that is not trusted.
         """
         name = str(pretrained_model_name_or_path)
         if not Path(name).is_dir() and not _HUB_NAME.fullmatch(name):
@@ -99,12 +103,12 @@ class HubModel(
             assert path is not None
         else:  # the rest is the mixin's config.json: the card says more
             path = from_hub(model_id, **{name: how[name] for name in _HUB_OPTIONS if name in how})
-        return cls.from_checkpoint(path)
+        return cls.from_checkpoint(path, how.get("trust_code", False))
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path) -> Self:
-        """Return the model of a ``.safetensors`` file with its card beside it."""
-        model = load_checkpoint(path, cls)
+    def from_checkpoint(cls, path: str | Path, trust_code: bool = False) -> Self:
+        """Return the model of a ``.safetensors`` file with its card; see `load_checkpoint`."""
+        model = load_checkpoint(path, cls, trust_code)
         model.card = read_card(path)
         model.card_weights = model._digest()
         return model

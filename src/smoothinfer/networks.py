@@ -46,6 +46,14 @@ class Normalize(nn.Module):
         return (images - self.mean) / self.std
 
 
+def _check_sizes(**sizes: int) -> None:
+    """Refuse sizes below 1, and above 1,000 for numbers of layers."""
+    for name, size in sizes.items():
+        most = 1000 if name in ("blocks", "depth") else 2**31
+        if not 1 <= size <= most:
+            raise InputError(f"{name} of a network must be in 1..{most}, not {size}")
+
+
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut (1x1 convolution where the shape changes)."""
 
@@ -85,6 +93,7 @@ class ResNet(nn.Module):
         self, blocks: int = 3, classes: int = 10, channels: int = 3, width: int = 16
     ) -> None:
         super().__init__()
+        _check_sizes(blocks=blocks, classes=classes, channels=channels, width=width)
         self.conv1 = nn.Conv2d(channels, width, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         widths = [width, width, 2 * width, 4 * width]
@@ -156,6 +165,7 @@ class WideResNet(nn.Module):
         self, depth: int = 34, widen: int = 10, classes: int = 10, channels: int = 3
     ) -> None:
         super().__init__()
+        _check_sizes(depth=depth, widen=widen, classes=classes, channels=channels)
         if depth < 10 or (depth - 4) % 6:
             raise InputError(
                 f"the depth of a wide ResNet is 6 n + 4, such as 28 or 34, not {depth}"
@@ -189,7 +199,12 @@ def wrn34_10(classes: int = 10, channels: int = 3, widen: int = 10, depth: int =
 
 
 def smallnet(classes: int = 10, channels: int = 1, width: int = 16) -> nn.Sequential:
-    """Return a net of three convolutions for images of about 8x8 pixels, such as the digits."""
+    """Return a net of three convolutions for images of about 8x8 pixels, such as the digits.
+
+    Raises:
+        InputError: a size is not positive.
+    """
+    _check_sizes(classes=classes, channels=channels, width=width)
 
     def block(inside: int, outside: int) -> list[nn.Module]:
         conv = nn.Conv2d(inside, outside, 3, padding=1, bias=False)

@@ -230,7 +230,7 @@ def test_a_full_disk_names_the_file_and_loses_nothing(tmp_path, monkeypatch, cap
         ({"samples": [1, 2.5]}, "samples must be a list of int, not 2.5"),
         ({"seeds": ["a"]}, "seeds must be a list of int"),
         ({"rules": [5]}, "rules must be a list of str"),
-        ({"models": [5]}, "models must be names or paths"),
+        ({"models": [5]}, "models must be a list of str"),
         ({"limit": -3}, "limit must be at least 1"),
         ({"sigma": ["0:0.5:0.3"]}, "in whole steps"),
         ({"sigma": ["0:inf:1"]}, "in whole steps"),

@@ -151,7 +151,7 @@ def no_module():
 def test_a_factory_gets_the_classes_that_it_takes_and_must_answer_with_them(tmp_path, digits):
     quiet = SINGLE_STEP | {"noise": {}, "model": "tests.workflows.test_train:head"}
     si.train_run(recipe_from(quiet), digits, tmp_path / "fits")
-    assert si.load(tmp_path / "fits")(torch.rand(2, 1, 8, 8)).shape == (2, 10)
+    assert si.load(tmp_path / "fits", trust_code=True)(torch.rand(2, 1, 8, 8)).shape == (2, 10)
     messages = {
         "fixed_head": "with 7 logits, digits has 10",
         "no_module": "made no",

@@ -1,12 +1,14 @@
 """The command line: ``smoothinfer COMMAND``, each command a file in `smoothinfer.workflows`."""
 
 import argparse
+import contextlib
 import importlib
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from types import ModuleType
 
+from smoothinfer.config.components import trusting_code
 from smoothinfer.errors import InputError
 from smoothinfer.runtime.processes import exit_process, tune_malloc
 from smoothinfer.runtime.provenance import record_command
@@ -48,8 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     record_command(words)
     tune_malloc()
     install_sigterm_handler()
-    sys.path.insert(0, "")  # package.module:factory is looked up here first
-    return exit_process(_run(command, options))
+    with trusting_code() if options.trust_code else contextlib.nullcontext():
+        return exit_process(_run(command, options))
 
 
 def _run(command: ModuleType, options: argparse.Namespace) -> int:
@@ -85,4 +87,10 @@ def _parser(words: Sequence[str]) -> tuple[argparse.ArgumentParser, ModuleType |
         if name == chosen:
             module = importlib.import_module(f"smoothinfer.workflows.{name}")
             module.add_arguments(branch)
+            branch.add_argument(
+                "--trust-code",
+                action="store_true",
+                help="run functions that the card of a checkpoint names (package.module:name); "
+                "without it, cards name parts of smoothinfer alone",
+            )
     return parser, module

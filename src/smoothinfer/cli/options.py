@@ -7,7 +7,8 @@ from typing import Any
 from torch import nn
 
 from smoothinfer.attacks import ATTACKS, Attack
-from smoothinfer.checkpoints import find_checkpoint, load, read_card, shipped
+from smoothinfer.cards import read_card
+from smoothinfer.checkpoints import find_checkpoint, load, shipped
 from smoothinfer.config.components import Component, parse_number
 from smoothinfer.config.settings_files import SCALES
 from smoothinfer.data import DATASETS, SPLITS, ImageData, hold_out, images_of_training, load_data

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 import inspect
+import math
+import os
 import re
+import sys
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -18,6 +23,8 @@ from smoothinfer.errors import InputError, choose, unknown
 _FRACTION = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
 _CALL = re.compile(r"([\w.:-]+)\s*(?:\((.*)\))?", re.DOTALL)
 _PLAIN = (int, float, bool, str, type(None))
+_trusted = ContextVar("trusted", default=False)
+_stranger: ContextVar[str | None] = ContextVar("stranger", default=None)
 
 
 @dataclass(frozen=True)
@@ -85,6 +92,8 @@ class Component:
                 raise InputError(
                     f"option {option} of {kind} {self.name!r} must be {names}, not {value!r}"
                 )
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InputError(f"option {option} of {kind} {self.name!r} must be finite")
 
     def __str__(self) -> str:
         options = ", ".join(
@@ -116,19 +125,55 @@ def parse_number(value: Any) -> Any:
     return value
 
 
-def import_object(path: str) -> Callable[..., Any]:
-    """Import ``package.module:name``.
+@contextlib.contextmanager
+def trusting_code() -> Iterator[None]:
+    """Inside, files may name code of their own; see `reading_from`."""
+    token = _trusted.set(True)
+    try:
+        yield
+    finally:
+        _trusted.reset(token)
+
+
+@contextlib.contextmanager
+def reading_from(source: str) -> Iterator[None]:
+    r"""Inside, components come from the package's registries alone: ``source`` is a stranger's.
+
+    >>> with reading_from("card.json"):
+    ...     import_object("os:system")
+    Traceback (most recent call last):
+    smoothinfer.errors.InputError: card.json names code to run, 'os:system': allow it with \
+--trust-code (trust_code=True in Python) if you trust its author
+    """
+    token = _stranger.set(source)
+    try:
+        yield
+    finally:
+        _stranger.reset(token)
+
+
+def import_object(path: str) -> Any:
+    """Import ``package.module:name``; the current folder is looked at last.
 
     Raises:
-        InputError: the module or the name cannot be found.
+        InputError: the module or the name cannot be found, or a stranger's file names it.
     """
+    source = _stranger.get()
+    if source is not None and not _trusted.get():
+        raise InputError(
+            f"{source} names code to run, {path!r}: allow it with --trust-code "
+            "(trust_code=True in Python) if you trust its author"
+        )
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.append(here)
     module, _, name = path.partition(":")
     try:
         value: Any = importlib.import_module(module)
         for part in name.split("."):
             value = getattr(value, part)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"cannot import {path!r}: {error}") from error
+    except Exception as error:  # a module can raise anything while it is imported
+        raise InputError(f"cannot import {path!r}: {type(error).__name__}: {error}") from error
     return value
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from smoothinfer.config.components import Component, parse_number
+from smoothinfer.config.yaml_files import parse_yaml, read_yaml
 from smoothinfer.errors import InputError, unknown
 
 SCALES = ("short", "paper", "smoke")
@@ -43,18 +44,13 @@ def read_settings(
 
 def _read_file(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Return the content of ``path`` on top of the file that it extends, key by key."""
-    import yaml
-
     if path in extended_by:
         raise InputError(f"{path} extends itself")
-    try:
-        content = yaml.safe_load(path.read_text()) or {}
-    except OSError as error:
-        raise InputError(f"{extended_by[-1]} extends {path}, which cannot be read") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} must be a mapping, not {content!r}")
+    if extended_by and not path.is_file():
+        raise InputError(f"{extended_by[-1]} extends {path}, which cannot be read")
+    content = read_yaml(path) or {}
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise InputError(f"{path} must be a mapping from names, not {content!r:.80}")
     scales = content.get("scales", {})
     if not isinstance(scales, dict) or not set(scales) <= set(SCALES):
         raise InputError(f"scales of {path} must be a mapping from {' or '.join(SCALES)}")
@@ -87,8 +83,6 @@ def apply_overrides(content: dict[str, Any], overrides: Iterable[str]) -> dict[s
     >>> apply_overrides({"model": {"name": "resnet20"}}, ["model.width=32", "lr=0.1"])
     {'model': {'name': 'resnet20', 'width': 32}, 'lr': 0.1}
     """
-    import yaml
-
     content = {
         key: dict(value) if isinstance(value, dict) else value for key, value in content.items()
     }
@@ -104,8 +98,5 @@ def apply_overrides(content: dict[str, Any], overrides: Iterable[str]) -> dict[s
                 raise InputError(f"cannot read {override!r}: {parent} holds no keys")
             inside[parent] = {"name": old} if isinstance(old, str) else dict(old)
             inside = inside[parent]
-        try:
-            inside[last] = parse_number(yaml.safe_load(value))
-        except yaml.YAMLError as error:
-            raise InputError(f"cannot read {override!r}: {error}") from error
+        inside[last] = parse_number(parse_yaml(value, override))
     return content

@@ -1,6 +1,7 @@
 """Dataclasses filled from plain values, every value checked, and turned into plain values again."""
 
 import dataclasses
+import math
 import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -24,7 +25,7 @@ def from_dict(kind: type[T], content: Any, source: str) -> T:
             wrong type.
     """
     if not isinstance(content, Mapping):
-        raise InputError(f"{source} must be a mapping, not {content!r}")
+        raise InputError(f"{source} must be a mapping, not {content!r:.80}")
     hints = typing.get_type_hints(kind)
     for key in content:
         if key not in hints:
@@ -60,11 +61,16 @@ def _convert(hint: Any, value: Any, source: str) -> Any:
     if dataclasses.is_dataclass(options[0]):
         return from_dict(typing.cast(type, options[0]), value, source)
     bases = [typing.get_origin(option) or option for option in options]
-    fitting = next((base for base in bases if type(value) is base), bases[0])
-    return _convert_plain(fitting, parse_number(value), source)
+    place = next((i for i, base in enumerate(bases) if type(value) is base), 0)
+    plain = _convert_plain(bases[place], parse_number(value), source)
+    inside = typing.get_args(options[place])
+    if isinstance(plain, list) and inside and inside[0] in (int, float, str):
+        numbers = map(parse_number, plain)
+        return [_convert_plain(inside[0], each, source, "a list of ") for each in numbers]
+    return plain
 
 
-def _convert_plain(kind: type, value: Any, source: str) -> Any:
+def _convert_plain(kind: type, value: Any, source: str, of: str = "") -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if kind is float and isinstance(value, str):  # YAML reads 1e-4 as a string
@@ -75,5 +81,7 @@ def _convert_plain(kind: type, value: Any, source: str) -> Any:
     if kind is str and isinstance(value, bool):  # YAML reads on and off as truth values
         return "on" if value else "off"
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise InputError(f"{source} must be {kind.__name__}, not {value!r}")
+        raise InputError(f"{source} must be {of}{kind.__name__}, not {value!r:.80}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{source} must be finite, not {value}")
     return value

@@ -125,6 +125,8 @@ class CNI(_Scaled):
         super().__init__()
         if rank < 0:
             raise InputError(f"rank must not be negative, not {rank}")
+        if isinstance(linear, str) and linear != "pni":
+            raise InputError(f"linear must be a noise, 'pni' or None, not {linear!r}")
         self.rank, self.initial = rank, (float(diagonal), float(factor))
         # Outside the module tree, so that the template is no submodule of the fitted noise.
         self.__dict__["linear"] = PNI("element") if linear == "pni" else linear

@@ -7,7 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
-from smoothinfer.checkpoints import checkpoints_in, find_checkpoint, list_models, read_card
+from smoothinfer.cards import read_card
+from smoothinfer.checkpoints import checkpoints_in, find_checkpoint, list_models
 from smoothinfer.reporting.result_tables import figures_table
 
 

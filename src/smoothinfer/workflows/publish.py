@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from smoothinfer.checkpoints import find_checkpoint, read_card, save_with_card
+from smoothinfer.cards import read_card
+from smoothinfer.checkpoints import find_checkpoint, read_weights, save_with_card
 from smoothinfer.errors import InputError
 from smoothinfer.noise.noisy_model import NOISE_PARTS
 from smoothinfer.runtime.files import read_json, write_bytes, write_json
@@ -79,7 +79,7 @@ def publish(
     target = out / f"{name}.safetensors"
     out.mkdir(parents=True, exist_ok=True)
     content = card | {"figures": list(figures.values())}
-    tensors = load_file(path)
+    tensors = read_weights(path, card)
     if compact and any(_is_factor(key, t) for key, t in tensors.items()):
         short = {key: t.half() if _is_factor(key, t) else t for key, t in tensors.items()}
         save_with_card(target, short, {"measured": card["sha256"]} | content)

@@ -75,10 +75,6 @@ class SweepRecipe:
         for name in ("models", "data", "rules", "samples", "seeds"):
             if not getattr(self, name):
                 raise InputError(f"a sweep needs {name}")
-        for name, kind in (("samples", int), ("seeds", int), ("rules", str)):
-            for each in getattr(self, name):
-                if type(each) is not kind:
-                    raise InputError(f"{name} must be a list of {kind.__name__}, not {each!r}")
         for each in self.models.values() if isinstance(self.models, dict) else self.models:
             if not isinstance(each, str):
                 raise InputError(f"models must be names or paths, not {each!r}")

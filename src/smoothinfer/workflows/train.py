@@ -13,6 +13,7 @@ from torch import nn
 
 from smoothinfer.checkpoints import card_of_start, load_weights_into, save_checkpoint
 from smoothinfer.cli.options import DATA_HELP, add_recipe, recipe_file
+from smoothinfer.config.yaml_files import read_yaml
 from smoothinfer.data import ImageData, held_out_rows, hold_out, images_of_training, load_data
 from smoothinfer.engine.members import SeededPasses
 from smoothinfer.engine.tally import count_first
@@ -203,7 +204,7 @@ def _check_resumable(
     """Write the resolved recipe, or make sure that the folder holds this very run."""
     path = out / "recipe.yaml"
     if path.exists() and (out / "state.pt").exists():  # else nothing was trained yet
-        saved = yaml.safe_load(path.read_text())
+        saved = read_yaml(path)
         other = ["data"] if saved.pop("data", None) != data.hash else []
         if saved.pop("start_sha256", None) not in (None, start_hash.get("start_sha256")):
             other.append("the weights of init_from")
