@@ -80,7 +80,7 @@ def plain_int(name: str, value: object, at_least: int = -_INT64, at_most: int = 
     Traceback (most recent call last):
     smoothinfer.errors.InputError: samples must be a whole number, not the float 4.0: write 4
     """
-    number = _python_number(value)
+    number = python_number(value)
     if isinstance(number, bool) or not isinstance(number, int):
         hint = ""
         if isinstance(number, float):
@@ -120,7 +120,7 @@ def plain_float(
     Traceback (most recent call last):
     smoothinfer.errors.InputError: delta must be above 0 and below 1, not 1
     """
-    number = _python_number(value)
+    number = python_number(value)
     if isinstance(number, bool) or not isinstance(number, numbers.Real):
         raise InputError(f"{name} must be a number, not {_shown(value)}")
     try:
@@ -145,8 +145,12 @@ def plain_seed(value: object, name: str = "seed") -> int:
     return plain_int(name, value, -_INT64, 2 * _INT64 - 1)
 
 
-def _python_number(value: object) -> object:
-    """Return the number that a scalar of numpy or torch holds; anything else as it is."""
+def python_number(value: object) -> object:
+    """Return the number that a scalar of numpy or torch holds; anything else as it is.
+
+    >>> python_number(torch.tensor(3))
+    3
+    """
     item = getattr(value, "item", None)
     return item() if callable(item) and getattr(value, "ndim", 1) == 0 else value
 

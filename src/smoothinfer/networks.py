@@ -222,10 +222,14 @@ def smallnet(classes: int = 10, channels: int = 1, width: int = 16) -> nn.Sequen
 
 
 class LogitsOf(nn.Module):
-    """The logits of a network that returns an object, as those of transformers do.
+    """The logits of a network that returns more: an object, as in transformers, a dict, a tuple.
 
     Args:
-        network: a module from (N, C, H, W) images to an object with ``logits``, (N, K).
+        network: a module from (N, C, H, W) images to something that holds logits, (N, K).
+        part: where they are: the name of an attribute, a key, or the place in a tuple.
+
+    Raises:
+        InputError: there is no such part.
 
     >>> from types import SimpleNamespace
     >>> class WithLoss(nn.Linear):
@@ -235,12 +239,18 @@ class LogitsOf(nn.Module):
     torch.Size([2, 3])
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, part: str | int = "logits") -> None:
         super().__init__()
-        self.network = network
+        self.network, self.part = network, part
 
     def forward(self, images: Images) -> Logits:
-        logits: Logits = self.network(images).logits
+        answer, part = self.network(images), self.part
+        try:
+            held = isinstance(part, str) and hasattr(answer, part)
+            logits: Logits = getattr(answer, str(part)) if held else answer[part]
+        except (KeyError, IndexError, TypeError) as error:
+            shown = f"{type(answer).__name__} that the network returns"
+            raise InputError(f"there is no {part!r} in the {shown}") from error
         return logits
 
 

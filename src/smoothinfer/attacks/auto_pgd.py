@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from smoothinfer.attacks.checks import attack_precision, check_attack, takes_objective
+from smoothinfer.attacks.checks import attack_precision, check_counts
 from smoothinfer.attacks.eot import BestPoints, EOTLoss, Seeds, fresh_seeds
+from smoothinfer.attacks.gate import gated
 from smoothinfer.attacks.losses import POOLS, AttackLoss, checked_loss
 from smoothinfer.errors import choose
 from smoothinfer.numerics.balls import Ball, per_image, pick_images
@@ -20,7 +21,7 @@ _MOMENTUM, _ENOUGH = 0.75, 0.75
 _DRAWS = 20  # as in AutoAttack's version for random defences
 
 
-@takes_objective
+@gated
 def apgd(
     model: nn.Module,
     images: Images,
@@ -71,7 +72,7 @@ def apgd(
     True
     """
     maximised = checked_loss(loss)
-    check_attack(model, images, labels, ball, steps=steps, draws=draws, restarts=restarts)
+    check_counts(steps=steps, draws=draws, restarts=restarts)
     pool = choose("gradient", POOLS, gradient)
     if len(images) == 0:
         return images

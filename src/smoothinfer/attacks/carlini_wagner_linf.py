@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from smoothinfer.attacks.losses import margin
 from smoothinfer.numerics.balls import per_image, pick_images
+from smoothinfer.runtime.foreign import logits_of
 from smoothinfer.types import Images, Labels
 
 _SHRINK = 0.9
@@ -56,7 +57,7 @@ def carlini_linf(
         for _ in range(steps):
             points = search.points
             with torch.enable_grad():
-                lead = margin(model(points), labels)
+                lead = margin(logits_of(model, points), labels)
                 loss = weight * (confidence - lead).relu() + search.outside
                 (gradient,) = torch.autograd.grad(loss.sum(), search.share)
             distance = (points - images).detach().abs().flatten(1).amax(1)

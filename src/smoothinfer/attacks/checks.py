@@ -1,55 +1,30 @@
-"""Checks before an attack: its input, its options, and whether the model is random."""
+"""Checks before an attack: its numbers, its options, and whether the model is random."""
 
 import contextlib
-import functools
 import inspect
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import torch
 from torch import nn
 
 from smoothinfer.engine.members import run_seeded
-from smoothinfer.errors import InputError, check_images, check_labels, unknown
-from smoothinfer.numerics.balls import Ball, check_ball
+from smoothinfer.errors import plain_int, unknown
 from smoothinfer.numerics.precision import autocast_to, resolve_precision
-from smoothinfer.runtime.modes import check_eval
-from smoothinfer.types import Images, Labels
-
-Attack = TypeVar("Attack", bound=Callable[..., Images])
+from smoothinfer.types import Images
 
 
-def takes_objective(attack: Attack) -> Attack:
-    """Let ``attack`` take ``objective=``, the old name of its option ``loss``, with a warning."""
+def check_counts(**counts: int | None) -> None:
+    """Raise `InputError` unless each number of an attack is whole and at least 1, or ``None``.
 
-    @functools.wraps(attack)
-    def renamed(*arguments: Any, **options: Any) -> Images:
-        if "objective" in options:
-            warnings.warn("the option objective= is now loss=", FutureWarning, stacklevel=2)
-            options["loss"] = options.pop("objective")
-        return attack(*arguments, **options)
-
-    return cast(Attack, renamed)
-
-
-def check_attack(
-    model: nn.Module, images: Images, labels: Labels, ball: Ball, **counts: int | None
-) -> None:
-    """Raise `InputError` unless an attack can begin.
-
-    Args:
-        model: batch normalisation in eval mode.
-        images, labels, ball: of the attack.
-        counts: numbers that must be at least 1, or ``None``.
+    >>> check_counts(steps=0)
+    Traceback (most recent call last):
+    smoothinfer.errors.InputError: steps must be at least 1, not 0
     """
-    check_ball(ball)
-    check_eval(model)
-    check_images(images)
-    check_labels(labels, images)
     for name, count in counts.items():
-        if count is not None and count < 1:
-            raise InputError(f"{name} must be at least 1, not {count}")
+        if count is not None:
+            plain_int(name, count, at_least=1)
 
 
 def check_options(options: Iterable[str], attack: Callable[..., Any]) -> None:

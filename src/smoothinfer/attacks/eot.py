@@ -17,6 +17,7 @@ from smoothinfer.engine.members import SeededPasses, run_draws, run_seeded
 from smoothinfer.engine.stopping import Stopping, Votes
 from smoothinfer.engine.tally import final_tally
 from smoothinfer.numerics.balls import pick_images
+from smoothinfer.runtime.foreign import logits_of
 from smoothinfer.types import Images, Labels, Logits
 
 Seeds = Sequence[int]
@@ -207,7 +208,7 @@ def single_gradient(model: nn.Module, images: Images, labels: Labels, loss: Atta
     """grad_x loss(model(x), y) under one draw of the noise."""
     with torch.enable_grad():
         points = images.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(loss(model(points), labels).sum(), points)
+        (gradient,) = torch.autograd.grad(loss(logits_of(model, points), labels).sum(), points)
     return gradient
 
 

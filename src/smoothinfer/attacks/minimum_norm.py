@@ -9,13 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from smoothinfer.attacks.carlini_wagner_linf import carlini_linf
-from smoothinfer.attacks.checks import attack_precision, check_attack
+from smoothinfer.attacks.checks import attack_precision, check_counts
 from smoothinfer.attacks.eot import EOTLoss, fresh_seeds
+from smoothinfer.attacks.gate import gated
 from smoothinfer.attacks.losses import log_mean_probability, margin
 from smoothinfer.engine.members import run_passes, run_seeded
 from smoothinfer.errors import InputError
 from smoothinfer.numerics.balls import L2, Ball, Linf, per_image, pick_images
 from smoothinfer.numerics.randomness import derive_seed, draw_seed, isolated_rng
+from smoothinfer.runtime.foreign import logits_of
 from smoothinfer.runtime.modes import frozen_parameters
 from smoothinfer.types import Images, Labels, Scores
 
@@ -25,6 +27,7 @@ _PUSHES = (0.0, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.12, 0.2, 0.35, 0.6, 1.0)
 Search = Callable[[nn.Module, Images, Labels], Images]
 
 
+@gated
 def ddn(
     model: nn.Module,
     images: Images,
@@ -69,6 +72,7 @@ def ddn(
     return _nearest(search, model, images, labels, ball, samples, votes, precision, generator)
 
 
+@gated
 def cw(
     model: nn.Module,
     images: Images,
@@ -112,7 +116,7 @@ def cw(
     steps = usual[0] if steps is None else steps
     searches = usual[1] if searches is None else searches
     rate = usual[2] if rate is None else rate
-    check_attack(model, images, labels, ball, steps=steps, searches=searches)
+    check_counts(steps=steps, searches=searches)
     if not rate > 0 or confidence < 0 or not initial > 0:
         raise InputError(
             f"rate {rate} and initial {initial} must be positive, confidence {confidence} not "
@@ -139,7 +143,7 @@ def _nearest(
     precision: str,
     generator: torch.Generator | None,
 ) -> Images:
-    check_attack(model, images, labels, ball, samples=samples, votes=votes)
+    check_counts(samples=samples, votes=votes)
     if len(images) == 0:
         return images
     with (
@@ -186,8 +190,7 @@ class _InEvalMode(nn.Module):
         self.model, self.training = model, False
 
     def forward(self, images: Images) -> Tensor:
-        scores: Tensor = self.model(images)
-        return scores
+        return logits_of(self.model, images)
 
 
 def _by_foolbox(

@@ -3,18 +3,21 @@
 import torch
 from torch import Tensor, nn
 
-from smoothinfer.attacks.checks import attack_precision, check_attack
+from smoothinfer.attacks.checks import attack_precision, check_counts
 from smoothinfer.attacks.eot import BestPoints, EOTLoss, fresh_seeds
+from smoothinfer.attacks.gate import gated
 from smoothinfer.attacks.losses import lead_of, margin
 from smoothinfer.attacks.projected_gradient import pgd
 from smoothinfer.errors import check_labels
 from smoothinfer.numerics.balls import Ball
 from smoothinfer.numerics.randomness import draw_seed, isolated_rng
+from smoothinfer.runtime.foreign import logits_of
 from smoothinfer.types import Images, Labels
 
 _JUDGING_DRAWS = 16
 
 
+@gated
 def multitargeted(
     model: nn.Module,
     images: Images,
@@ -52,7 +55,7 @@ def multitargeted(
     >>> multitargeted(net, torch.rand(3, 1, 2, 2), torch.tensor([0, 1, 2]), Linf(0.1)).shape
     torch.Size([3, 1, 2, 2])
     """
-    check_attack(model, images, labels, ball, steps=steps, targets=targets)
+    check_counts(steps=steps, targets=targets)
     size = 2.5 * ball.radius / steps if step_size is None else step_size
     if len(images) == 0:
         return images
@@ -80,7 +83,7 @@ def multitargeted(
 @torch.no_grad()
 def _order_classes(model: nn.Module, images: Images, labels: Labels, draws: int) -> Tensor:
     """Return the other classes of each image, (N, K - 1), the most likely first."""
-    logits = torch.stack([model(images) for _ in range(draws)]).mean(0)
+    logits = torch.stack([logits_of(model, images) for _ in range(draws)]).mean(0)
     check_labels(labels, images, logits.shape[1])
     others = logits.scatter(1, labels[:, None], -torch.inf)
     return others.argsort(1, descending=True)[:, :-1]

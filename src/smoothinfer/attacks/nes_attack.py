@@ -4,14 +4,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from smoothinfer.attacks.checks import attack_precision, check_attack
+from smoothinfer.attacks.checks import attack_precision, check_counts
 from smoothinfer.attacks.eot import EOTLoss, fresh_seeds
+from smoothinfer.attacks.gate import gated
 from smoothinfer.attacks.losses import AttackLoss, margin
 from smoothinfer.engine.members import run_seeded
 from smoothinfer.errors import InputError
 from smoothinfer.numerics.balls import L2, Ball, per_image
 from smoothinfer.numerics.precision import autocast_to
 from smoothinfer.numerics.randomness import draw_seed, isolated_rng, normal
+from smoothinfer.runtime.foreign import logits_of
 from smoothinfer.types import Images, Labels
 
 _CHECK_EVERY, _CHECK_DRAWS = 10, 32
@@ -61,6 +63,7 @@ def query_gradient(
     return total / (draws * queries)
 
 
+@gated
 @torch.no_grad()
 def nattack(
     model: nn.Module,
@@ -106,7 +109,7 @@ def nattack(
     >>> bool(((adversarial - images).abs() <= 0.1 + 1e-6).all())
     True
     """
-    check_attack(model, images, labels, ball, steps=steps)
+    check_counts(steps=steps)
     if population < 2 or not (spread > 0 and rate > 0):
         raise InputError(
             f"population {population} must be >= 2, spread {spread} and rate {rate} positive"
@@ -167,7 +170,7 @@ class _Search:
 
     def _reward(self, points: Images, labels: Labels) -> Tensor:
         with autocast_to(self.precision, points.device):
-            log_p = F.log_softmax(self.model(points).float(), 1)
+            log_p = F.log_softmax(logits_of(self.model, points).float(), 1)
         return -0.5 * (-margin(log_p, labels)).clamp_min(0)
 
     def check(self) -> None:

@@ -7,14 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from smoothinfer.attacks.checks import check_attack, check_options, takes_objective
+from smoothinfer.attacks.checks import check_counts, check_options
 from smoothinfer.attacks.eot import BestPoints, EOTLoss, fresh_seeds, mean_gradient, pooled_gradient
+from smoothinfer.attacks.gate import gated
 from smoothinfer.attacks.losses import POOLS, AttackLoss, checked_loss, divergence_from, towards
 from smoothinfer.attacks.nes_attack import query_gradient
 from smoothinfer.errors import InputError, check_labels, choose
 from smoothinfer.numerics.balls import Ball
 from smoothinfer.numerics.precision import autocast_to, resolve_precision
 from smoothinfer.numerics.randomness import draw_seed, isolated_rng, normal
+from smoothinfer.runtime.foreign import logits_of
 from smoothinfer.runtime.modes import attack_mode
 from smoothinfer.types import Images, Labels
 
@@ -29,7 +31,7 @@ GRADIENTS: dict[str, Gradient] = {
 }
 
 
-@takes_objective
+@gated
 def pgd(
     model: nn.Module,
     images: Images,
@@ -102,7 +104,7 @@ def pgd(
         check_labels(targets, images)
         loss, labels = towards, targets
     maximised = checked_loss(loss)
-    check_attack(model, images, labels, ball, steps=steps, draws=draws, restarts=restarts)
+    check_counts(steps=steps, draws=draws, restarts=restarts)
     resolve_precision(precision, images.device)
     size = ball.radius / 4 if step_size is None else step_size
     if size < 0:
@@ -132,7 +134,7 @@ def pgd(
     return best.points
 
 
-@takes_objective
+@gated
 def fgsm(
     model: nn.Module,
     images: Images,
@@ -160,6 +162,7 @@ def fgsm(
     return pgd(model, images, labels, ball, generator=generator, **options)
 
 
+@gated
 def kl_pgd(
     model: nn.Module,
     images: Images,
@@ -190,14 +193,14 @@ def kl_pgd(
     >>> kl_pgd(net, torch.rand(3, 1, 2, 2), torch.tensor([0, 1, 0]), Linf(0.1), steps=2).shape
     torch.Size([3, 1, 2, 2])
     """
-    check_attack(model, images, labels, ball, draws=draws)
+    check_counts(draws=draws)
     check_options(options, pgd)
     options |= {"draws": draws, "random_start": random_start}
     if len(images) == 0:
         return pgd(model, images, labels, ball, **options)
     with isolated_rng(draw_seed(generator)):
         with torch.no_grad():
-            answers = [model(images).float().softmax(1) for _ in range(draws)]
+            answers = [logits_of(model, images).float().softmax(1) for _ in range(draws)]
         loss = divergence_from(torch.stack(answers).mean(0))
         return pgd(model, images, labels, ball, **{"loss": loss, **options})
 

@@ -5,8 +5,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from smoothinfer.attacks.checks import attack_precision, check_attack
+from smoothinfer.attacks.checks import attack_precision, check_counts
 from smoothinfer.attacks.eot import EOTLoss, fresh_seeds
+from smoothinfer.attacks.gate import gated
 from smoothinfer.attacks.losses import checked_loss, log_mean_probability, margin
 from smoothinfer.errors import InputError
 from smoothinfer.numerics.balls import Ball, Linf, pick_images
@@ -18,6 +19,7 @@ _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 _DRAWS = 20
 
 
+@gated
 @torch.no_grad()
 def square(
     model: nn.Module,
@@ -56,7 +58,7 @@ def square(
     >>> bool(((adversarial - images).abs() <= 0.1 + 1e-6).all())
     True
     """
-    check_attack(model, images, labels, ball, queries=queries, draws=draws)
+    check_counts(queries=queries, draws=draws)
     if not isinstance(ball, Linf):
         raise InputError(f"square works within Linf only, not {ball}")
     if not 0 < share <= 1:

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from smoothinfer.engine.plan import Network, Plan
 from smoothinfer.engine.sampler import Sampler
 from smoothinfer.numerics.randomness import all_isolated, derive_seed, isolated_rng, stream
+from smoothinfer.runtime.foreign import logits_of
 from smoothinfer.runtime.modes import device_of
 from smoothinfer.types import Images, Logits
 
@@ -111,7 +112,7 @@ def run_draws(model: nn.Module, images: Images, seeds: Sequence[int]) -> list[Lo
     with all_isolated() as seed_all:
         for seed in seeds:
             seed_all(seed)
-            found.append(model(images))
+            found.append(logits_of(model, images))
     return found
 
 
@@ -166,6 +167,6 @@ class SeededPasses:
         for begin in range(first, first + samples, _BLOCK):
             passes = range(begin, min(begin + _BLOCK, first + samples))
             if self.seeds is None:
-                yield torch.stack([self.model(images) for _ in passes])
+                yield torch.stack([logits_of(self.model, images) for _ in passes])
             else:
                 yield torch.stack(run_draws(self.model, images, self.seeds[begin : passes.stop]))

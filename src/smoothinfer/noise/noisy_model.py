@@ -8,7 +8,6 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from smoothinfer.engine.members import Member
 from smoothinfer.engine.plan import Network, Plan
@@ -29,6 +28,7 @@ from smoothinfer.noise.placement import (
 )
 from smoothinfer.noise.strengths import Disturbed, activations_of, strengths_of
 from smoothinfer.numerics.precision import autocast_dtype
+from smoothinfer.runtime.foreign import logits_of
 from smoothinfer.runtime.modes import device_of, is_captured
 from smoothinfer.types import Images, Logits
 
@@ -169,7 +169,7 @@ class NoisyModel(nn.Module):
         if self._may_use_snapshot():
             network = self.draw_network(generator)
         else:
-            network = partial(functional_call, self.module, self.noisy_weights(generator))
+            network = partial(logits_of, self.module, weights=self.noisy_weights(generator))
         return self.run(network, noisy, generator)
 
     def _may_use_snapshot(self) -> bool:
@@ -192,7 +192,7 @@ class NoisyModel(nn.Module):
         sampler = self._cache.get(dtype, partial(self._ingredients, dtype), self._make_sampler)
         if sampler.plan is not None:
             return partial(sampler.plan.run_in, sampler.dtype, sampler.draw(generator))
-        return partial(functional_call, self.module, sampler.draw_weights(generator))
+        return partial(logits_of, self.module, weights=sampler.draw_weights(generator))
 
     def _ingredients(self, dtype: torch.dtype) -> Ingredients:
         """Return the ingredients of a sampler for a forward pass in ``dtype``."""

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from smoothinfer.errors import InputError
 from smoothinfer.numerics.randomness import isolated_rng
+from smoothinfer.runtime.foreign import logits_of
 from smoothinfer.types import Images
 
 _CAPTURING: contextvars.ContextVar[bool] = contextvars.ContextVar("capturing", default=False)
@@ -28,7 +29,7 @@ def count_classes(model: nn.Module, images: Images) -> int:
     The global random generator stays as it was.
 
     Raises:
-        InputError: the model does not take these images, or returns no (N, K) logits.
+        InputError: the model fails on these images, or returns no (N, K) logits.
 
     >>> count_classes(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), torch.rand(2, 1, 2, 2))
     3
@@ -36,18 +37,15 @@ def count_classes(model: nn.Module, images: Images) -> int:
     image = images[:1].to(device_of(model, images))
     with torch.no_grad(), isolated_rng(0):
         try:
-            logits = model(image)
-        except RuntimeError as error:
+            return logits_of(model, image).shape[1]
+        except InputError:
+            raise
+        except Exception as error:  # a user's forward may fail in any way
             shown = f"{image.dtype} images of shape {tuple(image.shape[1:])}"
-            raise InputError(f"the model does not take {shown}: {error}") from error
-    if not isinstance(logits, Tensor):
-        raise InputError(
-            f"the model returns a {type(logits).__name__}, not logits: wrap a network of "
-            "transformers in smoothinfer.LogitsOf"
-        )
-    if logits.ndim != 2:
-        raise InputError(f"the model must return (N, K) logits, not {tuple(logits.shape)}")
-    return logits.shape[1]
+            message = " ".join(str(error).split())
+            raise InputError(
+                f"the model does not take {shown}: {type(error).__name__}: {message}"
+            ) from error
 
 
 @contextlib.contextmanager
