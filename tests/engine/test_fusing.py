@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import smoothinfer as si
-from smoothinfer.attacks.eot import mean_gradient
+from smoothinfer.attacks.gradients import mean_gradient
 from smoothinfer.attacks.losses import margin
 from smoothinfer.engine import fusing
 from smoothinfer.engine.plan import Plan

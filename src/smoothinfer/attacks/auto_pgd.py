@@ -177,7 +177,7 @@ class _State:
 
     def ahead(self, ball: Ball, images: Images, gradient: Tensor) -> Images:
         """Return the next point."""
-        step = per_image(self.size, images) * ball.ascend(gradient)
+        step = per_image(self.size, images) * ball.ascend(gradient).to(images.dtype)
         target = ball.project(self.point + step, images)
         first = self.point is self.before
         share = 1.0 if first else _MOMENTUM

@@ -5,19 +5,19 @@ fools it at both points. So the draws of a step have seeds, and every value that
 is computed with them. The next step has new draws: an attack must not fit the noise.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from smoothinfer.attacks.losses import AttackLoss, Pool, log_mean_probability
+from smoothinfer.attacks.gradients import gradient_of
+from smoothinfer.attacks.losses import AttackLoss, Pool, log_mean_probability, loss_of
 from smoothinfer.engine.members import SeededPasses, run_draws, run_seeded
 from smoothinfer.engine.stopping import Stopping, Votes
 from smoothinfer.engine.tally import final_tally
 from smoothinfer.numerics.balls import pick_images
-from smoothinfer.runtime.foreign import logits_of
 from smoothinfer.types import Images, Labels, Logits
 
 Seeds = Sequence[int]
@@ -80,22 +80,21 @@ class EOTLoss:
         with torch.no_grad():
             logits = torch.stack(run_draws(self.model, points, seeds))
         with torch.enable_grad():
-            leaf = logits.detach().requires_grad_()
+            leaf = logits.detach().double().requires_grad_()
             value = self._average(leaf, labels)
             (weights,) = torch.autograd.grad(value.sum(), leaf)
-        gradient = torch.zeros_like(points)
+        gradient = torch.zeros_like(points, dtype=torch.float64)
         for seed, weight in zip(seeds, weights, strict=True):
-            gradient += _gradient(self.model, points, seed, partial(torch.mul, weight))[0]
+            draw = partial(run_seeded, self.model, seed=seed)
+            gradient += gradient_of(draw, points, partial(torch.mul, weight))[0]
         return LossValues(value.detach(), _wrong(logits, labels), gradient)
 
     def _mean_gradient(self, points: Images, labels: Labels, seeds: Seeds) -> LossValues:
-        total, logits = torch.zeros_like(points), []
-
-        def loss(found: Logits) -> Tensor:
-            return self.loss(found, labels)
-
+        total, logits = torch.zeros_like(points, dtype=torch.float64), []
+        loss = partial(loss_of, self.loss, labels=labels)
         for seed in seeds:
-            gradient, found = _gradient(self.model, points, seed, loss)
+            draw = partial(run_seeded, self.model, seed=seed)
+            gradient, found = gradient_of(draw, points, loss)
             total += gradient / len(seeds)
             logits.append(found)
         every = torch.stack(logits)
@@ -103,8 +102,8 @@ class EOTLoss:
 
     def _average(self, logits: Tensor, labels: Labels) -> Tensor:
         if self.pool is not None:
-            return self.loss(self.pool(logits), labels)
-        return torch.stack([self.loss(each, labels) for each in logits]).mean(0)
+            return loss_of(self.loss, self.pool(logits), labels)
+        return torch.stack([loss_of(self.loss, each, labels) for each in logits]).mean(0)
 
     def is_fooled(self, points: Images, labels: Labels, values: LossValues) -> Tensor:
         """Say which points all draws of ``values`` get wrong, and 32 fresh ones as well."""
@@ -177,41 +176,6 @@ class BestPoints:
         self.value = torch.where(better, value, self.value)
 
 
-def mean_gradient(
-    model: nn.Module, images: Images, labels: Labels, loss: AttackLoss, draws: int = 1
-) -> Tensor:
-    """(1/M) sum_i grad_x loss(model(x), y) over M fresh draws of the model's noise.
-
-    With M = 1 it is the gradient of PGD, with M > 1 that of EPGD. Draws are taken one after the
-    other, so memory does not grow with M.
-
-    Args:
-        model: any module from images (N, C, H, W) to logits.
-        loss: (logits, labels (N,)) -> (N,).
-        draws: M, at least 1.
-
-    Source: Nemcovsky et al. 2019, equations (24)-(25); Athalye et al. 2018 (EoT).
-
-    >>> from smoothinfer.attacks.losses import margin
-    >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
-    >>> g = mean_gradient(net, torch.rand(1, 1, 2, 2), torch.tensor([0]), margin)
-    >>> bool(torch.allclose(g.flatten(), net[1].weight[1] - net[1].weight[0]))
-    True
-    """
-    total = torch.zeros_like(images)
-    for _ in range(draws):
-        total += single_gradient(model, images, labels, loss)
-    return total / draws
-
-
-def single_gradient(model: nn.Module, images: Images, labels: Labels, loss: AttackLoss) -> Tensor:
-    """grad_x loss(model(x), y) under one draw of the noise."""
-    with torch.enable_grad():
-        points = images.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(loss(logits_of(model, points), labels).sum(), points)
-    return gradient
-
-
 def pooled_gradient(
     model: nn.Module,
     images: Images,
@@ -227,7 +191,10 @@ def pooled_gradient(
     fooled weigh little. Each draw is run twice under the same seed, so memory does not grow with M.
 
     Args:
-        model, images, labels, loss, draws: as for `mean_gradient`.
+        model: any module from images (N, C, H, W) to logits.
+        images, labels: (N, C, H, W) and (N,).
+        loss: (logits, labels (N,)) -> (N,).
+        draws: M, at least 1.
         pool: turns the draws into one answer; see ``POOLS``.
 
     Source: Salman et al. 2019, arXiv 1906.04584; Nemcovsky et al. 2019, section 2.
@@ -253,16 +220,6 @@ def logits_with_grad(model: nn.Module, images: Images, seed: int) -> Logits:
     """Return the logits of one draw as the model gives them when a gradient is computed."""
     with torch.enable_grad():
         return run_seeded(model, images.detach().requires_grad_(), seed).detach()
-
-
-def _gradient(
-    model: nn.Module, points: Images, seed: int, loss: Callable[[Tensor], Tensor]
-) -> tuple[Tensor, Logits]:
-    with torch.enable_grad():
-        leaf = points.detach().requires_grad_()
-        logits = run_seeded(model, leaf, seed)
-        (gradient,) = torch.autograd.grad(loss(logits).sum(), leaf)
-    return gradient, logits.detach()
 
 
 def _wrong(logits: Tensor, labels: Labels) -> Tensor:

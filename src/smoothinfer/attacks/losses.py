@@ -15,13 +15,35 @@ AttackLoss = Callable[[Logits, Labels], Tensor]
 Pool = Callable[[Tensor], Tensor]
 
 
+def at_least_float(values: Tensor) -> Tensor:
+    """Return ``values`` in float32, or in float64 if they are."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def cross_entropy(logits: Logits, labels: Labels) -> Tensor:
-    """-log softmax(logits)[label], (N,).
+    """-log softmax(logits)[label] = log(1 + exp(log sum_{j != y} exp z_j - z_y)), (N,).
+
+    In double precision and in the second form, which does not cancel: with float32's own
+    cross-entropy a lead of 17 has lost the label's logit, one of 104 the whole gradient.
 
     >>> round(cross_entropy(torch.zeros(1, 4), torch.tensor([2])).item(), 4)  # log 4
     1.3863
+    >>> cross_entropy(torch.tensor([[200.0, 0.0]]), torch.tensor([0])).item() > 0
+    True
     """
-    return F.cross_entropy(logits.float(), labels, reduction="none")
+    exact = logits.double()
+    right = exact.gather(1, labels[:, None]).squeeze(1)
+    others = exact.scatter(1, labels[:, None], -torch.inf).logsumexp(1)
+    return F.softplus(others - right, threshold=700)
+
+
+def loss_of(loss: AttackLoss, logits: Logits, labels: Labels) -> Tensor:
+    """Return ``loss`` of the logits, (N,): in float32 unless the loss is the package's own.
+
+    A user's loss may hold weights of classes in float32, which do not go with float64.
+    """
+    ours = getattr(loss, "__module__", "").startswith("smoothinfer.")
+    return loss(logits if ours else logits.float(), labels)
 
 
 def margin(logits: Logits, labels: Labels) -> Tensor:
@@ -34,7 +56,7 @@ def margin(logits: Logits, labels: Labels) -> Tensor:
     """
     right = logits.gather(1, labels[:, None]).squeeze(1)
     others = logits.scatter(1, labels[:, None], -torch.inf)
-    return (others.amax(1) - right).float()
+    return at_least_float(others.amax(1) - right)
 
 
 def dlr(logits: Logits, labels: Labels) -> Tensor:
@@ -50,7 +72,7 @@ def dlr(logits: Logits, labels: Labels) -> Tensor:
     """
     if logits.shape[1] < 3:
         raise InputError("the DLR loss needs at least 3 classes; use 'margin'")
-    first, _, third = logits.float().topk(3, dim=1).values.unbind(1)
+    first, _, third = at_least_float(logits).topk(3, dim=1).values.unbind(1)
     return margin(logits, labels) / (first - third).clamp_min(1e-12)
 
 
@@ -69,7 +91,7 @@ def divergence_from(clean: Tensor) -> AttackLoss:
 
     def divergence(logits: Logits, labels: Labels) -> Tensor:
         del labels
-        return F.kl_div(logits.float().log_softmax(1), clean, reduction="none").sum(1)
+        return F.kl_div(logits.double().log_softmax(1), clean.double(), reduction="none").sum(1)
 
     return divergence
 
@@ -83,7 +105,7 @@ def lead_of(targets: Labels) -> AttackLoss:
 
     def lead(logits: Logits, labels: Labels) -> Tensor:
         rows = torch.stack([targets, labels], 1)
-        target, label = logits.gather(1, rows).float().unbind(1)
+        target, label = at_least_float(logits.gather(1, rows)).unbind(1)
         return target - label
 
     return lead
@@ -121,7 +143,7 @@ def checked_loss(loss: str | AttackLoss) -> AttackLoss:
         if not checked:
             check_labels(labels, logits, logits.shape[1])
             checked = True
-        return function(logits, labels)
+        return loss_of(function, logits, labels)
 
     return check_then_compute
 
@@ -135,7 +157,7 @@ def log_mean_probability(draws: Tensor, sharpness: float = 1.0) -> Tensor:
     >>> log_mean_probability(torch.zeros(3, 1, 2)).exp().tolist()
     [[0.5, 0.5]]
     """
-    return (sharpness * draws.float()).log_softmax(2).logsumexp(0) - math.log(len(draws))
+    return (sharpness * at_least_float(draws)).log_softmax(2).logsumexp(0) - math.log(len(draws))
 
 
 def log_mean_rank_weight(draws: Tensor, sharpness: float = 4.0) -> Tensor:
@@ -146,7 +168,8 @@ def log_mean_rank_weight(draws: Tensor, sharpness: float = 4.0) -> Tensor:
     >>> log_mean_rank_weight(torch.tensor([[[9.0, 0.0, -9.0]]])).exp().round(decimals=3).tolist()
     [[1.0, 0.5, 0.25]]
     """
-    gaps = draws.float()[..., None, :] - draws.float()[..., :, None]  # z_j - z_y at [y, j]
+    draws = at_least_float(draws)
+    gaps = draws[..., None, :] - draws[..., :, None]  # z_j - z_y at [y, j]
     rank = (sharpness * gaps).sigmoid().sum(-1) - 0.5  # its own sigmoid(0) is 1/2
     return (-math.log(2) * rank).logsumexp(0) - math.log(len(draws))
 

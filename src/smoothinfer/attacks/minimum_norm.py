@@ -68,7 +68,11 @@ def ddn(
     """
     if not isinstance(ball, L2):
         raise InputError(f"ddn finds the nearest point in L2, not in {ball}")
-    search = partial(_by_foolbox, "DDNAttack", init_epsilon=1.0, steps=steps, gamma=gamma)
+    settings: dict[str, Any] = {"init_epsilon": 1.0, "steps": steps, "gamma": gamma}
+
+    def search(fixed: nn.Module, images: Images, labels: Labels) -> Images:
+        return _by_foolbox("DDNAttack", _WithSmallLeads(fixed), images, labels, **settings)
+
     return _nearest(search, model, images, labels, ball, samples, votes, precision, generator)
 
 
@@ -191,6 +195,21 @@ class _InEvalMode(nn.Module):
 
     def forward(self, images: Images) -> Tensor:
         return logits_of(self.model, images)
+
+
+class _WithSmallLeads(nn.Module):
+    """The same order of classes with leads of at most 10 logits: DDN follows the gradient of
+    Foolbox's cross-entropy, which float32 rounds to zero on confident networks.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.training = model, model.training
+
+    def forward(self, images: Images) -> Tensor:
+        logits = logits_of(self.model, images)
+        first, second = logits.detach().topk(2, dim=1).values.unbind(1)
+        return logits / ((first - second) / 10).clamp_min(1)[:, None]
 
 
 def _by_foolbox(

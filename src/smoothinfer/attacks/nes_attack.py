@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from smoothinfer.attacks.checks import attack_precision, check_counts
 from smoothinfer.attacks.eot import EOTLoss, fresh_seeds
 from smoothinfer.attacks.gate import gated
-from smoothinfer.attacks.losses import AttackLoss, margin
+from smoothinfer.attacks.losses import AttackLoss, loss_of, margin
 from smoothinfer.engine.members import run_seeded
 from smoothinfer.errors import InputError
 from smoothinfer.numerics.balls import L2, Ball, per_image
@@ -51,15 +51,15 @@ def query_gradient(
     """
     if queries < 1 or not spread > 0:
         raise InputError(f"queries {queries} must be >= 1 and spread {spread} positive")
-    total = torch.zeros_like(images)
+    total = torch.zeros_like(images, dtype=torch.float64)
     with torch.no_grad(), autocast_to("fp32", images.device):
         for seed in fresh_seeds(draws * queries):
             direction = normal(images.shape, images)
             up, down = (
-                loss(run_seeded(model, images + side * spread * direction, seed), labels)
+                loss_of(loss, run_seeded(model, images + side * spread * direction, seed), labels)
                 for side in (1, -1)
             )
-            total += per_image((up - down) / (2 * spread), images) * direction
+            total += per_image((up - down) / (2 * spread), total) * direction
     return total / (draws * queries)
 
 

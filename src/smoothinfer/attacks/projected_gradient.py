@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from smoothinfer.attacks.checks import check_counts, check_options
-from smoothinfer.attacks.eot import BestPoints, EOTLoss, fresh_seeds, mean_gradient, pooled_gradient
+from smoothinfer.attacks.eot import BestPoints, EOTLoss, fresh_seeds, pooled_gradient
 from smoothinfer.attacks.gate import gated
+from smoothinfer.attacks.gradients import mean_gradient
 from smoothinfer.attacks.losses import POOLS, AttackLoss, checked_loss, divergence_from, towards
 from smoothinfer.attacks.nes_attack import query_gradient
 from smoothinfer.errors import InputError, check_labels, choose
@@ -114,12 +115,13 @@ def pgd(
 
     def run() -> Images:
         points = _start(images, ball, random_start)
-        total = torch.zeros_like(points)
+        total = torch.zeros_like(points, dtype=torch.float64)
         for _ in range(steps):
             with autocast_to(precision, images.device):
-                step = gradient_of(model, points, labels, maximised, draws)
-            total = total + step if accumulate else step
-            points = ball.project(points + size * ball.ascend(total), images)
+                found = gradient_of(model, points, labels, maximised, draws)
+            total = total + found if accumulate else found
+            step = ball.ascend(total).to(points.dtype)
+            points = ball.project(points + size * step, images)
         return points
 
     with attack_mode(model), isolated_rng(draw_seed(generator)):
@@ -200,7 +202,7 @@ def kl_pgd(
         return pgd(model, images, labels, ball, **options)
     with isolated_rng(draw_seed(generator)):
         with torch.no_grad():
-            answers = [logits_of(model, images).float().softmax(1) for _ in range(draws)]
+            answers = [logits_of(model, images).double().softmax(1) for _ in range(draws)]
         loss = divergence_from(torch.stack(answers).mean(0))
         return pgd(model, images, labels, ball, **{"loss": loss, **options})
 

@@ -99,7 +99,9 @@ class L2(_Radius):
 
     def ascend(self, gradient: Tensor) -> Tensor:
         """Return gradient / ||gradient||, zero where the gradient is zero."""
-        return gradient / per_image(_norm(gradient).clamp_min(1e-30), gradient)
+        largest = gradient.abs().flatten(1).amax(1)  # its square may be too small for a number
+        scaled = gradient / per_image(torch.where(largest > 0, largest, 1.0), gradient)
+        return scaled / per_image(_norm(scaled).clamp_min(1e-30), gradient)
 
     def project(self, points: Images, images: Images) -> Images:
         """Shrink the step to the radius, then clip to [0, 1], which only shrinks it further."""

@@ -4,10 +4,9 @@ import copy
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from smoothinfer.attacks.eot import mean_gradient, single_gradient
+from smoothinfer.attacks.gradients import mean_gradient, single_gradient
 from smoothinfer.attacks.losses import ATTACK_LOSSES
 from smoothinfer.evaluation.audit.context import BATCH, AuditContext
 from smoothinfer.evaluation.audit.finding import (
@@ -20,7 +19,9 @@ from smoothinfer.evaluation.audit.finding import (
     judge,
     worse,
 )
+from smoothinfer.numerics.balls import L2
 from smoothinfer.numerics.randomness import isolated_rng
+from smoothinfer.runtime.foreign import logits_of
 from smoothinfer.runtime.modes import attack_mode
 from smoothinfer.types import Images, Logits
 
@@ -39,7 +40,7 @@ def gradients(context: AuditContext) -> Finding:
     if len(images) == 0:
         return gradients.finding(SKIPPED, "no image is right", "There is nothing to attack.")
     with torch.no_grad(), isolated_rng(context.seed):
-        answers = context.model(images)
+        answers = logits_of(context.model, images)
     classes = answers.shape[1]
     if answers.min() >= 0 and (answers.sum(1) - 1).abs().amax() < 1e-4:
         return gradients.finding(
@@ -93,12 +94,15 @@ def _randomness(context: AuditContext) -> Finding:
     images = context.images[context.few()][:BATCH]
     draws = 16 if context.random else 5
     with torch.no_grad():
-        answers = torch.stack([_normalised(context.model(images)) for _ in range(draws)])
+        answers = torch.stack([_normalised(logits_of(context.model, images)) for _ in range(draws)])
         turned = torch.stack(
-            [_normalised(context.model(images.flip(0))).flip(0) for _ in range(draws)]
+            [_normalised(logits_of(context.model, images.flip(0))).flip(0) for _ in range(draws)]
         )
     with_grad = torch.stack(
-        [_normalised(context.model(images.clone().requires_grad_())).detach() for _ in range(draws)]
+        [
+            _normalised(logits_of(context.model, images.clone().requires_grad_())).detach()
+            for _ in range(draws)
+        ]
     )
     differs = float((answers.amax(0) - answers.amin(0)).amax())
     measured = f"largest difference {differs:.2g}"
@@ -186,7 +190,7 @@ class _Readout(nn.Module):
         self.training = False
 
     def forward(self, images: Images) -> Logits:
-        score = (self.model(images) * self.weight).sum(1) - self.threshold
+        score = (logits_of(self.model, images) * self.weight).sum(1) - self.threshold
         return torch.stack([torch.zeros_like(score), score], 1)
 
 
@@ -239,7 +243,7 @@ def binarisation(context: AuditContext) -> Finding:
 
 
 def _answers(model: nn.Module, images: Images, draws: int) -> Logits:
-    return torch.stack([model(images) for _ in range(draws)]).mean(0)
+    return torch.stack([logits_of(model, images) for _ in range(draws)]).mean(0)
 
 
 @check(
@@ -269,7 +273,8 @@ def averaging(context: AuditContext) -> Finding:
             mean_gradient(context.model, images, labels, ATTACK_LOSSES["cross_entropy"], 16)
             for _ in range(2)
         )
-    cosine = float(F.cosine_similarity(one.flatten(1), two.flatten(1)).median())
+    direction = L2(1.0).ascend  # the gradient of a confident network is too small to be squared
+    cosine = float((direction(one) * direction(two)).flatten(1).sum(1).median())
     measured.append(f"{most} draws break {drop.points:.1f} points more; cosine {cosine:.2f}")
     alarm = (
         "The gradient is mostly noise at this number of draws: accuracy under it flatters the "
