@@ -157,8 +157,8 @@ def _sample_counts(samples: int | Sequence[int] | None) -> list[int]:
     """Return the numbers of passes in ascending order, each once."""
     if samples is None:
         return []
-    several = isinstance(samples, Iterable) and getattr(samples, "ndim", 1) > 0
-    each: Iterable[object] = samples if several else [samples]  # type: ignore[assignment]
+    single = isinstance(samples, str) or getattr(samples, "ndim", 1) == 0
+    each = samples if isinstance(samples, Iterable) and not single else [samples]
     return sorted({plain_int("samples", most, 1, MOST_PASSES) for most in each})
 
 
