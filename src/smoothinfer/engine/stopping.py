@@ -4,6 +4,7 @@ The votes of one image over passes are independent and identically distributed, 
 to other images. The sequential tests need nothing else.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -133,9 +134,7 @@ class PPR(Stopping):
         points, factor = list(_CHECKPOINTS), 4 / 3
         while points[-1] < most:
             points.append(round(points[-1] * factor))
-        first = 1  # fewer passes than this decide nothing, not even a unanimous vote
-        while first < most and ppr_evidence(first, 0) < self.needed:
-            first += 1
+        first = min(_unanimous_votes(self.needed), most)  # fewer passes decide nothing
         return sorted({at for at in points if first < at < most} | {first, most})
 
     def decided(self, tally: Votes, rows: Tensor) -> Tensor:
@@ -230,11 +229,19 @@ def ppr_evidence(leader: ArrayLike, runner_up: ArrayLike, one_sided: bool = True
     >>> round(float(ppr_evidence(0, 0)), 6)  # no vote is no evidence
     0.0
     """
-    from scipy.special import gammaln
-    from scipy.stats import binom
+    from scipy.special import betainc, gammaln
 
     a, b = np.asarray(leader), np.asarray(runner_up)
     value = (a + b) * math.log(2) + gammaln(a + 1) + gammaln(b + 1) - gammaln(a + b + 2)
     if one_sided:
-        value = value + math.log(2) + binom.logcdf(a, a + b + 1, 0.5)
+        value = value + math.log(2) + np.log(betainc(b + 1, a + 1, 0.5))
     return np.asarray(value)
+
+
+@functools.lru_cache(maxsize=64)
+def _unanimous_votes(needed: float) -> int:
+    """Return the least number of votes, all for one class, with evidence ``needed``."""
+    votes = 1
+    while ppr_evidence(votes, 0) < needed:
+        votes += 1
+    return votes
