@@ -38,7 +38,7 @@ def choose(kind: str, registry: Mapping[str, Entry], name: str) -> Entry:
     >>> choose("colour", {"red": 1}, "red")
     1
     """
-    if name not in registry:
+    if not isinstance(name, str) or name not in registry:
         raise unknown(kind, name, registry)
     return registry[name]
 

@@ -6,7 +6,7 @@
 | Labels | (N,)         | class index, int64 |
 | Logits | (N, K)       | of one noisy pass |
 | Votes  | (N, K)       | what one pass gives to each class, not negative |
-| Scores | (N, K)       | log scale; the largest decides; safe to use as logits |
+| Scores | (N, K)       | log scale, rounded after the verdict; safe to use as logits |
 | Counts | (N, K)       | number of passes that put the class first, int64 |
 
 N images of C x H x W pixels, K classes.

@@ -1,6 +1,7 @@
 """Stopping rules decide as early and as rightly as they say."""
 
 import math
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 import smoothinfer as si
-from smoothinfer.engine.stopping import VoteSpec, needed_votes, ppr_evidence, stopping
+from smoothinfer.engine.stopping import Betting, VoteSpec, ppr_evidence, stopping
 from smoothinfer.engine.tally import final_tally
 from smoothinfer.engine.voting import RULES
 
@@ -29,12 +30,20 @@ def images_of(shares, count):
     return torch.tensor(shares).view(1, 1, 1, -1).expand(count, -1, -1, -1).clone()
 
 
+def needed(runner_up, classes, delta=1e-3, **how):
+    """The votes of the leader that decide against those of the runner-up."""
+    enough = np.log((classes - 1) / delta)
+    leader = np.asarray(runner_up) + np.arange(1, 300).reshape(-1, *[1] * np.ndim(runner_up))
+    return leader[0] + (ppr_evidence(leader, runner_up, **how) < enough).sum(0)
+
+
 def test_ppr_needs_the_published_numbers_of_votes():
-    table = needed_votes(512, 10, 1e-3, one_sided=False)
-    assert {b: table[b] for b in PUBLISHED} == PUBLISHED
-    assert needed_votes(512, 100, 1e-3, one_sided=False)[0] == 22
-    assert needed_votes(512, 10, 1e-3)[0] == 17  # one-sided
-    assert all(one <= two for one, two in zip(needed_votes(512, 10, 1e-3), table, strict=True))
+    runner_up = np.array(list(PUBLISHED))
+    assert needed(runner_up, 10, one_sided=False).tolist() == list(PUBLISHED.values())
+    assert needed(0, 100, one_sided=False) == 22
+    assert needed(0, 10) == 17
+    every = np.arange(300)
+    assert (needed(every, 10) <= needed(every, 10, one_sided=False)).all()
 
 
 def test_evidence_is_the_integral_it_stands_for():
@@ -181,6 +190,92 @@ def test_betting_decides_soft_votes_rightly():
     answer = final_tally(OwnNoise(), clear, [spec.rule], stopping("betting", spec, 100))
     assert answer.decided.all()  # it does decide
     assert answer.used.float().mean() < 64
+
+
+class PeekingBetting(Betting):
+    """Wrong on purpose: bets on the class that leads after the pass itself."""
+
+    def observe(self, rows, block):
+        for logits in block:
+            before = self.sums.clone()
+            self.sums[rows] += self.spec.rule.votes(logits).double()
+            super().observe(rows, logits[None])
+            self.sums = before
+            self.sums[rows] += self.spec.rule.votes(logits).double()
+
+
+@pytest.mark.parametrize("rule", ["prediction", "weighted", "soft"])
+def test_a_bet_against_the_likeliest_class_gains_nothing(rule):
+    """In a tie of all classes each is a likeliest one: no bettor gains on the average."""
+    count, classes = 3000, 3
+    spec = VoteSpec(si.RULES[rule], 24, 0.1, classes)
+    means = []
+    for kind in (Betting, PeekingBetting):
+        betting = kind(spec, count)
+        betting.observe(torch.arange(count), torch.randn(24, count, classes, generator=seeded(0)))
+        capital = betting.capital.exp().mean(0)
+        means.append((capital.mean(0), capital.std(0) / math.sqrt(count)))
+    (honest, error), (peeking, _) = means
+    assert (honest <= 1 + 4 * error).all()
+    assert (peeking > 1 + 4 * error).all()
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_the_capital_is_kept_when_the_leader_changes():
+    """Class 1 leads at first, then class 0: evidence against class 2 comes from both."""
+    first, second = torch.eye(3)[1].expand(6, 1, 3), torch.eye(3)[0].expand(20, 1, 3)
+    betting = Betting(VoteSpec(RULES["prediction"], 64, 0.01, 3), 1)
+    rows = torch.arange(1)
+    betting.observe(rows, first)
+    early = betting.capital.exp().mean(0)[0]
+    assert early[1] == 1  # nobody bets against the leader
+    assert early[0] == early[2] > 1
+    betting.observe(rows, second)
+    late = betting.capital.exp().mean(0)[0]
+    assert late[2] > early[2]
+    assert late[0] < early[0]  # bets on class 1 lost while it still led
+    assert late[1] > 100
+
+
+def test_betting_keeps_a_state_in_proportion_to_the_classes():
+    def size(classes):
+        betting = Betting(VoteSpec(RULES["soft"], 64, 0.01, classes), 7)
+        return sum(each.numel() for each in vars(betting).values() if torch.is_tensor(each))
+
+    assert size(2000) <= 10.1 * size(200)
+
+
+@pytest.mark.parametrize("rule", ["prediction", "weighted", "soft", "ranks:1,0.3"])
+@pytest.mark.parametrize("stop", si.STOPS)
+def test_a_thousand_classes_are_no_burden(rule, stop):
+    if stop == "ppr" and rule != "prediction":
+        return
+    net = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 1000))
+    noisy = si.NoisyModel(net, inputs=si.Gaussian(0.1)).eval()
+    images = torch.rand(4, 3, 8, 8, generator=seeded(0))
+    started = time.perf_counter()
+    answer = si.SmoothedClassifier(noisy, 64, rule, seed=0).predict(images, stop=stop)
+    assert answer.scores.shape == (4, 1000)
+    assert time.perf_counter() - started < 5  # a tenth of a second by itself
+
+
+@pytest.mark.parametrize("stop", ["exact", "ppr", "betting"])
+def test_checkpoints_of_the_longest_vote_are_few(stop):
+    spec = VoteSpec(RULES["prediction"], 10**9, 1e-3, 10)
+    points = stopping(stop, spec, 1).checkpoints()
+    assert points == sorted(set(points))
+    assert points[-1] == 10**9
+    assert len(points) < 2000
+
+
+def test_ppr_decides_a_vote_of_any_length():
+    spec = VoteSpec(RULES["prediction"], 10**9, 1e-3, 10)
+    counts = torch.tensor([[400_000_000, 399_000_000, 0], [400_000_000, 399_999_990, 0]])
+    tally = SimpleNamespace(passes=int(counts[0].sum()), counts=counts)
+    assert stopping("ppr", spec, 2).decided(tally, torch.arange(2)).tolist() == [True, False]
 
 
 def test_bad_stops_are_refused():

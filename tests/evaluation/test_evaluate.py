@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -136,6 +137,20 @@ def test_one_rule_and_one_number_of_samples_need_no_list(net, images, labels):
     rows = si.evaluate(smooth, (images, labels), rules="soft", samples=2)
     assert set(rows["rule"].to_pylist()) == {"soft"}
     assert set(rows["samples"].to_pylist()) == {2}
+
+
+def test_samples_may_come_from_numpy_or_torch(net, images, labels):
+    noisy = si.NoisyModel(net, inputs=si.Gaussian(0.1)).eval()
+    plain = si.evaluate(noisy, (images, labels), samples=[1, 3], seed=2, delta=0.5)
+    for samples in (np.array([3, 1]), torch.tensor([1, 3]), (np.int64(3), 1), range(1, 4, 2)):
+        numbers = {"seed": np.int64(2), "delta": np.float64(0.5)}
+        assert si.evaluate(noisy, (images, labels), samples=samples, **numbers).equals(plain)
+    single = si.evaluate(noisy, (images, labels), samples=[3], seed=2)
+    for samples in (3, np.int64(3), np.array(3), torch.tensor(3)):
+        assert si.evaluate(noisy, (images, labels), samples=samples, seed=2).equals(single)
+    for samples in (3.0, [1, 2.5], "3", True, [10**30], np.array([[1, 2]])):
+        with pytest.raises(si.InputError, match=r"^samples must be"):
+            si.evaluate(noisy, (images, labels), samples=samples)
 
 
 def test_the_attack_sees_the_target(world):

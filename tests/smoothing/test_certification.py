@@ -1,5 +1,6 @@
 """Certificates: published anchors, closed-form worlds, and how often their statements hold."""
 
+import numpy as np
 import pytest
 import torch
 from scipy.stats import binomtest, norm
@@ -147,10 +148,41 @@ def test_weight_noise_beside_the_inputs_is_averaged_over():
     assert (found.radii >= 0).all()
 
 
-@pytest.mark.parametrize("options", [{"samples": 0}, {"alpha": 0.0}, {"radius": -1.0}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"samples": 0},
+        {"samples": 100.0},
+        {"samples": 10**30},
+        {"selection": True},
+        {"alpha": 0.0},
+        {"alpha": float("nan")},
+        {"radius": -1.0},
+        {"radius": float("inf")},
+        {"seed": 0.5},
+    ],
+    ids=str,
+)
 def test_bad_numbers_are_refused(noisy_pixel, options):
     with pytest.raises(si.InputError, match=next(iter(options))):
         si.certify(noisy_pixel, images_at([0.1]), **options)
+
+
+def test_numbers_of_numpy_and_torch_are_plain_numbers(noisy_pixel):
+    plain = si.certify(noisy_pixel, images_at([0.3]), samples=200, selection=20, seed=3)
+    given = {"samples": np.int64(200), "selection": torch.tensor(20), "seed": np.uint8(3)}
+    assert si.certify(noisy_pixel, images_at([0.3]), **given).radii == plain.radii
+
+
+def test_no_images_and_one_class_get_no_certificate(noisy_pixel):
+    net = nn.Sequential(nn.Flatten(), nn.LazyLinear(1))
+    net(images_at([0.3]))
+    one = si.NoisyModel(net, inputs=si.Gaussian(0.2)).eval()
+    for certified in (si.certify, si.predict_or_abstain):
+        with pytest.raises(si.InputError, match="no images to certify"):
+            certified(noisy_pixel, images_at([0.3])[:0], samples=20)
+        with pytest.raises(si.InputError, match="at least 2 classes"):
+            certified(one, images_at([0.3]), samples=20)
 
 
 def test_bounds_keep_all_their_digits(noisy_pixel):

@@ -201,12 +201,56 @@ def test_one_class_is_no_vote(images):
         si.SmoothedClassifier(noisy.eval(), 4).predict(images)
 
 
-def test_bad_numbers_are_refused(net, images):
-    for bad in (0, -1):
-        with pytest.raises(si.InputError, match="samples"):
-            si.SmoothedClassifier(net, samples=bad)
-        with pytest.raises(si.InputError, match="samples"):
+@pytest.mark.parametrize("bad", [0, -1, 4.0, 4.5, True, "4", float("nan"), 10**30, None])
+def test_bad_numbers_are_refused(net, images, bad):
+    with pytest.raises(si.InputError, match=r"^samples must be"):
+        si.SmoothedClassifier(net, samples=bad)
+    if bad is not None:
+        with pytest.raises(si.InputError, match=r"^samples must be"):
             si.SmoothedClassifier(net).predict(images, samples=bad)
+        with pytest.raises(si.InputError, match=r"^tile must be|out of memory"):
+            si.SmoothedClassifier(net, 4, tile=bad)
+    if bad not in (0, -1, None):
+        with pytest.raises(si.InputError, match=r"^seed must be"):
+            si.SmoothedClassifier(net, 4, seed=bad)
+
+
+@pytest.mark.parametrize("delta", [0, 1, -0.1, 2.0, float("nan"), "0.1", True, None])
+@pytest.mark.parametrize("stop", si.STOPS)
+def test_a_delta_that_is_no_probability_is_refused(net, images, delta, stop):
+    with pytest.raises(si.InputError, match=r"^delta must be"):
+        si.SmoothedClassifier(net, 4).predict(images, stop=stop, delta=delta)
+
+
+def test_numbers_of_numpy_and_torch_are_plain_numbers(net, images):
+    plain = si.SmoothedClassifier(net, 8, seed=3, tile=16).predict(images, 6, delta=0.5, stop="ppr")
+    for kind in (np.int64, np.uint8, torch.tensor):
+        smooth = si.SmoothedClassifier(net, kind(8), seed=kind(3), tile=kind(16))
+        assert (type(smooth.samples), type(smooth.seed), type(smooth.tile)) == (int, int, int)
+        answer = smooth.predict(images, kind(6), delta=np.float32(0.5), stop="ppr")
+        assert torch.equal(answer.counts, plain.counts)
+
+
+def test_close_votes_are_decided_before_they_are_rounded():
+    """Two passes over 100 classes: rounded scores tie where the sums do not."""
+    logits = torch.randn(2, 128, 100, generator=torch.Generator().manual_seed(0))
+    orders = logits.argsort(dim=2, descending=True, stable=True)
+    sums = [[0] * 100 for _ in range(128)]
+    for order in orders:
+        for image, row in enumerate(order.tolist()):
+            for rank, k in enumerate(row):
+                sums[image][k] += 2 ** (99 - rank)
+    passes = iter(logits)
+
+    class Listed(nn.Module):
+        def forward(self, images):
+            return next(passes, logits[0])[: len(images)]
+
+    smooth = si.SmoothedClassifier(Listed().eval(), 2, "weighted", tile=128)
+    smooth._classes = 100  # counting them would take a pass
+    answer = smooth.predict(torch.rand(128, 1, 1, 1))
+    assert answer.labels.tolist() == [row.index(max(row)) for row in sums]
+    assert not torch.equal(answer.labels, answer.scores.argmax(1))
 
 
 def test_a_bad_rule_is_refused():

@@ -5,15 +5,19 @@ to other images. The sequential tests need nothing else.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from smoothinfer.engine.sums import Sums
 from smoothinfer.engine.voting import RULES, Rule
-from smoothinfer.errors import InputError, choose
+from smoothinfer.errors import MOST_PASSES, InputError, choose, plain_float, plain_int
 
 _CHECKPOINTS = (17, 24, 32, 48, 64, 96, 128, 192, 256, 384)
 _BETS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  # fixed fractions lambda in [0, 2), weighted equally
@@ -42,7 +46,7 @@ class Votes(Protocol):
     passes: int
     counts: Tensor
 
-    def sums(self, rule: Rule) -> Tensor: ...
+    def sums(self, rule: Rule) -> Sums: ...
 
 
 class Stopping:
@@ -70,9 +74,7 @@ class Fixed(Stopping):
     """All ``samples`` passes for every image."""
 
     def __init__(self, samples: int) -> None:
-        if samples < 1:
-            raise InputError(f"samples must be at least 1, not {samples}")
-        self.samples = samples
+        self.samples = plain_int("samples", samples, 1, MOST_PASSES)
 
     def checkpoints(self) -> list[int]:
         return [self.samples]
@@ -98,15 +100,13 @@ class Exact(Stopping):
         return [*range(half, most, max(1, most // 32)), most]
 
     def decided(self, tally: Votes, rows: Tensor) -> Tensor:
-        remaining = self.spec.samples - tally.passes
-        sums = tally.sums(self.spec.rule)[rows]
-        leader = sums.argmax(1, keepdim=True)
-        ahead = sums.gather(1, leader) - sums
-        left = self.spec.rule.span * remaining if remaining else 0.0
+        sums = tally.sums(self.spec.rule)
+        leader = sums.leaders(rows)
+        margin = sums.margins(rows, leader, self.spec.samples - tally.passes)
         # A tie at the end goes to the lower class, so against higher ones a tie is enough.
-        higher = torch.arange(sums.shape[1], device=sums.device) > leader
-        safe = (ahead > left) | (higher & (ahead >= left))
-        return safe.scatter(1, leader, True).all(1)
+        higher = torch.arange(margin.shape[1], device=margin.device) > leader[:, None]
+        safe = (margin > 0) | (higher & (margin == 0))
+        return safe.scatter(1, leader[:, None], True).all(1)
 
 
 class PPR(Stopping):
@@ -127,67 +127,76 @@ class PPR(Stopping):
         if spec.rule.votes is not RULES["prediction"].votes:
             raise InputError("stop='ppr' counts whole votes: use rule='prediction' or 'betting'")
         self.spec = spec
-        self.needed = torch.tensor(
-            needed_votes(spec.samples, spec.classes, spec.delta), dtype=torch.float64
-        )
+        self.needed = math.log(spec.classes - 1) - math.log(spec.delta)
 
     def checkpoints(self) -> list[int]:
         most = self.spec.samples
         points, factor = list(_CHECKPOINTS), 4 / 3
         while points[-1] < most:
             points.append(round(points[-1] * factor))
-        # Fewer passes decide nothing, not even a unanimous vote.
-        first = int(self.needed[0].clamp(max=most))
+        first = min(_unanimous_votes(self.needed), most)  # fewer passes decide nothing
         return sorted({at for at in points if first < at < most} | {first, most})
 
     def decided(self, tally: Votes, rows: Tensor) -> Tensor:
-        first, second = tally.counts[rows].topk(2, dim=1).values.unbind(1)
-        return first >= self.needed.to(first.device)[second]
+        first, second = tally.counts[rows].topk(2, dim=1).values.cpu().numpy().T
+        enough = ppr_evidence(first, second) >= self.needed
+        return torch.from_numpy(enough & (first > second)).to(rows.device)
 
 
 class Betting(Stopping):
-    """Stop when bets on the leader against every other class have multiplied by (K - 1) / delta.
+    """Stop when a bet against every class but the leader has multiplied by 1 / delta.
 
-    D = (vote_i - vote_j) / span in [-1, 1]; the capital is the mean over fixed fractions
-    lambda of prod (1 + lambda D / 2), a test martingale while class i is not ahead. For
-    fractional votes, such as soft ones.
+    One bettor for each class k bets in every pass that the class which leads after the passes
+    before, i, gets more votes than k: D = (vote_i - vote_k) / span in [-1, 1]; the capital is the
+    mean over fixed fractions lambda of prod (1 + lambda D / 2). When the leader changes, so do
+    the bets, and the capital is kept. For fractional votes, such as soft ones.
 
     Source: Waudby-Smith, Ramdas, *Estimating Means of Bounded Random Variables by Betting*,
-    2024, arXiv 2010.09686.
+    2024, arXiv 2010.09686; the bets on the leader of the moment are ours.
     """
+
+    # Why the answer is wrong with probability at most delta. Let m have the largest expected vote.
+    # The leader i is known before the pass, so E[vote_i - vote_m | past] <= 0 whichever i is, and
+    # the capital against m is a nonnegative supermartingale that begins with 1. Ville's inequality:
+    # it ever reaches 1 / delta with probability at most delta. An answer other than m needs that.
+    # No union over classes or leaders is left, so K bettors are enough.
 
     def __init__(self, spec: VoteSpec, images: int) -> None:
         if not 0 < spec.rule.span < float("inf"):
             raise InputError(
                 "stop='betting' needs bounded votes; use rule 'prediction', 'weighted' or 'soft'"
             )
-        self.spec = spec
-        self.bets = torch.tensor(_BETS, dtype=torch.float64).view(-1, 1, 1, 1)
-        # Logarithms of the capital of each fraction, for class i against class j.
-        shape = (len(_BETS), images, spec.classes, spec.classes)
-        self.capital = torch.zeros(shape, dtype=torch.float64)
+        self.spec, self.passes = spec, 0
+        self.bets = torch.tensor(_BETS, dtype=torch.float64).view(-1, 1, 1)
+        shape = (images, spec.classes)
+        self.sums = torch.zeros(shape, dtype=torch.float64)
+        # Logarithms of the capital of each fraction, against each class.
+        self.capital = torch.zeros((len(_BETS), *shape), dtype=torch.float64)
 
     def checkpoints(self) -> list[int]:
-        most = self.spec.samples
-        return sorted({*range(8, min(64, most), 4), *range(64, most, 16), most})
+        points, at = [], 8
+        while at < self.spec.samples:
+            points.append(at)
+            at += 4 if at < 64 else max(16, at // 64)
+        return [*points, self.spec.samples]
 
     def observe(self, rows: Tensor, block: Tensor) -> None:
         rows, rule = rows.cpu(), self.spec.rule
-        capital = self.capital[:, rows]
+        sums, capital = self.sums[rows], self.capital[:, rows]
         for logits in block:
             vote = rule.votes(logits.float()).double().cpu() / rule.span
-            lead = vote[:, :, None] - vote[:, None, :]
-            capital += torch.log1p(self.bets * lead / 2)
-        self.capital[:, rows] = capital
+            if self.passes:  # before the first pass nobody leads
+                lead = vote.gather(1, sums.argmax(1, keepdim=True)) - vote
+                capital += torch.log1p(self.bets * (lead / 2))
+            sums += vote
+            self.passes += 1
+        self.sums[rows], self.capital[:, rows] = sums, capital
 
     def decided(self, tally: Votes, rows: Tensor) -> Tensor:
-        leader = tally.sums(self.spec.rule)[rows].argmax(1).cpu()
-        capital = self.capital[:, rows.cpu()].logsumexp(0)
-        capital = capital - torch.tensor(float(len(_BETS))).log()
-        against = capital[torch.arange(len(rows)), leader]  # (n, K): the leader against each class
-        against = against.scatter(1, leader[:, None], torch.inf)
-        need = torch.tensor((self.spec.classes - 1) / self.spec.delta).log()
-        return (against.amin(1) >= need).to(rows.device)
+        leader = tally.sums(self.spec.rule).leaders(rows).cpu()
+        capital = self.capital[:, rows.cpu()].logsumexp(0) - math.log(len(_BETS))
+        against = capital.scatter(1, leader[:, None], torch.inf)
+        return (against.amin(1) >= -math.log(self.spec.delta)).to(rows.device)
 
 
 STOPS: dict[str, Callable[[VoteSpec, int], Stopping]] = {
@@ -205,47 +214,34 @@ def stopping(name: str, spec: VoteSpec, images: int) -> Stopping:
         InputError: the name is unknown, a number is out of range, or the voting rule does not
             suit it.
     """
-    if not 0 < spec.delta < 1:
-        raise InputError(f"delta must lie in (0, 1), not {spec.delta}")
-    if spec.samples < 1:
-        raise InputError(f"samples must be at least 1, not {spec.samples}")
+    plain_float("delta", spec.delta, above=0, below=1)
+    plain_int("samples", spec.samples, 1, MOST_PASSES)
     return choose("stop", STOPS, name)(spec, images)
 
 
-@functools.lru_cache(maxsize=64)
-def needed_votes(
-    most: int, classes: int, delta: float, one_sided: bool = True
-) -> tuple[float, ...]:
-    """Return the leader's votes that decide, for 0..most votes of the runner-up.
-
-    Infinity where more than ``most`` passes would be needed. ``one_sided=False`` leaves out the
-    factor for one side, as published.
-
-    >>> needed_votes(64, 10, 1e-3, one_sided=False)[:3]
-    (18.0, 22.0, 25.0)
-    """
-    need = torch.tensor((classes - 1) / delta, dtype=torch.float64).log().item()
-    table, leader = [], 1
-    for runner_up in range(most + 1):
-        leader = max(leader, runner_up + 1)
-        while leader <= most and ppr_evidence(leader, runner_up, one_sided) < need:
-            leader += 1
-        table.append(float(leader) if leader + runner_up <= most else torch.inf)
-    return tuple(table)
-
-
-def ppr_evidence(leader: int, runner_up: int, one_sided: bool = True) -> float:
+def ppr_evidence(leader: ArrayLike, runner_up: ArrayLike, one_sided: bool = True) -> NDArray:
     """log of 2^(a+b) a! b! / (a+b+1)!, times 2 P(Bin(a+b+1, 1/2) <= a) if one-sided.
 
-    >>> round(ppr_evidence(0, 0), 6)  # no vote is no evidence
+    Args:
+        leader, runner_up: votes a and b, numbers or arrays.
+        one_sided: ``False`` leaves out the factor for one side, as published.
+
+    >>> round(float(ppr_evidence(0, 0)), 6)  # no vote is no evidence
     0.0
     """
-    from scipy.special import gammaln
-    from scipy.stats import binom
+    from scipy.special import betainc, gammaln
 
-    a, b = leader, runner_up
-    two = torch.tensor(2.0, dtype=torch.float64).log().item()
-    value = (a + b) * two + gammaln(a + 1) + gammaln(b + 1) - gammaln(a + b + 2)
+    a, b = np.asarray(leader), np.asarray(runner_up)
+    value = (a + b) * math.log(2) + gammaln(a + 1) + gammaln(b + 1) - gammaln(a + b + 2)
     if one_sided:
-        value += two + binom.logcdf(a, a + b + 1, 0.5)
-    return float(value)
+        value = value + math.log(2) + np.log(betainc(b + 1, a + 1, 0.5))
+    return np.asarray(value)
+
+
+@functools.lru_cache(maxsize=64)
+def _unanimous_votes(needed: float) -> int:
+    """Return the least number of votes, all for one class, with evidence ``needed``."""
+    votes = 1
+    while ppr_evidence(votes, 0) < needed:
+        votes += 1
+    return votes

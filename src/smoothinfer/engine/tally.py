@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from smoothinfer.engine.stopping import Fixed, Stopping, VoteSpec, stopping
-from smoothinfer.engine.voting import RULES, Rule
-from smoothinfer.errors import InputError
+from smoothinfer.engine.sums import FloatSums, Sums, WholeSums
+from smoothinfer.engine.voting import RULES, ByRank, Rule, class_of_rank
+from smoothinfer.errors import MOST_PASSES, InputError, plain_float, plain_int
 from smoothinfer.types import Counts, Images, Labels, Scores
 
 
@@ -36,7 +36,8 @@ class Prediction:
     """The verdicts on N images.
 
     Attributes:
-        labels: (N,) the decision of the rule.
+        labels: (N,) the decision of the rule: the largest sum of votes before any rounding, the
+            lowest class in a tie. Where rounding makes two scores equal or swaps them, it stands.
         counts: (N, K) number of passes that put each class first.
         samples: (N,) passes used.
         scores: (N, K) of the rule, log scale.
@@ -58,8 +59,7 @@ class Prediction:
 class Tally:
     """The votes on N images so far.
 
-    Sums are kept in float64 and added pass by pass, so that they depend neither on the order of
-    images nor on how many passes ran together.
+    Sums depend neither on the order of images nor on how many passes ran together.
 
     Attributes:
         passes: number of passes run.
@@ -77,35 +77,51 @@ class Tally:
         self.passes = 0
         self.used, self.counts = torch.zeros(2, images, dtype=torch.int64, device=device)
         self.decided = torch.zeros(images, dtype=torch.bool, device=device)
-        self._sums = {id(rule): torch.empty(0) for rule in rules if rule is not RULES["prediction"]}
         self._rules = rules
+
+    def _begin(self, classes: int) -> None:
+        images, device = len(self.counts), self.counts.device
+        self.counts = self.counts[:, None].repeat(1, classes)
+        self._one = self.counts.new_ones(1)
+        self._first = WholeSums(self.counts[None], [1], unit=1)
+        self._by_rank, self._by_value = {}, {}
+        for rule in self._rules:
+            if isinstance(rule.votes, ByRank):
+                weights = rule.votes.whole(classes)
+                self._by_rank[id(rule)] = WholeSums.zeros(*weights, images, classes, device)
+            elif rule is not RULES["prediction"]:
+                self._by_value[id(rule)] = rule, FloatSums(images, classes, rule.span, device)
 
     def add(self, rows: Tensor, block: Tensor) -> None:
         """Count passes of the images ``rows`` (n,): their logits ``block`` (S, n, K)."""
-        classes = block.shape[2]
         if self.counts.ndim == 1:
-            self.counts = self.counts[:, None].repeat(1, classes)
-            self._sums = {key: self.counts.double() for key in self._sums}
-        self.counts[rows] += F.one_hot(block.argmax(2), classes).sum(0)
-        for rule in self._rules:
-            if id(rule) in self._sums:
-                sums = self._sums[id(rule)]
-                total = sums[rows]
-                for vote in votes_of(rule, block).double():
-                    total += vote
-                sums[rows] = total
+            self._begin(block.shape[2])
+        first = (block.argmax(2) + rows * block.shape[2]).flatten()
+        self.counts.view(-1).index_add_(0, first, self._one.expand_as(first))
+        if self._by_rank:
+            order = class_of_rank(block)
+            for whole in self._by_rank.values():
+                whole.add(rows, order)
+        for rule, sums in self._by_value.values():
+            sums.add(rows, votes_of(rule, block))
         self.used[rows] += len(block)
         self.passes += len(block)
 
-    def sums(self, rule: Rule) -> Tensor:
-        """Return the summed votes (N, K) of ``rule``, in float64."""
-        return self.counts.double() if rule is RULES["prediction"] else self._sums[id(rule)]
+    def sums(self, rule: Rule) -> Sums:
+        """Return the summed votes of ``rule``."""
+        if rule is RULES["prediction"]:
+            return self._first
+        found = self._by_rank.get(id(rule))
+        return self._by_value[id(rule)][1] if found is None else found
 
     def prediction(self, rule: Rule) -> Prediction:
         """Return the verdicts of ``rule`` on the votes so far."""
-        scores = rule.scores(self.sums(rule) / self.used[:, None]).float()
-        used, decided = self.used.clone(), self.decided.clone()
-        return Prediction(scores.argmax(1), self.counts.clone(), used, scores, decided)
+        sums = self.sums(rule)
+        scores = rule.scores(sums.totals() / self.used[:, None]).float()
+        labels = sums.leaders(torch.arange(len(self.used), device=self.used.device))
+        return Prediction(
+            labels, self.counts.clone(), self.used.clone(), scores, self.decided.clone()
+        )
 
 
 def votes_of(rule: Rule, block: Tensor) -> Tensor:
@@ -210,10 +226,10 @@ def vote(
     """
     if classes < 2:
         raise InputError(f"a vote needs at least 2 classes, the model has {classes}")
+    counts = sorted({plain_int("samples", most, 1, MOST_PASSES) for most in samples})
+    delta = plain_float("delta", delta, above=0, below=1)
     if stop == "fixed":
-        counts = sorted(set(samples))
         chosen = list(rules.values())
-        stopping(stop, VoteSpec(chosen[0], counts[0], delta, classes), len(images))
         run = count_votes(source, images, chosen, Fixed(counts[-1]), counts, advance)
         every = torch.ones(len(images), dtype=torch.bool, device=images.device)
         return {
@@ -223,7 +239,7 @@ def vote(
         }
     found = {}
     for name, rule in rules.items():
-        for most in sorted(set(samples)):
+        for most in counts:
             criterion = stopping(stop, VoteSpec(rule, most, delta, classes), len(images))
             *_, tally = count_votes(source, images, [rule], criterion, advance=advance)
             found[name, most] = tally.prediction(rule)

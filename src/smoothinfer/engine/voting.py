@@ -1,20 +1,22 @@
 """Voting rules: the votes that a pass gives to each class, and how sums of votes become scores.
 
 A rule is additive over passes, so all rules and all sample counts 1..n come out of one run of
-n passes, in memory that does not grow with n.
+n passes, in memory that does not grow with n. The verdict is the class with the largest sum of
+votes (`smoothinfer.engine.sums`), the lowest class in a tie; scores are those sums rounded.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from fractions import Fraction
 
 import torch
 import torch.nn.functional as F
 
-from smoothinfer.errors import InputError, choose
-from smoothinfer.types import Logits, Scores, Votes
+from smoothinfer.errors import InputError, choose, plain_float, unknown
+from smoothinfer.types import Labels, Logits, Scores, Votes
 
+_HALVINGS = 1024  # a sum of 2^-r has as many bits
 _FLOOR = 1e-20  # keeps the log of a class without votes finite: scores are safe as logits
 
 
@@ -25,15 +27,18 @@ def log_share(mean: Votes) -> Scores:
 
 @dataclass(frozen=True)
 class Rule:
-    """How passes are counted: g(x) = argmax_y of scores((1/n) sum_i votes(f(x, noise_i)))_y.
+    """How passes are counted: g(x) = argmax_y of sum_i votes(f(x, noise_i))_y.
+
+    The lowest class wins a tie. Scores are rounded, so two classes may share a score that do not
+    share the sum: the verdict is that of the sums.
 
     Attributes:
         votes: logits (N, K) of one pass -> votes for each class (N, K).
         scores: mean votes (N, K) -> scores (N, K), increasing, safe as logits.
         differentiable: whether gradients flow through ``votes``; where they do not,
             `SmoothedClassifier` passes those of the soft vote straight through.
-        span: the largest lead that one pass can give to one class over another; stopping early
-            needs it to be finite.
+        span: the largest vote, and so the largest lead, that one pass can give to a class;
+            stopping early needs it to be finite.
     """
 
     votes: Callable[[Logits], Votes]
@@ -51,6 +56,11 @@ def prediction(logits: Logits) -> Votes:
     return F.one_hot(logits.argmax(1), logits.shape[1]).to(logits.dtype)
 
 
+def class_of_rank(logits: Logits) -> Labels:
+    """Return the classes from the best to the worst, along the last dimension; ties upwards."""
+    return logits.argsort(dim=-1, descending=True, stable=True)
+
+
 def by_rank(logits: Logits, weights: Sequence[float] | None = None) -> Votes:
     """``weights[r]`` for the class of rank r (0 is the best), 2^-r by default. Equation (11).
 
@@ -62,8 +72,36 @@ def by_rank(logits: Logits, weights: Sequence[float] | None = None) -> Votes:
     classes = logits.shape[1]
     chosen = [2.0**-rank for rank in range(classes)] if weights is None else list(weights)[:classes]
     padded = torch.tensor(chosen + [0.0] * (classes - len(chosen)), dtype=logits.dtype)
-    order = logits.argsort(dim=1, descending=True, stable=True)  # column r: the class of rank r
+    order = class_of_rank(logits)
     return torch.zeros_like(logits).scatter(1, order, padded.to(logits.device).expand_as(order))
+
+
+@dataclass(frozen=True)
+class ByRank:
+    """The votes of `by_rank`, with weights that can be summed exactly.
+
+    Attributes:
+        weights: of each rank; ``None`` for 2^-r. They count as the decimals that they are written
+            as: 0.3 is 3/10. Of 2^-r the sums leave out ranks beyond 1,024, so that their memory
+            stays in proportion to the classes.
+
+    >>> ByRank((1.0, 0.3)).whole(10)
+    ([10, 3], 10)
+    """
+
+    weights: tuple[float, ...] | None = None
+
+    def __call__(self, logits: Logits) -> Votes:
+        return by_rank(logits, self.weights)
+
+    def whole(self, classes: int) -> tuple[list[int], int]:
+        """Return whole numbers in the ratio of the weights, and the one that stands for 1."""
+        if self.weights is None:
+            ranks = min(classes, _HALVINGS)
+            return [1 << (ranks - 1 - rank) for rank in range(ranks)], 1 << (ranks - 1)
+        exact = [Fraction(repr(weight)) for weight in self.weights[:classes]]
+        unit = math.lcm(*(weight.denominator for weight in exact))
+        return [int(weight * unit) for weight in exact], unit
 
 
 def soft(logits: Logits) -> Votes:
@@ -79,29 +117,34 @@ def _identity(values: Votes) -> Scores:
     return values
 
 
-RULES: dict[str, Rule] = {
-    "prediction": Rule(prediction, span=1.0),
-    "weighted": Rule(by_rank, span=1.0),
-    "top_two": Rule(partial(by_rank, weights=(1.0, 0.5)), span=1.0),  # C = 0.5 is our choice
-    "soft": Rule(soft, differentiable=True, span=1.0),
-    # The mean of the logits: the soft vote of the authors' code.
-    "logits": Rule(_identity, _identity, differentiable=True),
-}
-
-
 def rank_rule(weights: Sequence[float]) -> Rule:
     """Return the rule that gives ``weights[r]`` to the class of rank r, for any weights.
 
     Raises:
-        InputError: there is no weight, one is negative, or all are zero.
+        InputError: there is no weight, all are zero, or one is neither zero nor between 1e-30
+            and 1e30.
 
     >>> rank_rule((1, 0.3)).votes(torch.tensor([[1.0, 5.0, 3.0]])).tolist()
     [[0.0, 1.0, 0.30000001192092896]]
     """
-    if not weights or not (min(weights) >= 0 and 0 < max(weights) < math.inf):
-        raise InputError(f"rank weights must be non-negative and not all zero, not {weights}")
-    checked = tuple(float(weight) for weight in weights)
-    return Rule(partial(by_rank, weights=checked), span=max(checked))
+    if not isinstance(weights, Iterable):
+        raise InputError(f"rank weights must be several numbers as in (1, 0.3), not {weights!r}")
+    checked = tuple(plain_float("a rank weight", weight, at_least=0) for weight in weights)
+    if not any(checked):
+        raise InputError(f"rank weights must not be all zero: {list(checked)}")
+    if not all(weight == 0 or 1e-30 <= weight <= 1e30 for weight in checked):
+        raise InputError(f"rank weights must be 0 or between 1e-30 and 1e30, not {list(checked)}")
+    return Rule(ByRank(checked), span=max(checked))
+
+
+RULES: dict[str, Rule] = {
+    "prediction": Rule(prediction, span=1.0),
+    "weighted": Rule(ByRank(), span=1.0),
+    "top_two": rank_rule((1.0, 0.5)),  # C = 0.5 is our choice
+    "soft": Rule(soft, differentiable=True, span=1.0),
+    # The mean of the logits: the soft vote of the authors' code.
+    "logits": Rule(_identity, _identity, differentiable=True),
+}
 
 
 def rule_of(rule: str | Rule) -> Rule:
@@ -115,6 +158,8 @@ def rule_of(rule: str | Rule) -> Rule:
     """
     if isinstance(rule, Rule):
         return rule
+    if not isinstance(rule, str):
+        raise unknown("rule", rule, [*RULES, "ranks:1,0.3"])
     if rule.startswith("ranks:"):
         try:
             return rank_rule([float(weight) for weight in rule.removeprefix("ranks:").split(",")])

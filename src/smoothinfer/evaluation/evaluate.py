@@ -1,7 +1,7 @@
 """Measure one model, clean and attacked: one row per image and setting."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from smoothinfer.attacks.checks import is_random
 from smoothinfer.data import ImageData, images_and_labels
 from smoothinfer.engine.members import Member
 from smoothinfer.engine.voting import rule_of
-from smoothinfer.errors import InputError, choose
+from smoothinfer.errors import MOST_PASSES, InputError, choose, plain_float, plain_int, plain_seed
 from smoothinfer.evaluation.example_cache import ExampleCache
 from smoothinfer.evaluation.rows import CLEAN, Rows
 from smoothinfer.evaluation.runner import Runner
@@ -125,7 +125,6 @@ def prepare(
         classifier = SmoothedClassifier(classifier, samples=1)
     images, labels = images_and_labels(data)
     rules = [rules] if isinstance(rules, str) else rules
-    samples = [samples] if isinstance(samples, int) else samples
     own_rule = {classifier.rule_name: classifier.rule}
     fixed = classifier.seed is not None  # then the attack may query the very passes of the vote
     check_ball(ball)
@@ -137,10 +136,10 @@ def prepare(
         attacks={k: v for k, v in _attacks(attack).items() if clean or v is not None},
         ball=ball,
         rules={name: rule_of(name) for name in rules} if rules else own_rule,
-        samples=sorted(set(samples or [classifier.samples])),
-        seed=seed,
+        samples=_sample_counts(samples) or [classifier.samples],
+        seed=plain_seed(seed),
         stop=stop,
-        delta=delta,
+        delta=plain_float("delta", delta, above=0, below=1),
         describe=dict(describe or {}),
         cache=None if cache is None else ExampleCache(cache),
     )
@@ -152,6 +151,15 @@ def prepare(
             f"the model tells {work.classes} classes apart, {data.name} has {len(data.classes)}"
         )
     return work
+
+
+def _sample_counts(samples: int | Sequence[int] | None) -> list[int]:
+    """Return the numbers of passes in ascending order, each once."""
+    if samples is None:
+        return []
+    single = isinstance(samples, str) or getattr(samples, "ndim", 1) == 0
+    each = samples if isinstance(samples, Iterable) and not single else [samples]
+    return sorted({plain_int("samples", most, 1, MOST_PASSES) for most in each})
 
 
 def _in_exact_precision(classifier: SmoothedClassifier, images: Images) -> SmoothedClassifier:

@@ -18,11 +18,18 @@ from torch import Tensor, nn
 from smoothinfer.engine.passes import Engine
 from smoothinfer.engine.stopping import Stopping, Votes
 from smoothinfer.engine.tally import count_first, final_tally
-from smoothinfer.errors import InputError, check_images
+from smoothinfer.errors import (
+    MOST_PASSES,
+    InputError,
+    check_images,
+    plain_float,
+    plain_int,
+    plain_seed,
+)
 from smoothinfer.noise import Gaussian, NoisyModel
 from smoothinfer.numerics.randomness import derive_seed, fresh_seed
 from smoothinfer.smoothing.classifier import SmoothedClassifier
-from smoothinfer.types import ABSTAIN, Images, Labels
+from smoothinfer.types import ABSTAIN, Counts, Images, Labels
 
 _TESTED = 20_000  # numbers of the noise that are tested for a Gaussian
 _GROWTH = 1.25  # factor between checkpoints of the sequential certificate
@@ -99,10 +106,15 @@ def certify(
     noisy = model.model if isinstance(model, SmoothedClassifier) else model
     sigma = certifiable_sigma(noisy)
     check_images(images)
-    _check(samples, selection, alpha, radius)
-    key = fresh_seed() if seed is None else seed
+    if len(images) == 0:
+        raise InputError("there are no images to certify")
+    samples = plain_int("samples", samples, 1, MOST_PASSES)
+    selection = plain_int("selection", selection, 1, MOST_PASSES)
+    alpha = plain_float("alpha", alpha, above=0, below=1)
+    radius = None if radius is None else plain_float("radius", radius, above=0)
+    key = fresh_seed() if seed is None else plain_seed(seed)
     chooser = Engine(noisy, images, derive_seed(key, "selection"))
-    chosen = count_first(chooser, images, selection).argmax(1)
+    chosen = _count_first(chooser, images, selection).argmax(1)
     engine = Engine(noisy, images, derive_seed(key, "estimation"))
     if radius is not None:
         test = _RadiusTest(chosen, float(norm.cdf(radius / sigma)), samples, alpha)
@@ -157,9 +169,12 @@ def predict_or_abstain(
 
     noisy = model.model if isinstance(model, SmoothedClassifier) else model
     check_images(images)
-    _check(samples, 1, alpha, None)
-    key = fresh_seed() if seed is None else seed
-    top = count_first(Engine(noisy, images, key), images, samples).cpu().topk(2, dim=1)
+    if len(images) == 0:
+        raise InputError("there are no images to certify")
+    samples = plain_int("samples", samples, 1, MOST_PASSES)
+    alpha = plain_float("alpha", alpha, above=0, below=1)
+    key = fresh_seed() if seed is None else plain_seed(seed)
+    top = _count_first(Engine(noisy, images, key), images, samples).cpu().topk(2, dim=1)
     sure = [binomtest(int(a), int(a + b)).pvalue <= alpha for a, b in top.values]
     return torch.where(torch.tensor(sure), top.indices[:, 0], ABSTAIN)
 
@@ -265,10 +280,8 @@ def _votes_for(counts: Tensor, classes: Labels) -> Tensor:
     return counts.gather(1, classes[:, None]).squeeze(1)
 
 
-def _check(samples: int, selection: int, alpha: float, radius: float | None) -> None:
-    if samples < 1 or selection < 1:
-        raise InputError(f"samples {samples} and selection {selection} must be at least 1")
-    if not 0 < alpha < 1:
-        raise InputError(f"alpha must lie between 0 and 1, not {alpha}")
-    if radius is not None and not 0 < radius < float("inf"):
-        raise InputError(f"radius must be positive, not {radius}")
+def _count_first(engine: Engine, images: Images, samples: int) -> Counts:
+    counts = count_first(engine, images, samples)
+    if counts.shape[1] < 2:
+        raise InputError(f"a vote needs at least 2 classes, the model has {counts.shape[1]}")
+    return counts

@@ -9,9 +9,10 @@ from torch import nn
 
 from smoothinfer.engine.members import member_of, run_passes
 from smoothinfer.engine.passes import Engine
+from smoothinfer.engine.stopping import VoteSpec, stopping
 from smoothinfer.engine.tally import Prediction, vote
 from smoothinfer.engine.voting import RULES, Rule, rule_of
-from smoothinfer.errors import InputError, check_images
+from smoothinfer.errors import MOST_PASSES, InputError, check_images, plain_int, plain_seed
 from smoothinfer.numerics.randomness import fresh_seed
 from smoothinfer.runtime.modes import check_eval, count_classes
 from smoothinfer.types import Images, Scores
@@ -19,6 +20,9 @@ from smoothinfer.types import Images, Scores
 
 class SmoothedClassifier(nn.Module):
     """g(x) = argmax_y sum_i V(f(x, noise_i))_y over ``samples`` passes. Equation (8).
+
+    The verdict, `Prediction.labels`, is taken from the sums before they are rounded, the lowest
+    class in a tie. The scores of `forward` are float32: in close votes their argmax may differ.
 
     Args:
         model: a `NoisyModel`, or any random module (left-on dropout, third-party noise), in
@@ -30,7 +34,8 @@ class SmoothedClassifier(nn.Module):
         tile, per_image, precision: see `Engine`; gradients are fp32 except under autocast.
 
     Raises:
-        InputError: ``samples`` or ``tile`` is less than 1, or the rule is unknown.
+        InputError: ``samples``, ``seed`` or ``tile`` is no whole number or out of range, or the
+            rule is unknown.
 
     Source: Nemcovsky et al. 2019, arXiv 1911.07198, equations (7)-(13).
 
@@ -56,12 +61,11 @@ class SmoothedClassifier(nn.Module):
         precision: str = "auto",
     ) -> None:
         super().__init__()
-        for name, count in (("samples", samples), ("tile", tile)):
-            if count is not None and (count != int(count) or count < 1):
-                raise InputError(f"{name} must be at least 1 and whole, not {count}")
-        self.model, self.samples, self.seed = model, samples, seed
+        self.model, self.samples = model, plain_int("samples", samples, 1, MOST_PASSES)
+        self.seed = None if seed is None else plain_seed(seed)
         self.rule, self.rule_name = rule_of(rule), rule if isinstance(rule, str) else "custom"
-        self.tile, self.per_image, self.precision = tile, per_image, precision
+        self.tile = None if tile is None else plain_int("tile", tile, 1)
+        self.per_image, self.precision = per_image, precision
         self._classes: int | None = None  # counted by the first call
         self.training = model.training
 
@@ -126,13 +130,14 @@ class SmoothedClassifier(nn.Module):
             delta: probability of a decided answer other than that of infinitely many passes.
 
         Raises:
-            InputError: images are malformed, the model is in training mode, or ``stop`` is
-                unknown or does not suit the voting rule.
+            InputError: images are malformed, the model is in training mode, a number is out of
+                range, or ``stop`` is unknown or does not suit the voting rule.
         """
         check_images(images)
         if len(images) == 0:
             raise InputError("there are no images to predict")
-        most = self.samples if samples is None else samples
+        most = plain_int("samples", self.samples if samples is None else samples, 1, MOST_PASSES)
+        stopping(stop, VoteSpec(self.rule, most, delta, classes=2), images=1)
         seed = fresh_seed() if self.seed is None else self.seed
         (answer,) = self._vote(images, seed, {"": self.rule}, [most], stop, delta).values()
         return answer

@@ -235,6 +235,6 @@ class AuditContext:
         after[rows] = self.is_correct(self.attack(name, attack, rows=rows), "fresh", rows=rows)
         return before, after
 
-    def frozen(self, samples: int) -> nn.Module:
+    def frozen(self, samples: int) -> SmoothedClassifier:
         """Return the model with ``samples`` fixed passes."""
         return classifier.frozen(self.model, derive_seed(self.seed, "audit", "frozen"), samples)

@@ -79,7 +79,7 @@ def secrecy(context: AuditContext) -> Finding:
     part, known = context.few(), context.frozen(16)
     adversarial = context.attack("known noise", context.pgd(draws=1), target=known, rows=part)
     with torch.no_grad():  # in the batches of the attack: noise may depend on the place in one
-        answers = torch.cat([known(batch).argmax(1) for batch in adversarial.split(BATCH)])
+        answers = torch.cat([known.predict(batch).labels for batch in adversarial.split(BATCH)])
     fixed = answers == context.labels[part]
     again = context.attack("fresh noise", context.pgd(draws=16), rows=part)
     fresh = context.is_correct(again, "secrecy", rows=part)
