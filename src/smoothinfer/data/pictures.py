@@ -3,6 +3,7 @@
 import contextlib
 import io
 import itertools
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -41,6 +42,13 @@ def decode(source: str, pictures: Sequence[Picture], others: Iterable[Picture] =
         InputError: a picture is damaged, transparent, of another size than the first, too large,
             or of a kind that has no 8 bits; the message names it.
     """
+    with warnings.catch_warnings():  # too large pictures are refused here, palettes looked up
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.filterwarnings("ignore", "Palette images with Transparency")
+        return torch.from_numpy(_decode_all(source, pictures, others))
+
+
+def _decode_all(source: str, pictures: Sequence[Picture], others: Iterable[Picture]) -> np.ndarray:
     colour = any(map(_is_colour, itertools.chain(pictures, others)))
     pixels: np.ndarray | None = None
     for row, picture in enumerate(track(pictures, f"decoding {source}")):
@@ -51,7 +59,7 @@ def decode(source: str, pictures: Sequence[Picture], others: Iterable[Picture] =
         pixels[row] = array
     if pixels is None:
         raise InputError(f"{source} holds no pictures")
-    return torch.from_numpy(pixels)
+    return pixels
 
 
 @contextlib.contextmanager

@@ -67,7 +67,7 @@ def _read(path: Path) -> Tensor | None:
         if _checksum(pixels) == checksum:
             return torch.from_numpy(pixels)
         reason = "its checksum differs"
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except Exception as error:  # a damaged header may raise anything
         reason = type(error).__name__
