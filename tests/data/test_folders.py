@@ -46,6 +46,24 @@ def test_splits_may_have_longer_names_and_lie_deeper(names, tmp_path):
     assert [len(si.load_data(root, split)) for split in ("train", "test")] == [4, 4]
 
 
+def test_without_folders_of_splits_all_is_for_training(tmp_path):
+    classes = ("bus", "test_bench", "train_station")
+    root = write_files(
+        tmp_path / "stops", {f"{c}/{i}.png": numbered(c, i) for c in classes for i in (0, 1)}
+    )
+    data = si.load_data(root, "train")
+    assert data.classes == classes
+    assert data.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    with pytest.raises(si.InputError, match="no split 'test', only train"):
+        si.load_data(root, "test")
+
+
+def test_pictures_in_no_folder_are_refused(tmp_path):
+    root = write_files(tmp_path / "pets", {f"{i}.png": numbered("", i) for i in range(3)})
+    with pytest.raises(si.InputError, match=r"pets/0.png lies in no folder of a class"):
+        si.load_data(root, "train")
+
+
 def test_two_folders_of_one_split_are_refused(tmp_path):
     root = write_files(tmp_path / "pets", both_splits(numbered, splits=("val", "validation")))
     with pytest.raises(si.InputError, match="are both the split validation"):

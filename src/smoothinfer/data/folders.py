@@ -22,6 +22,7 @@ SPLIT_NAMES = {
     "validation": ("validation", "valid", "val", "dev"),
 }
 _NAMED = {name: split for split, names in SPLIT_NAMES.items() for name in names}
+_TABLES = (".parquet", ".arrow", ".csv", ".jsonl", ".tar", ".zip")
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # labels of another layout
 
 
@@ -37,7 +38,9 @@ class PictureFolder:
 
 
 def find_pictures(root: Path) -> PictureFolder | None:
-    """Return the pictures of ``root`` if it has folders of splits with pictures, else ``None``.
+    """Return the pictures of ``root`` by split, or ``None`` if it is no folder of pictures alone.
+
+    Without folders of splits the folders of classes are the training split.
 
     Raises:
         InputError: two folders have names of the same split, or a folder cannot be read.
@@ -55,6 +58,10 @@ def _find_pictures(root: Path) -> PictureFolder | None:
         folders = _split_folders(root)
     if any((place / name).exists() for place in (root, *folders.values()) for name in _METADATA):
         return None
+    if not folders:
+        if any(path.suffix.lower() in _TABLES for path in _files(root)):
+            return None
+        folders = {"train": root}
     splits = {split: list(_pictures_in(folder)) for split, folder in folders.items()}
     splits = {split: found for split, found in splits.items() if found}
     return PictureFolder(root, splits) if splits else None
