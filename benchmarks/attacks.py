@@ -210,7 +210,7 @@ def main() -> None:
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     silent()
     tune_malloc()
-    data = si.load_data(options.data, "test", options.images)
+    data = si.load_data(options.data, "test", options.images, first=True)
     options.shape, options.classes = tuple(data.images.shape[1:]), len(data.classes)
     attacks = Attacks(options)
     path = options.out / "attacks.json"

@@ -22,7 +22,7 @@ RULES = ["prediction", "weighted", "soft"]
 
 def sweep(options: argparse.Namespace) -> dict[str, Any]:
     """A sweep of 10 numbers of passes and 3 rules, its largest run alone, and cell by cell."""
-    data = si.load_data(options.data, "test", options.grid_images)
+    data = si.load_data(options.data, "test", options.grid_images, first=True)
     grid = [(n, rule) for n in PASSES for rule in RULES]
     _grid(options, data, [1], ["prediction"])  # plans are made once
     whole = _grid(options, data, PASSES, RULES)

@@ -100,7 +100,7 @@ def agreement(options: argparse.Namespace) -> dict[str, Any]:
 def _model_and_data(
     options: argparse.Namespace, count: int
 ) -> tuple[si.NoisyModel, Tensor, Tensor]:
-    data = si.load_data(options.data, "test", count)
+    data = si.load_data(options.data, "test", count, first=True)
     model = si.load(options.model)
     assert isinstance(model, si.NoisyModel)
     model = model.with_inputs(si.Gaussian(options.sigma)).eval()

@@ -135,7 +135,7 @@ def labels() -> Tensor:
 def cifar10() -> si.ImageData:
     if not CIFAR10.is_dir():
         pytest.skip(f"needs CIFAR-10 as Parquet files in {CIFAR10}")
-    return si.load_data(str(CIFAR10), "test", 1000)
+    return si.load_data(str(CIFAR10), "test", 1000, first=True)
 
 
 @pytest.fixture

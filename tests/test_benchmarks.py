@@ -57,7 +57,7 @@ def test_a_sweep_is_compared_with_its_cells(monkeypatch):
     monkeypatch.setattr(grid, "PASSES", [1, 2])
     pixels = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
     data = si.ImageData("pictures", pixels, torch.tensor([0, 1]), tuple("abcdefghij"))
-    monkeypatch.setattr(grid.si, "load_data", lambda *_: data)
+    monkeypatch.setattr(grid.si, "load_data", lambda *_, **__: data)
     options = argparse.Namespace(
         model="benchmarks.subject:cni", data="", grid_images=2, sigma=0.1, naive_passes=1
     )

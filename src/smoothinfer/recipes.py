@@ -48,10 +48,14 @@ class Normalisation:
 
 @dataclass(frozen=True)
 class Validation:
-    """Images held out from the training set; the first ``images`` of them are used each epoch."""
+    """Images held out from the training set; ``images`` of them are used each epoch.
+
+    These are some of each class, or with ``first`` the first ones, for data in random order.
+    """
 
     held_out: int = 5000
     images: int = 1000
+    first: bool = False
     score: str = "attacked"
 
     def __post_init__(self) -> None:

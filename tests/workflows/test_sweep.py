@@ -259,6 +259,7 @@ def test_the_sweeps_that_come_with_the_package_are_sweeps(name):
     assert sweep.description
     assert sweep.named
     assert sweep.balls
+    assert sweep.first == (name == "cifar10")  # as its figures in RESULTS.md
     with pytest.raises(si.InputError, match="smoothinfer reproduce figure2"):
         load_sweep("recipes/paper/figure2.yaml")
 
@@ -268,3 +269,21 @@ def test_a_sweep_says_what_it_found_and_on_which_images(whole):
     for name in ("settings.json", "summary.json"):
         saved = json.loads((whole / name).read_text())
         assert saved["data"]["hash"] == si.load_data("digits", "test", 300).hash
+
+
+def test_a_sweep_records_how_its_images_were_chosen(tmp_path):
+    for first in (False, True):
+        out = tmp_path / str(first)
+        sweep_of(out, limit=20, first=first, sigma=[0], attacks=["fgsm"])
+        saved = json.loads((out / "summary.json").read_text())
+        assert (saved["asked"]["limit"], saved["asked"]["first"]) == (20, first)
+        assert saved["data"]["choice"] == ("first" if first else "by class")
+        assert saved["data"]["hash"] == si.load_data("digits", "test", 20, first=first).hash
+    shards = [{path.name for path in (tmp_path / str(f) / "rows").iterdir()} for f in (False, True)]
+    assert not shards[0] & shards[1]  # other images, other keys
+
+
+def test_a_sweep_names_a_split_of_the_data_set_itself(tmp_path):
+    for split in ("validation", "nowhere"):
+        with pytest.raises(si.InputError, match=f"choose one of source:{split} "):
+            run_sweep(sweep_recipe(split=split), tmp_path)

@@ -99,6 +99,37 @@ def test_a_start_on_the_first_images_is_followed_by_none_that_holds_them_out(tmp
     si.train_run(recipe_from(start), digits[:200], tmp_path / "second")
 
 
+@pytest.mark.parametrize("first", [False, True])
+def test_a_start_on_some_images_is_known_among_all_and_among_others(first, tmp_path):
+    data, recipe = si.load_data("digits", "train"), recipe_from(SINGLE_STEP)
+    si.train_run(recipe, data, tmp_path / "first", limit=200, first=first)
+    card = json.loads((tmp_path / "first" / "best.json").read_text())["data"]
+    assert card["choice"] == ("first" if first else "by class")
+    assert card["hash"] == si.load_data("digits", "train", 200, first=first).hash
+    start = recipe_from(SINGLE_STEP | {"init_from": str(tmp_path / "first")})
+    remedy = "give --limit 200 --first, as there" if first else "give --limit 200, as there"
+    for others in ({"limit": None}, {"limit": 500}, {"limit": 200, "first": not first}):
+        with pytest.raises(si.InputError, match=f"would hold out: {remedy}"):
+            si.train_run(start, data, tmp_path / "second", **others)
+    si.train_run(start, data, tmp_path / "second", limit=200, first=first)
+
+
+def test_validation_images_are_of_every_class_unless_the_first_are_asked_for(tmp_path, monkeypatch):
+    data = si.load_data("digits", "train", 300)
+    data = data[data.labels.argsort(stable=True)]
+    held_out, seen = si.data.hold_out(data, 100)[1], []
+    monkeypatch.setattr(
+        "smoothinfer.workflows.train.validate",
+        lambda model, data, attack: seen.append(data) or {"clean": 0.9, "attacked": 0.5},
+    )
+    for first in (False, True):
+        validation = {"held_out": 100, "images": 20, "first": first}
+        recipe = recipe_from(SINGLE_STEP | {"validation": validation})
+        si.train_run(recipe, data, tmp_path / str(first))
+    assert len(seen[0].labels.unique()) == 10
+    assert seen[1].hash == held_out[:20].hash
+
+
 def test_another_training_under_the_same_name_is_another_start(tmp_path, digits):
     si.train_run(recipe_from(SINGLE_STEP), digits, tmp_path / "first")
     start = recipe_from(SINGLE_STEP | {"init_from": str(tmp_path / "first")})

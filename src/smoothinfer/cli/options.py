@@ -11,8 +11,18 @@ from smoothinfer.cards import read_card
 from smoothinfer.checkpoints import find_checkpoint, load, shipped
 from smoothinfer.config.components import Component, parse_number
 from smoothinfer.config.settings_files import SCALES
-from smoothinfer.data import DATASETS, SPLITS, ImageData, hold_out, images_of_training, load_data
-from smoothinfer.errors import InputError, check_limit, unknown
+from smoothinfer.data import (
+    DATASETS,
+    OWN_SPLIT,
+    VALIDATION,
+    ImageData,
+    choose_images,
+    hold_out,
+    images_of_training,
+    load_data,
+    load_split,
+)
+from smoothinfer.errors import InputError
 from smoothinfer.noise.noisy_model import NoisyModel, with_input_noise
 from smoothinfer.numerics.balls import BALLS, Ball
 from smoothinfer.runtime.processes import Processes
@@ -33,6 +43,34 @@ def add_model(parser: ArgumentParser) -> None:
     """Add a model and data."""
     parser.add_argument("model", help=MODEL_HELP)
     parser.add_argument("--data", required=True, help=DATA_HELP)
+
+
+def add_limit(
+    parser: ArgumentParser, default: int | None = None, usual: str = "by default all"
+) -> None:
+    """Add a number of images, and how they are chosen; see `choose_rows`."""
+    parser.add_argument(
+        "--limit",
+        type=int,
+        default=default,
+        help=f"number of images, of each class in proportion, the same every time; {usual}",
+    )
+    parser.add_argument(
+        "--first",
+        action="store_true",
+        help="with --limit: the first images instead, for data in random order",
+    )
+
+
+def add_split(parser: ArgumentParser) -> None:
+    """Add a split; see `images_of_split`."""
+    parser.add_argument(
+        "--split",
+        default="test",
+        help="train, test, or validation: the training images that the model's own training held "
+        "out, where settings such as sigma should be chosen; source:NAME is a split that the data "
+        "set itself has, such as source:validation",
+    )
 
 
 def add_ball(parser: ArgumentParser) -> None:
@@ -158,19 +196,23 @@ def training_images(options: Namespace) -> Images | None:
 
 
 def images_of_split(options: Namespace) -> ImageData:
-    """Return the images of --split; ``validation`` are those that the model's training held out."""
-    if options.split not in (splits := (*SPLITS, "validation")):
-        raise unknown("split", options.split, splits)
-    if options.split != "validation":
-        return load_data(options.data, options.split, options.limit)
+    """Return the images of --split, --limit and --first.
+
+    Of the split ``validation`` they are those that the model's training held out.
+    """
+    if options.split != VALIDATION:
+        return load_split(options.data, options.split, options.limit, options.first)
     if (card := _card_of(options.model)) is None:
-        raise InputError(f"{options.model} has no card that names its validation images")
+        raise InputError(
+            f"{options.model} has no card that names its validation images: --split "
+            f"{OWN_SPLIT}{VALIDATION} is the split that the data set itself calls so"
+        )
     about = card.get("data", {})
     data = images_of_training(load_data(options.data, "train"), about)
     if data is None:
         raise InputError(
             f"{options.model} was not trained on the training split of {options.data}, so its "
-            "validation images are not known"
+            f"validation images are not known: --split {OWN_SPLIT}{VALIDATION} is the split that "
+            "the data set itself calls so"
         )
-    check_limit(options.limit)
-    return hold_out(data, about["held_out"])[1][: options.limit]
+    return choose_images(hold_out(data, about.get("held_out", 0))[1], options.limit, options.first)

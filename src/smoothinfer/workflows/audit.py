@@ -7,14 +7,16 @@ from rich.console import Console
 
 from smoothinfer.cli.options import (
     add_ball,
+    add_limit,
     add_model,
     add_seed,
     add_sigma,
+    add_split,
     ball_of,
+    images_of_split,
     load_model,
     training_images,
 )
-from smoothinfer.data import load_data
 from smoothinfer.evaluation.audit.runner import audit
 from smoothinfer.reporting.audit_page import print_audit, write_audit
 from smoothinfer.runtime.provenance import made_by
@@ -28,16 +30,17 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_sigma(parser)
     parser.add_argument("--rule", help="voting rule; by default prediction")
     parser.add_argument("--samples", type=int, help="most passes of a vote; 64 if quick, else 512")
-    parser.add_argument(
-        "--limit", type=int, help="number of images, the first ones; 300 if quick, else 1,000"
-    )
+    add_split(parser)
+    add_limit(parser, usual="300 if quick, else 1,000")
     add_seed(parser)
     parser.add_argument("--out", required=True, help="folder of audit.html and audit.json")
 
 
 def run(options: Namespace) -> int:
     """Run the command; return 1 if a check fired, else 0."""
-    data = load_data(options.data, "test", options.limit or (300 if options.quick else 1000))
+    if options.limit is None:
+        options.limit = 300 if options.quick else 1000
+    data = images_of_split(options)
     model = load_model(options)
     if options.samples is not None:
         model = SmoothedClassifier(model, options.samples, options.rule or "prediction")

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from rich.console import Console
 
 from smoothinfer.cli.options import number_of
+from smoothinfer.data import OWN_SPLIT, VALIDATION
 from smoothinfer.errors import InputError
 from smoothinfer.evaluation.rows import Rows, summarise
 from smoothinfer.numerics.statistics import mean_of
@@ -26,7 +27,7 @@ _WARNINGS = {
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of the command: those of ``evaluate`` with other defaults."""
     evaluate.add_arguments(parser)
-    parser.set_defaults(split="validation", sigma=["0", "0.03", "0.06", "0.09", "0.12"])
+    parser.set_defaults(split=VALIDATION, sigma=["0", "0.03", "0.06", "0.09", "0.12"])
     parser.set_defaults(rule=["prediction", "weighted", "soft"])
 
 
@@ -49,7 +50,7 @@ def run(options: Namespace) -> int:
     if rows is None:  # only the plan was asked for
         return 0
     chosen = choose_setting(rows, grid)
-    if warning := _WARNINGS.get(options.split):
+    if warning := _WARNINGS.get(options.split.removeprefix(OWN_SPLIT)):
         chosen["warnings"].append(warning)
     units = options.units or "pixel"
     images = chosen["attacked"]["images"]

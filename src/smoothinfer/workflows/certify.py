@@ -9,14 +9,17 @@ from rich.console import Console
 from torch import nn
 
 from smoothinfer.cli.options import (
+    add_limit,
     add_model,
     add_seed,
     add_sigma,
+    add_split,
+    images_of_split,
     load_model,
     optional_number,
     weights_hash,
 )
-from smoothinfer.data import ImageData, load_data
+from smoothinfer.data import ImageData
 from smoothinfer.errors import InputError
 from smoothinfer.evaluation.certified_rows import average_radius, certified_accuracy, certify_rows
 from smoothinfer.numerics.randomness import derive_seed
@@ -48,7 +51,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="no radius: predict, and abstain where the lead of the first class may be chance",
     )
     parser.add_argument("--skip", type=int, default=1, help="take every so many images, e.g. 20")
-    parser.add_argument("--limit", type=int, help="number of images to use, the first ones")
+    add_split(parser)
+    add_limit(parser)
     add_seed(parser)
     parser.add_argument("--out", required=True, help="folder of rows and figures")
 
@@ -56,7 +60,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     if options.predict and (options.radius or options.selection is not None):
         raise InputError("--predict finds no radius: leave out --radius and --selection")
-    data = load_data(options.data, "test", options.limit)
+    data = images_of_split(options)
     settings = {**vars(options), "sha256": weights_hash(options.model), **made_by()}
     settings["data hash"] = data.hash
     how: dict[str, Any] = {"alpha": options.alpha}

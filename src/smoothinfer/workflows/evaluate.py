@@ -7,8 +7,10 @@ from smoothinfer.attacks import ATTACKS
 from smoothinfer.cli.options import (
     RADII,
     add_ball,
+    add_limit,
     add_model,
     add_seed,
+    add_split,
     images_of_split,
     number_of,
     weights_hash,
@@ -65,13 +67,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--delta", type=float, default=1e-3, help="error probability of ppr and betting"
     )
-    parser.add_argument(
-        "--split",
-        default="test",
-        help="train, test, or validation: the training images that the model's own training held "
-        "out, where settings such as sigma should be chosen",
-    )
-    parser.add_argument("--limit", type=int, help="number of images to use, the first ones")
+    add_split(parser)
+    add_limit(parser)
     add_seed(parser)
     parser.add_argument("--out", required=True, help="folder of rows/, summary.json, table.md")
     parser.add_argument("--plan", action="store_true", help="print the cost, and stop")
@@ -98,6 +95,7 @@ def evaluate_model(options: Namespace, export: bool = False) -> Rows | None:
         data=options.data,
         split=options.split,
         limit=options.limit,
+        first=options.first,
         sigma=sigma,
         units=options.units or "pixel",
         attacks=[] if options.attack == ["none"] else options.attack,

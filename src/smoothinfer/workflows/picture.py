@@ -12,14 +12,17 @@ from torch import nn
 from smoothinfer.attacks import Attack, pgd
 from smoothinfer.cli.options import (
     add_ball,
+    add_limit,
     add_model,
     add_seed,
     add_sigma,
+    add_split,
     attack_of,
     ball_of,
+    images_of_split,
     load_model,
 )
-from smoothinfer.data import ImageData, load_data
+from smoothinfer.data import ImageData
 from smoothinfer.engine.tally import Prediction
 from smoothinfer.errors import InputError, choose
 from smoothinfer.noise import NoisyModel
@@ -53,14 +56,15 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     add_ball(parser)
     add_sigma(parser)
-    parser.add_argument("--limit", type=int, default=200, help="number of images, the first ones")
+    add_split(parser)
+    add_limit(parser, 200, "by default 200")
     add_seed(parser)
     parser.add_argument("--out", required=True, help="folder of KIND.png and KIND.json")
 
 
 def run(options: Namespace) -> int:
     attacks = {attack: attack_of(attack) for attack in options.attack}
-    data, model = load_data(options.data, "test", options.limit), load_model(options)
+    data, model = images_of_split(options), load_model(options)
     draw_picture(options.kind, model, data, attacks, ball_of(options), options.out, options.seed)
     print(Path(options.out) / f"{options.kind}.png")
     return 0

@@ -15,7 +15,7 @@ from smoothinfer.cli.options import DATA_HELP, add_recipe, attack_of, recipe_fil
 from smoothinfer.config.components import Component, parse_number
 from smoothinfer.config.settings_files import apply_overrides, read_settings
 from smoothinfer.config.typed import from_dict, to_plain
-from smoothinfer.data import ImageData, load_data
+from smoothinfer.data import ImageData, choice_name, load_split
 from smoothinfer.errors import InputError, check_limit, choose
 from smoothinfer.evaluation.evaluate import prepare
 from smoothinfer.evaluation.examples import ExampleExport
@@ -41,10 +41,9 @@ class SweepRecipe:
     Attributes:
         description: for the reader.
         models: {name: model as `load` takes it}; or a list of models.
-        data, split, limit: the images.
-        sigma: Gaussian input noise, numbers or ranges ``"0:0.5:0.01"`` (end included); none
+        data, split, limit, first: the images; the first ``limit``, or some of each class.
+        sigma, units: Gaussian input noise, numbers or ranges ``"0:0.5:0.01"`` (end included); none
             leaves the models' own.
-        units: of sigma.
         attacks: components; none measures clean images only.
         attack_sigma: noise of the model that the attack sees; by default that of the setting.
             With a number, examples are made once for all sigmas.
@@ -59,6 +58,7 @@ class SweepRecipe:
     data: str = ""
     split: str = "test"
     limit: int | None = None
+    first: bool = False
     sigma: list[Any] | None = None
     units: str = "pixel"
     attacks: list[Any] = field(default_factory=lambda: ["pgd(steps=7)"])
@@ -185,7 +185,7 @@ def run_sweep(
     """
     out, processes = Path(out), Processes()
     console = Console(quiet=not processes.main, highlight=False)
-    images = load_data(recipe.data, recipe.split, recipe.limit) if data is None else data
+    images = data or load_split(recipe.data, recipe.split, recipe.limit, recipe.first)
     works = prepare_works(recipe, out, images)
     runner = Runner(works, Store(out / "rows"), shard)
     for folder in () if only_plan else (*merge, *reuse):
@@ -261,6 +261,7 @@ def _settings(
             "name": images.name,
             "hash": images.hash,
             "images": len(images),
+            "choice": choice_name(recipe.limit, recipe.first),
             "classes": list(images.classes),
         },
         **made_by(),

@@ -9,12 +9,22 @@ from typing import Any
 import torch
 import yaml
 from rich.console import Console
-from torch import nn
+from torch import Tensor, nn
 
 from smoothinfer.checkpoints import card_of_start, load_weights_into, save_checkpoint
-from smoothinfer.cli.options import DATA_HELP, add_recipe, recipe_file
+from smoothinfer.cli.options import DATA_HELP, add_limit, add_recipe, recipe_file
 from smoothinfer.config.yaml_files import read_yaml
-from smoothinfer.data import ImageData, held_out_rows, hold_out, images_of_training, load_data
+from smoothinfer.data import (
+    ImageData,
+    checked_limit,
+    choice_name,
+    choose_images,
+    choose_rows,
+    held_out_rows,
+    hold_out,
+    load_data,
+    rows_of_training,
+)
 from smoothinfer.engine.members import SeededPasses
 from smoothinfer.engine.tally import count_first
 from smoothinfer.errors import InputError
@@ -40,25 +50,33 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_recipe(parser, "cifar10/cni-w.yaml")
     parser.add_argument("--data", required=True, help=DATA_HELP)
     parser.add_argument("--out", required=True, help="folder of the run; the same one resumes it")
-    parser.add_argument("--limit", type=int, help="number of training images, the first ones")
+    add_limit(parser)
 
 
 def run(options: Namespace) -> int:
     recipe = load_recipe(recipe_file(options), options.set, options.scale)
     recipe.build_loss()
     smoke = options.limit is None and options.scale == "smoke"
-    data = load_data(options.data, "train", _SMOKE_IMAGES if smoke else options.limit)
+    limit = checked_limit(_SMOKE_IMAGES if smoke else options.limit)
+    data = load_data(options.data, "train")
     console = Console(quiet=not Processes().main, highlight=False)
     console.print(yaml.safe_dump(recipe.to_dict(), sort_keys=False), markup=False)
     if recipe.risk:
         console.print(f"warning: {recipe.risk}", style="yellow")
-    history = train_run(recipe, data, options.out)
+    history = train_run(recipe, data, options.out, limit=limit, first=options.first)
     last = history.epochs[-1]
     console.print(f"{options.out}: {len(history.epochs)} epochs, last {last}", markup=False)
     return 0
 
 
-def train_run(recipe: Recipe, data: ImageData, out: str | Path) -> History:
+def train_run(
+    recipe: Recipe,
+    data: ImageData,
+    out: str | Path,
+    *,
+    limit: int | None = None,
+    first: bool = False,
+) -> History:
     """Train ``recipe`` on ``data``; the same call resumes an interrupted run.
 
     ``out`` receives ``recipe.yaml`` (resolved), ``best.safetensors`` and ``last.safetensors``
@@ -66,13 +84,17 @@ def train_run(recipe: Recipe, data: ImageData, out: str | Path) -> History:
 
     Args:
         recipe: of the model and its training.
-        data: the training split; validation images are held out from it.
+        data: the whole training split, in which the images of other runs are found again.
         out: folder of the run.
+        limit, first: how many images of it are used, and which, see `choose_rows`; validation
+            images are held out from these.
 
     Raises:
         InputError: the folder holds a run of another recipe, or the recipe does not fit.
     """
-    out = Path(out)
+    out, split = Path(out), data
+    rows = choose_rows(split.labels, limit, first)
+    data = choose_images(split, limit, first)
     start = None if recipe.init_from is None else card_of_start(recipe.init_from)
     recipe = _fill_normalisation(recipe, data, start)
     model: NoisyModel = recipe.build_model(data.shape, len(data.classes))
@@ -81,12 +103,13 @@ def train_run(recipe: Recipe, data: ImageData, out: str | Path) -> History:
     _check_classes(model, data)
     loss = recipe.build_loss()
     training, held_out = hold_out(data, recipe.validation.held_out)
-    _check_unseen(recipe, data, start)
+    _check_unseen(recipe, split, rows, start)
     start_hash = {} if start is None else {"start_sha256": start["sha256"]}
     _check_resumable(out, recipe, data, start_hash)
     about: dict[str, Any] = {"name": data.name, "hash": data.hash}
     about |= {"images": len(training), "held_out": len(held_out)}
-    validation = held_out[: recipe.validation.images]
+    about |= {} if limit is None else {"choice": choice_name(limit, first)}
+    validation = choose_images(held_out, recipe.validation.images, recipe.validation.first)
 
     def save(name: str, trained: nn.Module, row: dict[str, Any]) -> None:
         path = out / f"{name}.safetensors"
@@ -179,20 +202,28 @@ def _check_classes(model: NoisyModel, data: ImageData) -> None:
         )
 
 
-def _check_unseen(recipe: Recipe, data: ImageData, start: dict[str, Any] | None) -> None:
-    """Refuse to validate on images that the model to start from was trained on."""
+def _check_unseen(
+    recipe: Recipe, split: ImageData, rows: Tensor, start: dict[str, Any] | None
+) -> None:
+    """Refuse to validate on images that the model to start from was trained on.
+
+    ``rows`` are those of the images of ``split`` that this run uses.
+    """
     card = (start or {}).get("data", {})
-    theirs = images_of_training(data, card)
+    theirs = rows_of_training(split, card)
     if theirs is None:
         return  # trained on other images, or on unknown ones
-    trained_on, _ = held_out_rows(len(theirs), card["held_out"])
-    _, validation = held_out_rows(len(data), recipe.validation.held_out)
+    held_out = card.get("held_out", 0)
+    trained_on = theirs[held_out_rows(len(theirs), held_out)[0]]
+    validation = rows[held_out_rows(len(rows), recipe.validation.held_out)[1]]
     if torch.isin(validation, trained_on).any():
-        remedy = (
-            f"give --limit {len(theirs)}, as there"
-            if len(theirs) < len(data)
-            else f"set validation.held_out to {card['held_out']} or less"
-        )
+        if torch.equal(theirs, rows):
+            remedy = f"set validation.held_out to {held_out} or less"
+        elif len(theirs) == len(split):
+            remedy = "leave out --limit, as there"
+        else:
+            first = torch.equal(theirs, torch.arange(len(theirs)))
+            remedy = f"give --limit {len(theirs)}{' --first' if first else ''}, as there"
         raise InputError(
             f"{recipe.init_from} was trained on images that this run would hold out: {remedy}"
         )

@@ -20,6 +20,7 @@ def test_every_experiment_is_well_formed(name, scale):
     experiment = load_experiment(name, scale)
     sweeps = experiment.sweeps(["data=digits"])
     assert sweeps
+    assert all(sweep.first for sweep in sweeps.values())  # as the committed figures
     for figure in experiment.checked_figures():
         assert figure.part in sweeps
     for row in experiment.published:

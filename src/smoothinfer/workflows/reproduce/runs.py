@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from smoothinfer.config.components import Component
-from smoothinfer.data import ImageData, load_data
+from smoothinfer.data import ImageData, choose_images
 from smoothinfer.errors import InputError
 from smoothinfer.reporting.collect import MEASURES, Record, accuracy_text, collect, records
 from smoothinfer.reporting.comparison import Comparison, write_comparison
@@ -117,8 +117,8 @@ def reproduce(
     if not ready:
         raise NoModelError(f"none of the models of {name} is in {runs}, and none is shipped")
     for part, recipe in ready.items():
-        images = load_data(data, recipe.split) if isinstance(data, str) else data
-        run_sweep(recipe, out / part, data=images[: recipe.limit], reuse=others)
+        images = None if isinstance(data, str) else choose_images(data, recipe.limit, recipe.first)
+        run_sweep(recipe, out / part, data=images, reuse=others)
     if main:
         found = {part: records(rows) for part in ready if (rows := collect(out / part).rows)}
         figures = _draw(wanted, found, out / "figures")

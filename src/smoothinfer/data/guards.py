@@ -1,0 +1,47 @@
+"""What all readers of data ask first: does it fit into memory, and how is a fault told."""
+
+import os
+from pathlib import Path
+
+from smoothinfer.errors import InputError
+
+_LONGEST = 300  # of the text of an error from elsewhere
+_MEMINFO = Path("/proc/meminfo")
+
+
+def one_line(error: BaseException) -> str:
+    """Return the text of an error from elsewhere on one line, cut short.
+
+    >>> one_line(ValueError("no such\\n  split"))
+    'no such split'
+    """
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def check_memory(name: str, needed: int) -> None:
+    """Raise `InputError` if ``needed`` bytes are more than half of the memory that is free.
+
+    Half, because the pixels are copied once on their way.
+    """
+    free = _free_memory()
+    if free is not None and needed > free // 2:
+        raise InputError(
+            f"{name} takes {_gibibytes(needed)} of memory, more than half of the "
+            f"{_gibibytes(free)} that are free: give smaller or fewer images"
+        )
+
+
+def _free_memory() -> int | None:
+    """Return the free memory in bytes; all there is where the system does not tell; or None."""
+    if _MEMINFO.is_file():
+        for line in _MEMINFO.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return None
+
+
+def _gibibytes(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB"

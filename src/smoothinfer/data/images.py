@@ -1,0 +1,96 @@
+"""A data set in memory: uint8 pixels, labels and the names of the classes."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from smoothinfer.errors import InputError
+from smoothinfer.types import Images, Labels
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A data set in memory.
+
+    Attributes:
+        name: of the data set.
+        pixels: (N, C, H, W) uint8.
+        labels: (N,) int64.
+        classes: the K class names.
+    """
+
+    name: str
+    pixels: Tensor
+    labels: Labels
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4:
+            raise InputError(
+                f"{self.name}: pixels must be uint8 (N, C, H, W), "
+                f"not {self.pixels.dtype} {tuple(self.pixels.shape)}"
+            )
+        if self.labels.dtype != torch.int64 or self.labels.ndim != 1:
+            raise InputError(
+                f"{self.name}: labels must be int64 class indices (N,), "
+                f"not {self.labels.dtype} {tuple(self.labels.shape)}"
+            )
+        if len(self.pixels) != len(self.labels):
+            raise InputError(f"{self.name}: {len(self.pixels)} images, {len(self.labels)} labels")
+        if self.pixels.numel() == 0:
+            raise InputError(f"{self.name} holds no images")
+        low, high = int(self.labels.min()), int(self.labels.max())
+        if low < 0 or high >= len(self.classes):
+            raise InputError(
+                f"{self.name}: labels range over [{low}, {high}], but must be 0 to "
+                f"{len(self.classes) - 1}: there are {len(self.classes)} classes"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, rows: slice | Tensor) -> ImageData:
+        return replace(self, pixels=self.pixels[rows], labels=self.labels[rows])
+
+    @functools.cached_property
+    def images(self) -> Images:
+        """All pixels as floats in [0, 1], converted once."""
+        return to_float(self.pixels)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image."""
+        return tuple(self.pixels.shape[1:])  # type: ignore[return-value]
+
+    @functools.cached_property
+    def hash(self) -> str:
+        """SHA-256 over pixels and labels, which identifies the data of a result."""
+        digest = hashlib.sha256(repr(tuple(self.pixels.shape)).encode())
+        digest.update(self.pixels.contiguous().numpy().tobytes())
+        digest.update(self.labels.numpy().tobytes())
+        return digest.hexdigest()
+
+
+def to_float(pixels: Tensor) -> Images:
+    """Return uint8 pixels as float32 in [0, 1]."""
+    return pixels.to(torch.float32).div_(255)
+
+
+def images_and_labels(data: ImageData | tuple[Images, Labels]) -> tuple[Images, Labels]:
+    """Return the images (N, C, H, W) in [0, 1] and the labels (N,) of ``data``.
+
+    Raises:
+        InputError: it is neither an `ImageData` nor a pair.
+    """
+    if isinstance(data, ImageData):
+        return data.images, data.labels
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        raise InputError(
+            f"data must be (images, labels) or the result of load_data, not {type(data).__name__}"
+        )
+    return data[0], data[1]
