@@ -5,10 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from smoothinfer.checkpoints import checkpoints_in, find_checkpoint, list_models, read_card
 from smoothinfer.reporting.result_tables import figures_table
+from smoothinfer.runtime.terminal import Terminal
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -17,14 +16,14 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     names = list_models() if options.folder is None else checkpoints_in(Path(options.folder))
-    console = Console(highlight=False)
+    console = Terminal()
     if not names:
         console.print("there are no models")
     for name in names:
         path = find_checkpoint(name)
         assert path is not None
         card = read_card(path)
-        console.print(f"{Path(name).stem}: {describe_model(card)}", markup=False)
+        console.print(f"{Path(name).stem}: {describe_model(card)}")
         figures_table(card.get("figures", [])).print(console)
     return 0
 

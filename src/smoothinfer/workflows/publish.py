@@ -14,6 +14,7 @@ from smoothinfer.checkpoints import find_checkpoint, read_card, save_with_card
 from smoothinfer.errors import InputError
 from smoothinfer.noise.noisy_model import NOISE_PARTS
 from smoothinfer.runtime.files import read_json, write_bytes, write_json
+from smoothinfer.runtime.terminal import Terminal
 
 Figure = dict[str, Any]
 
@@ -34,11 +35,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     results = [Path(result) for result in options.results]
     path = publish(options.model, options.name, Path(options.out), results, options.compact)
-    print(path)
+    Terminal().print(str(path))
     if options.hub:
         from smoothinfer.hub import HubModel
 
-        print(HubModel.from_checkpoint(path).push_to_hub(options.hub))
+        Terminal().print(str(HubModel.from_checkpoint(path).push_to_hub(options.hub)))
     return 0
 
 
