@@ -22,9 +22,12 @@ def read_member(path: Path, folder: Path, most: int) -> bytes:
         most: number of bytes that such a file may have.
 
     Raises:
-        InputError: a link leads out of the folder, or this is no plain file, or it is too large.
+        InputError: there is no such file, a link leads out of the folder, or this is no plain file
+            or a very large one.
     """
     check_inside(path, folder)
+    if not path.exists():
+        raise InputError(f"no such file: {path}")
     state = path.stat()
     if not stat.S_ISREG(state.st_mode):  # reading a pipe would wait for ever
         raise InputError(f"{path} is not a plain file: leave it out of the folder")

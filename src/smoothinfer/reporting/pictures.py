@@ -10,11 +10,11 @@ from PIL import Image
 
 from smoothinfer.errors import InputError
 from smoothinfer.reporting.members import read_member
-from smoothinfer.runtime.printable import printable
+from smoothinfer.runtime.printable import one_line, printable
 
 _LARGEST = 8 * 2**20  # bytes
 _MOST_PIXELS = 64_000_000
-_MOST = 100  # pictures of one folder
+_MOST = 60  # pictures of one folder
 
 
 @dataclass(frozen=True)
@@ -46,20 +46,19 @@ def read_pictures(folder: Path, drawn: Iterable[str]) -> tuple[list[Picture], li
         folder: of the results.
         drawn: names of the figures of a comparison, which lie in ``figures/``.
     """
-    left_out = [
-        f"figure {name!r}: it is not the name of a file" for name in drawn if not _is_base(name)
-    ]
-    paths = [(folder / "figures" / name, False) for name in drawn if _is_base(name)]
+    figures = list(dict.fromkeys(drawn))
+    left_out = [f"figure {name!r}: it is no file's name" for name in figures if not _is_base(name)]
+    paths = [(folder / "figures" / name, False) for name in figures if _is_base(name)]
     paths += [(path, False) for path in sorted(folder.glob("*.png"))]
     paths += [(path, True) for path in sorted(folder.glob("examples/**/*.png"))]
     if len(paths) > _MOST:
-        left_out.append(f"{len(paths) - _MOST} pictures of {folder}: more than {_MOST}")
+        left_out.append(f"{len(paths) - _MOST} pictures beyond the first {_MOST}")
     found = []
     for path, sheet in paths[:_MOST]:
         try:
             found.append(Picture(printable(path.name), _read_png(path, folder), sheet))
-        except InputError as error:
-            left_out.append(str(error))
+        except (InputError, OSError) as error:  # such as a name that is too long
+            left_out.append(one_line(str(error)))
     return found, left_out
 
 
@@ -69,8 +68,6 @@ def _is_base(name: str) -> bool:
 
 
 def _read_png(path: Path, folder: Path) -> bytes:
-    if not path.exists():
-        raise InputError(f"{path}: no such file")
     content = read_member(path, folder, _LARGEST)
     try:
         with warnings.catch_warnings():

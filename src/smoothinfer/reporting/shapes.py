@@ -76,6 +76,13 @@ FIGURE = {
     "clean": Maybe(INTERVAL),
     "attacked": Maybe(INTERVAL),
 }
+RESULTS = {"settings": [FIGURE]}
+CARD = {
+    "recipe": {"noise": dict, "model": {"name": str}, "loss": {"name": str}, "epochs": int},
+    "data": Maybe({"name": Maybe(str)}),
+    "results": Maybe({"validation": Maybe({"epoch": Maybe(NUMBER)})}),
+    "figures": Maybe([FIGURE]),
+}
 
 
 def check_shape(value: Any, shape: Any, place: str) -> Any:

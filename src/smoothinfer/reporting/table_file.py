@@ -13,7 +13,7 @@ from smoothinfer.evaluation.rows import Rows
 from smoothinfer.evaluation.store import decode
 from smoothinfer.reporting.members import read_json_member, read_member
 from smoothinfer.reporting.shapes import SUMMARY
-from smoothinfer.runtime.printable import printable
+from smoothinfer.runtime.printable import one_line, printable
 
 _SETTINGS = ("command", "asked", "computers", "versions", "data")
 _LARGEST = 4 * 2**30  # bytes
@@ -42,8 +42,6 @@ def read_table(folder: Path) -> tuple[Rows, dict[str, Any]]:
     """
     path = folder / "table.parquet"
     content = read_member(path, folder, _LARGEST)
-    if not (folder / "summary.json").is_file():
-        raise InputError(f"{folder} has no summary.json: rerun the command that created it")
     summary = read_json_member("summary.json", folder, SUMMARY)
     if summary["table"] != hashlib.sha256(content).hexdigest():
         raise InputError(f"{path} is not the table that {folder / 'summary.json'} describes")
@@ -59,7 +57,8 @@ def _decode(content: bytes, path: Path) -> Rows:
         rows = decode(content)
         rows.validate(full=True)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a readable Parquet file: {error}") from None
+        why = one_line(str(error))
+        raise InputError(f"{path} is not a readable Parquet file: {why}") from None
     return rows
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from smoothinfer.checkpoints import checkpoints_in, find_checkpoint, list_models, read_card
 from smoothinfer.reporting.result_tables import figures_table
+from smoothinfer.reporting.shapes import CARD, check_shape
 from smoothinfer.runtime.terminal import Terminal
 
 
@@ -22,9 +23,9 @@ def run(options: Namespace) -> int:
     for name in names:
         path = find_checkpoint(name)
         assert path is not None
-        card = read_card(path)
+        card = check_shape(read_card(path), CARD, str(path.with_suffix(".json")))
         console.print(f"{Path(name).stem}: {describe_model(card)}")
-        figures_table(card.get("figures", [])).print(console)
+        figures_table(card.get("figures") or []).print(console)
     return 0
 
 
@@ -34,7 +35,8 @@ def describe_model(card: Mapping[str, Any]) -> str:
     for place, component in recipe["noise"].items():
         if isinstance(component, Mapping):
             noise.append(f"{component.get('name', 'noise')} at {place}")
-    data = card.get("data", {}).get("name", "unnamed data")
-    epoch = card.get("results", {}).get("validation", {}).get("epoch", recipe["epochs"])
+    data = (card.get("data") or {}).get("name") or "unnamed data"
+    measured = (card.get("results") or {}).get("validation") or {}
+    epoch = measured.get("epoch") or recipe["epochs"]
     parts = [recipe["model"]["name"], " and ".join(noise) or "no noise"]
     return ", ".join([*parts, f"{recipe['loss']['name']} loss", f"epoch {epoch} on {data}"])
