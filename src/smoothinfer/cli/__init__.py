@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 from smoothinfer.errors import InputError
 from smoothinfer.runtime.printable import one_line, printable
@@ -80,6 +80,9 @@ def _format_warning(message: Warning | str, *where: Any, **how: Any) -> str:
 
 class _Parser(argparse.ArgumentParser):
     """A parser that repeats an argument, which may be any file's name, harmlessly."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(one_line(message))
 
     def _print_message(self, message: str, file: Any = None) -> None:
         super()._print_message(printable(message, keep="\n"), file)

@@ -63,7 +63,9 @@ def read_comparison(folder: Path) -> Comparison | None:
     if not (folder / _FILE).exists():
         return None
     content = read_json_member(_FILE, folder, COMPARISON)
-    found = Comparison(**{name: content[name] for name in COMPARISON if content.get(name)})
+    found = Comparison(
+        **{name: content[name] for name in COMPARISON if content.get(name) is not None}
+    )
     if any(len(line) != len(found.heads) for line in found.lines):
         raise InputError(f"{folder / _FILE}: lines and heads differ in length: rerun the command")
     return found

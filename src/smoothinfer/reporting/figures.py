@@ -44,11 +44,19 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     write_whole(path, lambda file: figure.savefig(file, format=form, dpi=150))
 
 
+def label_text(name: str) -> str:
+    """Return ``name`` as a figure shows it: printable, and not too long.
+
+    Labels of ticks need it before they are set; `save_figure` sees to all other text.
+    """
+    return printable(name[:_LONGEST], keep="\n")
+
+
 def _show_literally(figure: Figure) -> None:
     axes = [axis for panel in figure.axes for axis in (panel.xaxis, panel.yaxis)]
     powers = {id(text) for axis in axes if axis.get_scale() == "log" for text in axis.findobj(Text)}
     for text in figure.findobj(Text):
-        text.set_text(printable(text.get_text()[:_LONGEST], keep="\n"))
+        text.set_text(label_text(text.get_text()))
         text.set_parse_math(id(text) in powers)  # a power of two is written as a formula
 
 
@@ -221,7 +229,7 @@ def strength_bars(strengths: Mapping[str, float], path: str | Path) -> None:
     axis = "std of the noise / std of the disturbed tensor"
     figure, panel = _single((6.4, 0.9 + 0.24 * len(names)), axis, "")
     panel.barh(range(len(names)), list(strengths.values()), color=COLOURS[0])
-    panel.set_yticks(range(len(names)), [*map(printable, names)], fontsize=8)
+    panel.set_yticks(range(len(names)), [*map(label_text, names)], fontsize=8)
     panel.invert_yaxis()
     save_figure(figure, path)
 

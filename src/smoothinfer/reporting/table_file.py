@@ -18,6 +18,7 @@ from smoothinfer.runtime.printable import one_line, printable
 _SETTINGS = ("command", "asked", "computers", "versions", "data")
 _LARGEST = 4 * 2**30  # bytes
 _MOST_ROWS, _MOST_COLUMNS = 10**8, 500
+_MOST_SAMPLES = 10**9
 _INTEGERS = ("image", "label", "predicted", "samples", "hits")
 _NUMBERS = ("share", "forwards", "backwards")
 _WORDS = ("attack", "rule")
@@ -77,7 +78,7 @@ def check_rows(rows: Rows, path: Path) -> Rows:
         _check_type(name, rows[name], path)
     _require(len(rows) > 0, f"{path} has no rows")
     used = rows["used"] if "used" in rows.column_names else rows["samples"]
-    _check_values("samples", rows["samples"], 1, None, path)
+    _check_values("samples", rows["samples"], 1, _MOST_SAMPLES, path)
     _check_values("used", used, 1, rows["samples"], path)
     _check_values("hits", rows["hits"], 0, used, path)
     for name, high in (*((name, None) for name in _NOT_NEGATIVE), ("share", 1)):

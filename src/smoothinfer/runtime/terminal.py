@@ -30,4 +30,4 @@ class Terminal(Console):
 
     def print_lines(self, text: str) -> None:
         """Print ``text``, which may have several lines."""
-        self.print(*text.splitlines(), sep="\n")
+        self.print(*text.rstrip("\n").split("\n"), sep="\n")
