@@ -7,7 +7,7 @@ from smoothinfer.reporting.audit_page import print_audit, write_audit
 from smoothinfer.runtime.terminal import Terminal
 from tests.reporting.strangers import FILES, Skeleton
 
-HOSTILE = "<script>alert(1)</script> | `a` [b](javascript:c)\n# \x1b]0;d\x07 [/e]"
+HOSTILE = "<script>alert(1)</script> | `a` [b](javascript:c)\n# \x1b]0;d\x07\ud800 [/e]"
 
 
 def an_audit(word):
@@ -21,6 +21,7 @@ def test_an_audit_of_a_hostile_name_is_text_everywhere(tmp_path, capsys):
     for word in (HOSTILE, "word"):
         write_audit(an_audit(word), tmp_path, word, {"command": word})
         pages.append(Skeleton((tmp_path / "audit.html").read_text()).elements)
+        assert (tmp_path / "audit.html").read_text().replace("\n", "").isprintable()
         markdown = (tmp_path / "audit.md").read_text()
         assert markdown.replace("\n", "").isprintable()
         assert "<script" not in markdown

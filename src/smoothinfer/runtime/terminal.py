@@ -17,12 +17,11 @@ class Terminal(Console):
 
     Args:
         quiet: print nothing, as in all processes but the first.
-        stderr: print errors, not results.
     """
 
-    def __init__(self, *, quiet: bool = False, stderr: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False) -> None:
         plain: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}
-        super().__init__(quiet=quiet, stderr=stderr, soft_wrap=True, **plain)
+        super().__init__(quiet=quiet, soft_wrap=True, **plain)
 
     def render_str(self, text: str, **how: Any) -> Text:  # type: ignore[override]
         # rich turns every string into text here: those of print, of tables, and of their titles.
