@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from smoothinfer.evaluation.audit.runner import Audit
 from smoothinfer.reporting.collect import Source
 from smoothinfer.reporting.escaping import escape_markdown
+from smoothinfer.reporting.members import printable_json
 from smoothinfer.reporting.page import page_of
 from smoothinfer.reporting.tables import Table
 from smoothinfer.runtime.files import write_json, write_text
-from smoothinfer.runtime.printable import printable
 
 if TYPE_CHECKING:
     from smoothinfer.runtime.terminal import Terminal
@@ -36,7 +36,8 @@ def write_audit(audit: Audit, folder: str | Path, name: str, settings: dict[str,
         "about": audit.about,
         "settings": settings,
     }
-    source = Source(printable(name), folder, settings=settings, audit=content)
+    shown = printable_json(content)
+    source = Source(shown["model"], folder, settings=shown["settings"], audit=shown)
     write_text(folder / "audit.md", _markdown(audit, name))
     write_text(folder / "audit.html", page_of(f"Audit of {name}", [source], {}))
     write_json(folder / "audit.json", content)

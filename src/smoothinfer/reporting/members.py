@@ -62,7 +62,7 @@ def read_json_member(name: str, folder: Path, shape: Any) -> dict[str, Any]:
     path = folder / name
     try:
         text = read_member(path, folder, _LARGEST_JSON).decode()
-        content = _printable(json.loads(text, parse_constant=_refuse))
+        content = printable_json(json.loads(text, parse_constant=_refuse))
     except (ValueError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
@@ -75,12 +75,20 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not a number")
 
 
-def _printable(value: Any, depth: int = 0) -> Any:
-    """Return ``value`` with all its strings printable; line ends stay."""
+def printable_json(value: Any, depth: int = 0) -> Any:
+    """Return plain ``value`` with all its strings printable; line ends stay.
+
+    Args:
+        value: mappings, lists, strings, numbers, truth values, ``None``.
+        depth: of ``value`` in what it is part of.
+
+    Raises:
+        ValueError: it is nested too deep.
+    """
     if depth > _DEEPEST:
         raise ValueError(f"it is nested more than {_DEEPEST} levels deep")
     if isinstance(value, dict):
-        return {printable(key): _printable(each, depth + 1) for key, each in value.items()}
+        return {printable(str(k)): printable_json(each, depth + 1) for k, each in value.items()}
     if isinstance(value, list):
-        return [_printable(each, depth + 1) for each in value]
+        return [printable_json(each, depth + 1) for each in value]
     return printable(value, keep="\n\t") if isinstance(value, str) else value

@@ -146,7 +146,7 @@ def _audit(source: Source) -> Markup:
     about = audit["about"]
     return _AUDIT.format(
         state="alarm" if audit["fired"] else "clear",
-        model=printable(audit["model"]),
+        model=audit["model"],
         verdict=audit["verdict"],
         clean=interval_text(audit["clean"]),
         attacked=interval_text(audit["attacked"]),
@@ -239,7 +239,7 @@ def _settings(source: Source) -> Markup:
     settings = settings or (source.certified or {}).get("settings") or {}
     parts = [Markup("<h3>{}</h3>").format(printable(str(source.path)))]
     if command := settings.get("command"):
-        parts.append(Markup("<pre>{}</pre>").format(printable(command, keep="\n")))
+        parts.append(Markup("<pre>{}</pre>").format(command))
     if computers := settings.get("computers"):
         parts.append(Markup("<p>Computed with {}.</p>").format("; ".join(computers)))
     details = Markup("<details><summary>settings</summary><pre>{}</pre></details>")
