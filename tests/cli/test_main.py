@@ -91,3 +91,49 @@ def test_errors_name_the_thing_and_the_choices(arguments, message, capsys):
     assert printed.startswith("error: ")
     assert message in printed
     assert "Traceback" not in printed
+
+
+ESCAPES = "a\x1b]0;owned\x07\r\u202e"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["evaluate", f"{ESCAPES}\nerror: all is well", "--data", "digits", "--out", "x"],
+        ["report", f"./{ESCAPES}\nb", "--out", "x"],
+        ["models", "--folder", "a", f"--{ESCAPES}\nb"],
+        ["train", f"{ESCAPES}[/b]\n.yaml", "--data", "digits", "--out", "x"],
+    ],
+    ids=["model", "folder", "argument", "recipe"],
+)
+def test_an_error_is_one_line_that_controls_nothing(arguments, capsys):
+    try:
+        status = main(arguments)
+    except SystemExit as stopped:
+        status = stopped.code
+    assert status == 2
+    printed = capsys.readouterr().err
+    assert printed.replace("\n", "").isprintable()
+    errors = [line for line in printed.splitlines() if "error: " in line]
+    assert len(errors) == 1
+    assert r"\x1b" in errors[0]
+
+
+def test_an_error_of_the_program_shows_no_control_characters(monkeypatch, capsys):
+    def fail(options):
+        raise RuntimeError(ESCAPES)
+
+    monkeypatch.setattr("smoothinfer.workflows.models.run", fail)
+    assert main(["models"]) == 3
+    printed = capsys.readouterr().err
+    assert "Traceback" in printed
+    assert printed.replace("\n", "").isprintable()
+
+
+def test_a_warning_is_one_line_that_controls_nothing(tmp_path):
+    program = "import sys, warnings\nimport smoothinfer.workflows.models as models\n"
+    program += f"models.run = lambda options: warnings.warn({ESCAPES + chr(10) + 'b'!r})\n"
+    program += "from smoothinfer.cli import main\nmain(['models'])"
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stderr == "warning: a\\x1b]0;owned\\x07 \\u202e b\n"

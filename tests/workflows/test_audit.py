@@ -14,7 +14,7 @@ def test_audit_writes_one_page_and_exits_by_what_it_found(tiny_run, tmp_path, ca
     assert [finding["number"] for finding in record["findings"]] == list(range(1, 14))
     assert record["findings"][12]["state"] == "clear"  # the card names the training images
     page = (tmp_path / "audit.html").read_text()
-    assert "http" not in page.replace("http://www.w3.org/2000/svg", "")  # the name of SVG elements
+    assert "://" not in page.replace("http://www.w3.org/2000/svg", "")  # the name of SVG elements
     assert record["verdict"] in (tmp_path / "audit.md").read_text()
     assert "silent success" in capsys.readouterr().out
 

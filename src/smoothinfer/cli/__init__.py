@@ -4,12 +4,15 @@ import argparse
 import contextlib
 import importlib
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 from types import ModuleType
+from typing import Any, NoReturn
 
 from smoothinfer.config.components import trusting_code
 from smoothinfer.errors import InputError
+from smoothinfer.runtime.printable import one_line, printable
 from smoothinfer.runtime.processes import exit_process, tune_malloc
 from smoothinfer.runtime.provenance import record_command
 from smoothinfer.runtime.signals import install_sigterm_handler
@@ -50,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     record_command(words)
     tune_malloc()
     install_sigterm_handler()
+    warnings.formatwarning = _format_warning
     with trusting_code() if options.trust_code else contextlib.nullcontext():
         return exit_process(_run(command, options))
 
@@ -58,7 +62,7 @@ def _run(command: ModuleType, options: argparse.Namespace) -> int:
     try:
         status: int = command.run(options)
     except (InputError, OSError) as error:  # OSError: a full disk; its message names the file
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; the same command resumes from here", file=sys.stderr)
@@ -66,16 +70,29 @@ def _run(command: ModuleType, options: argparse.Namespace) -> int:
     except Exception:  # not status 1, with which an audit says that a check fired
         import traceback
 
-        traceback.print_exc()
+        print(printable(traceback.format_exc(), keep="\n"), file=sys.stderr, end="")
         return 3
     return status
 
 
+def _format_warning(message: Warning | str, *where: Any, **how: Any) -> str:
+    """Write a warning as one line, without the place in the code that it comes from."""
+    return f"warning: {one_line(str(message))}\n"
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that repeats an argument, which may be any file's name, harmlessly."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(one_line(message))
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        super()._print_message(printable(message, keep="\n"), file)
+
+
 def _parser(words: Sequence[str]) -> tuple[argparse.ArgumentParser, ModuleType | None]:
     """Return the parser, and the module of the command in ``words``: no other is imported."""
-    parser = argparse.ArgumentParser(
-        prog="smoothinfer", description=_DESCRIPTION, allow_abbrev=False
-    )
+    parser = _Parser(prog="smoothinfer", description=_DESCRIPTION, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=version("smoothinfer"))
     branches = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     chosen = next((word for word in words if not word.startswith("-")), None)

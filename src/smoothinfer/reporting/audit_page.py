@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from smoothinfer.evaluation.audit.runner import Audit
 from smoothinfer.reporting.collect import Source
+from smoothinfer.reporting.escaping import escape_markdown
+from smoothinfer.reporting.members import printable_json
 from smoothinfer.reporting.page import page_of
 from smoothinfer.reporting.tables import Table
 from smoothinfer.runtime.files import write_json, write_text
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from smoothinfer.runtime.terminal import Terminal
 
 
 def write_audit(audit: Audit, folder: str | Path, name: str, settings: dict[str, Any]) -> None:
@@ -34,20 +36,21 @@ def write_audit(audit: Audit, folder: str | Path, name: str, settings: dict[str,
         "about": audit.about,
         "settings": settings,
     }
-    source = Source(name, folder, settings=settings, audit=content)
+    shown = printable_json(content)
+    source = Source(shown["model"], folder, settings=shown["settings"], audit=shown)
     write_text(folder / "audit.md", _markdown(audit, name))
     write_text(folder / "audit.html", page_of(f"Audit of {name}", [source], {}))
     write_json(folder / "audit.json", content)
 
 
-def print_audit(console: Console, audit: Audit) -> None:
+def print_audit(console: Terminal, audit: Audit) -> None:
     """Print the findings and the verdict."""
     lines = [[str(f.number), f.name, _state(f.state), f.measured] for f in audit.findings]
     Table(["", "check", "state", "measured"], lines, left=4).print(console)
     for finding in audit.fired:
-        console.print(f"{finding.number}. {finding.verdict}", highlight=False, markup=False)
+        console.print(f"{finding.number}. {finding.verdict}")
     figures = f"clean {audit.clean}, attacked {audit.attacked} %"
-    console.print(f"{figures}. {audit.verdict}", highlight=False, markup=False)
+    console.print(f"{figures}. {audit.verdict}")
 
 
 def _state(state: str) -> str:
@@ -61,14 +64,15 @@ def _markdown(audit: Audit, name: str) -> str:
     ]
     heads = ["", "check", "state", "measured", "fires when", "verdict"]
     about = audit.about
+    how = escape_markdown(f"{about['direct']}, {about['ball']}")
     return "\n".join(
         [
-            f"# Audit of {name}",
+            f"# Audit of {escape_markdown(name)}",
             "",
-            f"**{audit.verdict}**",
+            f"**{escape_markdown(audit.verdict)}**",
             "",
             f"Accuracy of the vote, %: clean {audit.clean}, attacked {audit.attacked} "
-            f"({about['direct']}, {about['ball']}), on {about['images']} images.",
+            f"({how}), on {about['images']} images.",
             "",
             Table(heads, lines, left=6).markdown(),
         ]

@@ -1,6 +1,5 @@
 """The contents of result folders: everything that smoothinfer wrote, read back for a report."""
 
-import hashlib
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,10 +8,13 @@ from typing import Any
 
 from smoothinfer.errors import InputError
 from smoothinfer.evaluation.rows import Rows, summarise
-from smoothinfer.evaluation.store import decode
 from smoothinfer.reporting.comparison import Comparison, read_comparison
+from smoothinfer.reporting.members import read_json_member
+from smoothinfer.reporting.pictures import Picture, read_pictures
+from smoothinfer.reporting.shapes import AUDIT, CERTIFIED, SETTINGS
+from smoothinfer.reporting.table_file import read_table
 from smoothinfer.reporting.tables import Table, cell_text, sort_key
-from smoothinfer.runtime.files import read_json
+from smoothinfer.runtime.printable import printable
 
 Record = dict[str, Any]
 MEASURES = ("clean", "attacked")
@@ -21,7 +23,7 @@ NOTE = (
     "seeds. Verdicts are voted from noise that the attacks never saw; samples 1 beside more is the "
     "mean over all of these passes."
 )
-_SETTINGS = ("command", "asked", "computers", "versions", "data")
+_SHAPES = {"audit": AUDIT, "certified": CERTIFIED, "settings": SETTINGS}
 
 
 @dataclass
@@ -35,8 +37,8 @@ class Source:
         settings: of the command that wrote it.
         comparison: with the paper, written by ``reproduce``.
         audit, certified: written by ``audit`` and ``certify``.
-        pictures: PNG files to show: sheets of adversarial examples, curves, noise.
-        sheets: those of them that show adversarial examples.
+        pictures: to show: figures, curves, noise, sheets of adversarial examples.
+        left_out: what is not shown and why, a line for each.
     """
 
     name: str
@@ -46,8 +48,8 @@ class Source:
     comparison: Comparison | None = None
     audit: dict[str, Any] | None = None
     certified: dict[str, Any] | None = None
-    pictures: list[Path] = field(default_factory=list)
-    sheets: list[Path] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
 
 def collect(folder: str | Path) -> Source:
@@ -59,46 +61,36 @@ def collect(folder: str | Path) -> Source:
     path = Path(folder)
     if not path.is_dir():
         raise InputError(f"no such folder: {path}")
-    source = Source(path.name or str(path.resolve().name), path)
-    for name in ("audit", "certified", "settings"):
+    source = Source(printable(path.name or path.resolve().name), path)
+    for name, shape in _SHAPES.items():
         if (path / f"{name}.json").exists():
-            setattr(source, name, read_json(path / f"{name}.json"))
+            setattr(source, name, read_json_member(f"{name}.json", path, shape))
     if (path / "table.parquet").exists():
-        source.rows, source.settings = _read_table(path)
+        source.rows, source.settings = read_table(path)
     elif list(path.glob("rows/*.parquet")) and source.certified is None:
         raise InputError(f"{path} is incomplete. Rerun the command that created it to resume.")
     source.comparison = read_comparison(path)
     if source.comparison is not None and source.comparison.command:
         source.settings = {"command": source.comparison.command}
-    source.sheets = sorted(path.glob("examples/**/*.png"))
     drawn = [] if source.comparison is None else source.comparison.figures
-    source.pictures = [path / "figures" / name for name in drawn]
-    source.pictures += [*sorted(path.glob("*.png")), *source.sheets]
+    source.pictures, source.left_out = read_pictures(path, drawn)
     source.settings = source.settings or _commands_of_pictures(path)
     parts = (source.rows, source.comparison, source.audit, source.certified, source.pictures)
     if not any(part is not None and part != [] for part in parts):
-        raise InputError(f"{path} holds no rows, audit, certificates or pictures to report")
+        why = "".join(f"; left out: {line}" for line in source.left_out)
+        raise InputError(f"{path} holds no rows, audit, certificates or pictures to report{why}")
     return source
 
 
 def _commands_of_pictures(folder: Path) -> dict[str, Any]:
     """Return the commands of ``smoothinfer picture`` that drew the pictures in ``folder``."""
     beside = [path.with_suffix(".json") for path in sorted(folder.glob("*.png"))]
-    saved = [read_json(path) for path in beside if path.exists()]
-    saved = [each for each in saved if "command" in each]
+    saved = [read_json_member(path.name, folder, SETTINGS) for path in beside if path.exists()]
+    saved = [each for each in saved if each.get("command")]
     if not saved:
         return {}
-    computers = sorted({name for each in saved for name in each.get("computers", [])})
+    computers = sorted({name for each in saved for name in each.get("computers") or []})
     return {"command": "\n".join(each["command"] for each in saved), "computers": computers}
-
-
-def _read_table(folder: Path) -> tuple[Rows, dict[str, Any]]:
-    """Return the rows, and their settings: ``settings.json`` may belong to a later run."""
-    content, path = (folder / "table.parquet").read_bytes(), folder / "summary.json"
-    summary = read_json(path)
-    if summary.get("table") != hashlib.sha256(content).hexdigest():
-        raise InputError(f"{folder / 'table.parquet'} is not the table that {path} describes")
-    return decode(content), {name: summary[name] for name in _SETTINGS if name in summary}
 
 
 def records(rows: Rows) -> list[Record]:

@@ -2,9 +2,14 @@
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
+from smoothinfer.errors import InputError
+from smoothinfer.reporting.escaping import escape_markdown, paragraph
+from smoothinfer.reporting.members import read_json_member
+from smoothinfer.reporting.shapes import COMPARISON
 from smoothinfer.reporting.tables import Table
-from smoothinfer.runtime.files import read_json, write_json, write_text
+from smoothinfer.runtime.files import write_json, write_text
 
 _FILE = "experiment.json"
 
@@ -35,18 +40,32 @@ class Comparison:
 
     def markdown(self, figures: str = "figures") -> str:
         """Return it in Markdown, without a heading; ``figures`` is the folder of the pictures."""
-        shown = [f"![{name}]({figures}/{name.replace(' ', '%20')})" for name in self.figures]
-        parts = (self.description, self.table.markdown().rstrip(), *shown, *self.notes)
+        shown = [f"![{escape_markdown(name)}]({figures}/{quote(name)})" for name in self.figures]
+        notes = map(paragraph, self.notes)
+        parts = (paragraph(self.description), self.table.markdown().rstrip(), *shown, *notes)
         return "\n\n".join(part for part in parts if part)
 
 
 def write_comparison(comparison: Comparison, out: Path, name: str) -> None:
     """Write it as ``NAME.md`` and, for the report, as data."""
-    write_text(out / f"{name}.md", f"# {comparison.title}\n\n{comparison.markdown()}\n")
+    write_text(
+        out / f"{name}.md", f"# {escape_markdown(comparison.title)}\n\n{comparison.markdown()}\n"
+    )
     write_json(out / _FILE, asdict(comparison))
 
 
 def read_comparison(folder: Path) -> Comparison | None:
-    """Return the comparison in ``folder``, if any."""
-    path = folder / _FILE
-    return Comparison(**read_json(path)) if path.exists() else None
+    """Return the comparison in ``folder``, if any.
+
+    Raises:
+        InputError: it is damaged, or no file of the folder.
+    """
+    if not (folder / _FILE).exists():
+        return None
+    content = read_json_member(_FILE, folder, COMPARISON)
+    found = Comparison(
+        **{name: content[name] for name in COMPARISON if content.get(name) is not None}
+    )
+    if any(len(line) != len(found.heads) for line in found.lines):
+        raise InputError(f"{folder / _FILE}: lines and heads differ in length: rerun the command")
+    return found

@@ -10,12 +10,14 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from smoothinfer.evaluation.certified_rows import certified_accuracy
 from smoothinfer.evaluation.rows import Rows
 from smoothinfer.reporting.collect import Record, records
 from smoothinfer.reporting.tables import RULE_ORDER, sort_key
 from smoothinfer.runtime.files import write_whole
+from smoothinfer.runtime.printable import printable
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -28,13 +30,34 @@ _AXES = {
     "gradients": "gradients per image (k M)",
 }
 _ACROSS = 4  # panels in a row
+_LONGEST = 200  # letters of a text
 _ACCURACY = "accuracy, % (bars: 95 % over images)"
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write ``figure`` in the format of the file's name, whole or not at all."""
+    """Write ``figure`` in the format of the file's name, whole or not at all.
+
+    Names in it, of models or classes, are shown as they are: dollars make no formula.
+    """
+    _show_literally(figure)
     form = Path(path).suffix.lstrip(".") or "png"
     write_whole(path, lambda file: figure.savefig(file, format=form, dpi=150))
+
+
+def label_text(name: str) -> str:
+    """Return ``name`` as a figure shows it: printable, and not too long.
+
+    Labels of ticks need it before they are set; `save_figure` sees to all other text.
+    """
+    return printable(name[:_LONGEST], keep="\n")
+
+
+def _show_literally(figure: Figure) -> None:
+    axes = [axis for panel in figure.axes for axis in (panel.xaxis, panel.yaxis)]
+    powers = {id(text) for axis in axes if axis.get_scale() == "log" for text in axis.findobj(Text)}
+    for text in figure.findobj(Text):
+        text.set_text(label_text(text.get_text()))
+        text.set_parse_math(id(text) in powers)  # a power of two is written as a formula
 
 
 def accuracy_against_samples(rows: Rows, path: str | Path, title: str = "") -> None:
@@ -206,7 +229,7 @@ def strength_bars(strengths: Mapping[str, float], path: str | Path) -> None:
     axis = "std of the noise / std of the disturbed tensor"
     figure, panel = _single((6.4, 0.9 + 0.24 * len(names)), axis, "")
     panel.barh(range(len(names)), list(strengths.values()), color=COLOURS[0])
-    panel.set_yticks(range(len(names)), names, fontsize=8)
+    panel.set_yticks(range(len(names)), [*map(label_text, names)], fontsize=8)
     panel.invert_yaxis()
     save_figure(figure, path)
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from smoothinfer.reporting.figures import COLOURS, save_figure
+from smoothinfer.reporting.figures import COLOURS, label_text, save_figure
 from smoothinfer.types import Counts, Images, Labels
 
 
@@ -70,7 +70,7 @@ def vote_bars(
         for shift, count, colour, name in zip((-0.2, 0.2), counts, COLOURS, names, strict=False):
             shares = 100 * count[line].double() / count[line].sum()
             row[2].bar([p + shift for p in places], shares.tolist(), 0.38, color=colour, label=name)
-        row[2].set_xticks(list(places), classes, fontsize=8)
+        row[2].set_xticks(list(places), [*map(label_text, classes)], fontsize=8)
         row[2].get_xticklabels()[int(labels[line])].set_fontweight("bold")
         row[2].set_ylim(0, 100)
         row[2].set_ylabel("passes, %", fontsize=8)

@@ -1,8 +1,11 @@
 """A report of result folders: Markdown, LaTeX, figures, and one page that needs no network."""
 
+import hashlib
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 from smoothinfer.errors import InputError
 from smoothinfer.reporting.collect import (
@@ -16,18 +19,25 @@ from smoothinfer.reporting.collect import (
     varying,
 )
 from smoothinfer.reporting.comparison import read_comparison
+from smoothinfer.reporting.escaping import code_block, escape_markdown, paragraph
 from smoothinfer.reporting.figures import draw_curves
+from smoothinfer.reporting.members import check_inside
 from smoothinfer.reporting.page import certified_table, page_of
 from smoothinfer.reporting.tables import cell_text
 from smoothinfer.runtime.files import write_bytes, write_text
+from smoothinfer.runtime.printable import printable
 
 _MOST_PICTURES = 24  # of one folder
 _MOST_FIGURES = 6  # of one model along one axis
+_LONGEST = 60  # letters of a part of a file's name
 _PACKAGES = "% needs \\usepackage{booktabs,longtable}"
 
 
 def write_report(folders: Sequence[str | Path], out: str | Path, title: str = "Results") -> Path:
     """Write ``index.html``, ``report.md``, ``tables.tex`` and ``figures/`` into ``out``.
+
+    The folders may be a stranger's: nothing outside them is read, and nothing in them becomes code.
+    A picture that is none is left out, with a warning.
 
     Args:
         folders: written by smoothinfer's commands; see `collect`. A folder that holds only
@@ -49,9 +59,13 @@ def write_report(folders: Sequence[str | Path], out: str | Path, title: str = "R
     if len(set(names)) < len(names):
         raise InputError(f"folders of a report need names of their own, not {', '.join(names)}")
     found = {s.name: records(s.rows) for s in sources if s.rows is not None}
-    figures = _draw_figures(found, out / "figures")
+    for line in (line for source in sources for line in source.left_out):
+        warnings.warn(f"left out of the report: {line}", stacklevel=2)
+    taken: set[Path] = set()
+    figures = _draw_figures(found, out / "figures", taken)
     for source in sources:
-        figures.setdefault(source.name, []).extend(_copy_pictures(source, out / "figures"))
+        copies = _copy_pictures(source, out / "figures", taken)
+        figures.setdefault(source.name, []).extend(copies)
     write_text(out / "report.md", _markdown(title, sources, found, figures))
     write_text(out / "tables.tex", "\n".join([_PACKAGES, *map(_latex, found, found.values())]))
     write_text(out / "index.html", page_of(title, sources, found))
@@ -63,12 +77,16 @@ def _sources(folder: Path) -> list[Source]:
     inside = sorted(path.parent for path in folder.glob("*/table.parquet"))
     if not inside or (folder / "settings.json").exists():
         return [collect(folder)]
+    for part in inside:
+        check_inside(part, folder)
     parts = [collect(part) for part in inside]
-    named = [replace(part, name=f"{folder.name}/{part.name}") for part in parts]
+    named = [replace(part, name=f"{printable(folder.name)}/{part.name}") for part in parts]
     return named if read_comparison(folder) is None else [collect(folder), *named]
 
 
-def _draw_figures(found: dict[str, list[Record]], folder: Path) -> dict[str, list[Path]]:
+def _draw_figures(
+    found: dict[str, list[Record]], folder: Path, taken: set[Path]
+) -> dict[str, list[Path]]:
     """Draw accuracy against each column of numbers that varies; return the PNGs by source."""
     drawn: dict[str, list[Path]] = {}
     for name, part in found.items():
@@ -76,7 +94,7 @@ def _draw_figures(found: dict[str, list[Record]], folder: Path) -> dict[str, lis
         for model in dict.fromkeys(str(record.get("model", name)) for record in part):
             own = [record for record in part if str(record.get("model", name)) == model]
             for stem, axis, shown in _views(own):
-                path = folder / f"{_file_name(name)}-{_file_name(model)}-{_file_name(stem)}.png"
+                path = _free_path(folder, (name, model, stem), taken)
                 paths = [path, path.with_suffix(".svg")]
                 draw_curves(shown, axis, "rule", paths, f"{model} {stem}")
                 drawn[name].append(path)
@@ -92,7 +110,8 @@ def _views(own: list[Record]) -> Iterator[tuple[str, str, list[Record]]]:
     most = max(record["samples"] for record in own)
     for axis in ("samples", "sigma", "radius"):
         part = own if axis == "samples" else [r for r in own if r["samples"] == most]
-        if len({record.get(axis) for record in part} - {None}) < 2:
+        part = [record for record in part if record.get(axis) is not None]
+        if len({record[axis] for record in part}) < 2:
             continue
         fixed = [name for name in varying(part) if name not in (axis, "attack", "rule", "seeds")]
         groups: dict[tuple[str, ...], list[Record]] = {}
@@ -118,36 +137,52 @@ def _markdown(
     found: dict[str, list[Record]],
     figures: dict[str, list[Path]],
 ) -> str:
-    parts = [f"# {title}"]
+    parts = [f"# {escape_markdown(title)}"]
     for source in sources:
-        parts.append(f"## {source.name}")
+        parts.append(f"## {escape_markdown(source.name)}")
         if source.comparison is not None:
-            parts += [f"**{source.comparison.title}**"]
+            parts += [f"**{escape_markdown(source.comparison.title)}**"]
             parts += [replace(source.comparison, figures=[]).markdown()]
         if source.audit is not None:
-            parts.append(f"**Audit:** {source.audit['verdict']}")
+            parts.append(f"**Audit:** {escape_markdown(source.audit['verdict'])}")
         if source.name in found:
             part = found[source.name]
-            parts += [common_text(part, varying(part)), records_table(part).markdown().rstrip()]
+            about = paragraph(common_text(part, varying(part)))
+            parts += [about, records_table(part).markdown().rstrip()]
         if computers := source.settings.get("computers"):
-            parts.append(f"Computed with {'; '.join(computers)}.")
+            parts.append(f"Computed with {escape_markdown('; '.join(computers))}.")
         if command := source.settings.get("command"):
-            parts += ["To repeat it:", f"```bash\n{command}\n```"]
+            parts += ["To repeat it:", code_block(command, "bash")]
         shown = figures[source.name]
-        parts += [f"![{p.stem}](figures/{p.name.replace(' ', '%20')})" for p in shown]
+        parts += [f"![{escape_markdown(p.stem)}](figures/{quote(p.name)})" for p in shown]
+        parts += [f"Left out: {escape_markdown(line)}" for line in source.left_out]
         if source.certified is not None:
             parts.append(certified_table(source.certified).markdown().rstrip())
     return "\n\n".join([*parts, NOTE]) + "\n"
 
 
-def _copy_pictures(source: Source, folder: Path) -> list[Path]:
+def _copy_pictures(source: Source, folder: Path, taken: set[Path]) -> list[Path]:
     """Copy the pictures of ``source`` beside those of the report."""
     copies = []
-    for path in source.pictures[:_MOST_PICTURES]:
-        copies.append(folder / f"{_file_name(source.name)}-{_file_name(path.stem)}.png")
-        write_bytes(copies[-1], path.read_bytes())
+    for picture in source.pictures[:_MOST_PICTURES]:
+        copies.append(_free_path(folder, (source.name, picture.stem), taken))
+        write_bytes(copies[-1], picture.content)
     return copies
 
 
+def _free_path(folder: Path, parts: Sequence[str], taken: set[Path]) -> Path:
+    """Return the path of a picture named by ``parts``, and take it: no other one has its name."""
+    stem = "-".join(map(_file_name, parts))
+    path, number = folder / f"{stem}.png", 1
+    while path in taken:  # as sheets of one attack at several sigmas
+        path, number = folder / f"{stem}-{number}.png", number + 1
+    taken.add(path)
+    return path
+
+
 def _file_name(name: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in ".-=" else "_" for letter in name)
+    """Return ``name`` as a part of a file's name; what is too long ends with a digest."""
+    kept = "".join(letter if letter.isalnum() or letter in ".-=" else "_" for letter in name)
+    if len(kept) <= _LONGEST:
+        return kept
+    return f"{kept[:_LONGEST]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from smoothinfer.evaluation.rows import CLEAN
+from smoothinfer.reporting.shapes import FIGURE, Maybe, check_shape
 from smoothinfer.reporting.tables import Table, cell_text, interval_text, sort_key
 
 Entries = Sequence[Mapping[str, Any]]
@@ -99,8 +100,12 @@ def figures_table(figures: Entries) -> Table:
 
 
 def figures_markdown(card: Mapping[str, Any]) -> str:
-    """Return the figures on ``card`` in Markdown, or that there are none."""
-    figures = card.get("figures")
+    """Return the figures on ``card`` in Markdown, or that there are none.
+
+    Raises:
+        InputError: they are damaged.
+    """
+    figures = check_shape(card.get("figures"), Maybe([FIGURE]), "figures of the card")
     if not figures:
         return "Nothing was measured of this model."
     heading = "## Accuracy, in % with 95 % intervals over images"
@@ -109,14 +114,14 @@ def figures_markdown(card: Mapping[str, Any]) -> str:
 
 def _figure_cells(figure: Mapping[str, Any]) -> list[str]:
     setting, clean, attacked = figure["description"], figure["clean"], figure["attacked"]
-    radius, sigma = setting.get("radius", 0.0), setting.get("sigma")
+    radius, sigma = setting.get("radius"), setting.get("sigma")
     return [
         setting["attack"],
         f"{255 * radius:g}/255" if radius else "",
         setting["rule"],
         str(setting["samples"]),
         "" if sigma is None else f"{sigma:g}",
-        str((attacked or clean)["images"]),
+        str((attacked or clean or {}).get("images", "")),
         interval_text(clean),
         interval_text(attacked),
     ]

@@ -15,7 +15,7 @@ from smoothinfer.reporting.votes import first_votes, vote_text
 from smoothinfer.runtime.files import write_json, write_text
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from smoothinfer.runtime.terminal import Terminal
 
 _SHEET = 10  # images in the picture of an attack
 _INTERVAL = "95 % (Wilson) over images, noise fixed by the seed"
@@ -37,13 +37,13 @@ def write_summary(rows: Rows, runner: Runner, out: Path, settings: dict[str, Any
     write_json(out / "costs.json", {"seconds per image": seconds})
 
 
-def print_summary(console: Console, rows: Rows, store: Store, out: Path) -> None:
+def print_summary(console: Terminal, rows: Rows, store: Store, out: Path) -> None:
     """Print the accuracies, the gain of the vote and the cost of the attacks."""
     entries = summarise(rows)
     accuracy_table(entries, "accuracy, % (95 % interval)").print(console, gaps=True)
     for table in (gain_table(entries), cost_table(entries, store.seconds())):
         table.print(console)
-    console.print(f"rows in {out / 'rows'}, summary in {out / 'summary.json'}", markup=False)
+    console.print(f"rows in {out / 'rows'}, summary in {out / 'summary.json'}")
 
 
 def draw_examples(export: ExampleExport, rows: Rows, classes: Sequence[str]) -> None:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from markupsafe import Markup
 
 from smoothinfer.config.components import grey_levels
 from smoothinfer.numerics.statistics import Interval
+from smoothinfer.reporting.escaping import escape_latex, escape_markdown
+from smoothinfer.runtime.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+Attributes: TypeAlias = Mapping[tuple[int, int], Mapping[str, object]]
 RULE_ORDER = ("prediction", "weighted", "top_two", "soft", "logits")
-_SPECIAL = {"\\": r"\textbackslash{}", **{c: f"\\{c}" for c in "&%$#_{}"}}
-_SPECIAL |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _PAGE_LINES = 45
+_TABLE = Markup(
+    '<div class="scroll"><table{attributes}>{caption}\n<thead><tr>{heads}</tr></thead>'
+    "<tbody>\n{lines}\n</tbody></table></div>"
+)
 
 
 @dataclass(frozen=True)
@@ -44,16 +50,19 @@ class Table:
 
         if not self.lines:
             return
-        table = RichTable(title=self.title or None, box=SIMPLE_HEAD, pad_edge=False)
+        title = Text(printable(self.title)) if self.title else None
+        table = RichTable(title=title, box=SIMPLE_HEAD, pad_edge=False)
         for at, head in enumerate(self.heads):
             table.add_column(
-                Text(head), justify="left" if at < self.left else "right", overflow="fold"
+                Text(printable(head)),
+                justify="left" if at < self.left else "right",
+                overflow="fold",
             )
         for before, line in zip([None, *self.lines], self.lines, strict=False):
             if gaps and before is not None and before[0] != line[0]:
                 table.add_section()
-            table.add_row(*map(Text, line))
-        console.print(table)
+            table.add_row(*(Text(printable(cell)) for cell in line))
+        console.print(table, soft_wrap=False)
 
     def markdown(self) -> str:
         """Return the table in Markdown, its title above it.
@@ -66,9 +75,10 @@ class Table:
         if not self.lines:
             return ""
         rule = [":---" if at < self.left else "---:" for at in range(len(self.heads))]
-        rows = [self.heads, rule, *self.lines]
-        text = "".join(f"| {' | '.join(c.replace('|', '/') for c in row)} |\n" for row in rows)
-        return f"{self.title[0].upper()}{self.title[1:]}:\n\n{text}" if self.title else text
+        heads, *lines = [[*map(escape_markdown, row)] for row in (self.heads, *self.lines)]
+        text = "".join(f"| {' | '.join(row)} |\n" for row in (heads, rule, *lines))
+        title = escape_markdown(self.title)
+        return f"{title[0].upper()}{title[1:]}:\n\n{text}" if title else text
 
     def latex(self, caption: str, label: str) -> str:
         """Return a ``table`` with booktabs; one that no page can hold is a ``longtable``."""
@@ -89,43 +99,41 @@ class Table:
         self,
         caption: str = "",
         kind: str = "",
-        attributes: Mapping[tuple[int, int], str] | None = None,
+        attributes: Attributes | None = None,
         row_heads: bool = False,
-    ) -> str:
+    ) -> Markup:
         """Return an HTML table of class ``kind``, ``attributes`` of cells by (line, column)."""
-        heads = "".join(
-            f'<th scope="col"{self._side(at)}>{html.escape(head)}</th>'
-            for at, head in enumerate(self.heads)
-        )
-        lines = []
-        for number, line in enumerate(self.lines):
-            cells = [
-                f"<td{self._side(at)}{(attributes or {}).get((number, at), '')}>"
-                f"{html.escape(cell)}</td>"
-                for at, cell in enumerate(line)
-            ]
-            if row_heads:
-                cells[0] = f'<th scope="row">{html.escape(line[0])}</th>'
-            lines.append(f"<tr>{''.join(cells)}</tr>")
-        body = "\n".join(lines)
-        named = f"<caption>{html.escape(caption)}</caption>" if caption else ""
-        chosen = f' class="{kind}"' if kind else ""
-        return (
-            f'<div class="scroll"><table{chosen}>{named}\n<thead><tr>{heads}</tr></thead>'
-            f"<tbody>\n{body}\n</tbody></table></div>"
+        column = Markup('<th scope="col"{}>{}</th>')
+        heads = [column.format(_attributes(self._side(at)), h) for at, h in enumerate(self.heads)]
+        lines = [
+            self._html_line(line, number, attributes or {}, row_heads)
+            for number, line in enumerate(self.lines)
+        ]
+        return _TABLE.format(
+            attributes=_attributes({"class": kind} if kind else {}),
+            caption=Markup("<caption>{}</caption>").format(caption) if caption else "",
+            heads=Markup("").join(heads),
+            lines=Markup("\n").join(lines),
         )
 
-    def _side(self, at: int) -> str:
-        return ' class="number"' if at >= self.left else ""
+    def _html_line(
+        self, line: Sequence[str], number: int, attributes: Attributes, row_heads: bool
+    ) -> Markup:
+        cells = []
+        for at, cell in enumerate(line):
+            own = {**self._side(at), **attributes.get((number, at), {})}
+            cells.append(Markup("<td{}>{}</td>").format(_attributes(own), cell))
+        if row_heads:
+            cells[0] = Markup('<th scope="row">{}</th>').format(line[0])
+        return Markup("<tr>{}</tr>").format(Markup("").join(cells))
+
+    def _side(self, at: int) -> dict[str, str]:
+        return {"class": "number"} if at >= self.left else {}
 
 
-def escape_latex(text: str) -> str:
-    r"""Return ``text`` with LaTeX's special characters escaped.
-
-    >>> print(escape_latex("50 % of a_b"))
-    50 \% of a\_b
-    """
-    return "".join(_SPECIAL.get(letter, letter) for letter in text)
+def _attributes(pairs: Mapping[str, object]) -> Markup:
+    """Write attributes of an element; their names are never a stranger's."""
+    return Markup("").join(Markup(' {}="{}"').format(*pair) for pair in pairs.items())
 
 
 def _latex_cell(cell: str) -> str:

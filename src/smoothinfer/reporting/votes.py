@@ -44,6 +44,14 @@ def vote_text(row: dict[str, Any] | None, classes: Sequence[str]) -> str:
     """
     if row is None:
         return ""
-    won = row["predicted"]
-    name = classes[won] if won < len(classes) else str(won)
+    name = class_text(row["predicted"], classes)
     return f"{name} {round(row['share'] * row['samples'])}/{row['samples']}"
+
+
+def class_text(number: int, classes: Sequence[str]) -> str:
+    """Return the name of a class, or its number where it has none.
+
+    >>> class_text(1, ["cat", "dog"]), class_text(-1, ["cat", "dog"])
+    ('dog', '-1')
+    """
+    return classes[number] if 0 <= number < len(classes) else str(number)

@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from smoothinfer.runtime.printable import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
@@ -25,7 +27,7 @@ class Bar(NamedTuple):
         self.progress.advance(self.task, amount)
 
     def update(self, description: str, completed: int | None = None) -> None:
-        self.progress.update(self.task, description=description, completed=completed)
+        self.progress.update(self.task, description=printable(description), completed=completed)
 
 
 @contextlib.contextmanager
@@ -56,7 +58,8 @@ def progress_bar(
         speed_estimate_period=_ESTIMATE_SECONDS,
     )
     with progress:
-        yield Bar(progress, progress.add_task(description, total=total, completed=completed))
+        task = progress.add_task(printable(description), total=total, completed=completed)
+        yield Bar(progress, task)
 
 
 def track(items: Sequence[Item], description: str, *, shown: bool = True) -> Iterable[Item]:

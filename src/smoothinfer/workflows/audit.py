@@ -3,8 +3,6 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from rich.console import Console
-
 from smoothinfer.cli.options import (
     add_ball,
     add_limit,
@@ -20,6 +18,7 @@ from smoothinfer.cli.options import (
 from smoothinfer.evaluation.audit.runner import audit
 from smoothinfer.reporting.audit_page import print_audit, write_audit
 from smoothinfer.runtime.provenance import made_by
+from smoothinfer.runtime.terminal import Terminal
 from smoothinfer.smoothing.classifier import SmoothedClassifier
 
 
@@ -56,5 +55,5 @@ def run(options: Namespace) -> int:
     )
     settings = {**vars(options), "data hash": data.hash, **made_by()}
     write_audit(result, Path(options.out), options.model, settings)
-    print_audit(Console(), result)
+    print_audit(Terminal(), result)
     return int(bool(result.fired))

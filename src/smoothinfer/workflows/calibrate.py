@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
-from rich.console import Console
 
 from smoothinfer.cli.options import number_of
 from smoothinfer.data import OWN_SPLIT, VALIDATION
@@ -16,6 +15,7 @@ from smoothinfer.evaluation.rows import Rows, summarise
 from smoothinfer.numerics.statistics import mean_of
 from smoothinfer.runtime.files import write_json
 from smoothinfer.runtime.processes import Processes
+from smoothinfer.runtime.terminal import Terminal
 from smoothinfer.workflows import evaluate
 
 _WARNINGS = {
@@ -58,15 +58,14 @@ def run(options: Namespace) -> int:
         how = {"images": images, "units": units, "samples": options.samples[0]}
         how["radius"] = max(rows["radius"].to_pylist())
         write_json(Path(options.out) / "calibration.json", how | chosen)
-    console = Console(quiet=not Processes().main, highlight=False)
+    console = Terminal(quiet=not Processes().main)
     for warning in chosen["warnings"]:
         console.print(f"warning: {warning}", style="yellow")
     worst = chosen["attacked"]
     console.print(
         f"sigma {chosen['sigma']:g} ({units}), rule {chosen['rule']}: {100 * worst['value']:.1f} % "
         f"({100 * worst['low']:.1f}-{100 * worst['high']:.1f}) under {chosen['attack']}, "
-        f"on {images} images, the best of {chosen['pairs']} pairs and so a little optimistic",
-        markup=False,
+        f"on {images} images, the best of {chosen['pairs']} pairs and so a little optimistic"
     )
     return 0
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import nn
 
 from smoothinfer.cli.options import (
@@ -28,6 +27,7 @@ from smoothinfer.reporting.figures import certified_curve
 from smoothinfer.runtime.files import write_json
 from smoothinfer.runtime.processes import Processes
 from smoothinfer.runtime.provenance import made_by
+from smoothinfer.runtime.terminal import Terminal
 from smoothinfer.smoothing.certification import FLOATS, certifiable_sigma, predict_or_abstain
 from smoothinfer.types import ABSTAIN
 
@@ -103,13 +103,14 @@ def certify_images(
     # Not rounded: a certificate at exactly the tested radius reaches it.
     radii = [0.5 * sigma * k for k in range(9)] if radius is None else [radius]
     shares = certified_accuracy(rows, radii)
-    console = Console(quiet=not main, highlight=False)
+    console = Terminal(quiet=not main)
     for at, share in zip(radii, shares, strict=True):
         console.print(f"radius {at:5.3f}: {share} %")
     abstained = rows["predicted"].to_pylist().count(ABSTAIN)
     mean = average_radius(rows) if radius is None else None  # one tested radius has no mean
     text = "" if mean is None else f"average radius {mean:.4f}, "
-    console.print(f"{text}abstained on {abstained} of {len(rows)} images\nnote: {FLOATS}")
+    console.print(f"{text}abstained on {abstained} of {len(rows)} images")
+    console.print(f"note: {FLOATS}")
     if main and radius is None:
         certified_curve(rows, out / "certified.png", f"{len(rows)} images of {data.name}")
     return {
@@ -135,7 +136,7 @@ def predict_images(
     labels = predict_or_abstain(model, kept.images.to(processes.device), seed=key, **options)
     right = proportion(int((labels.cpu() == kept.labels).sum()), len(kept))
     abstained = int((labels == ABSTAIN).sum())
-    console = Console(quiet=not processes.main, highlight=False)
+    console = Terminal(quiet=not processes.main)
     console.print(f"right on {right} %, abstained on {abstained}")
     return {
         "accuracy": right.as_dict(),

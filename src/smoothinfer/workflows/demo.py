@@ -5,8 +5,6 @@ from argparse import ArgumentParser, Namespace
 from functools import partial
 from pathlib import Path
 
-from rich.console import Console
-
 from smoothinfer.attacks import pgd
 from smoothinfer.checkpoints import load, shipped
 from smoothinfer.cli.options import add_seed
@@ -17,6 +15,7 @@ from smoothinfer.recipes import load_recipe
 from smoothinfer.reporting.figures import accuracy_against_samples
 from smoothinfer.reporting.result_tables import accuracy_table
 from smoothinfer.runtime.files import write_text
+from smoothinfer.runtime.terminal import Terminal
 from smoothinfer.smoothing.classifier import SmoothedClassifier
 from smoothinfer.workflows.train import train_run
 
@@ -37,7 +36,7 @@ def run(options: Namespace) -> int:
 
 def run_demo(out: Path, seed: int = 0) -> Rows:
     """Train a small net with CNI noise, attack it, smooth it, and write a report to ``out``."""
-    console = Console(highlight=False)
+    console = Terminal()
     began = time.monotonic()
     recipe = load_recipe(shipped("recipes", "digits/cni-w.yaml"), [f"seed={seed}"])
     console.print("1. Training a small net on the digits with adversarial examples and CNI noise")
@@ -65,7 +64,7 @@ def run_demo(out: Path, seed: int = 0) -> Rows:
     write_text(out / "report.md", report)
     seconds = time.monotonic() - began
     report_at, figure_at = out / "report.md", out / "accuracy.png"
-    console.print(f"Report: {report_at}, figure: {figure_at} ({seconds:.0f} s)", markup=False)
+    console.print(f"Report: {report_at}, figure: {figure_at} ({seconds:.0f} s)")
     return rows
 
 

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from smoothinfer.cards import read_card
 from smoothinfer.checkpoints import checkpoints_in, find_checkpoint, list_models
 from smoothinfer.reporting.result_tables import figures_table
+from smoothinfer.reporting.shapes import CARD, check_shape
+from smoothinfer.runtime.terminal import Terminal
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -18,15 +18,15 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     names = list_models() if options.folder is None else checkpoints_in(Path(options.folder))
-    console = Console(highlight=False)
+    console = Terminal()
     if not names:
         console.print("there are no models")
     for name in names:
         path = find_checkpoint(name)
         assert path is not None
-        card = read_card(path)
-        console.print(f"{Path(name).stem}: {describe_model(card)}", markup=False)
-        figures_table(card.get("figures", [])).print(console)
+        card = check_shape(read_card(path), CARD, str(path.with_suffix(".json")))
+        console.print(f"{Path(name).stem}: {describe_model(card)}")
+        figures_table(card.get("figures") or []).print(console)
     return 0
 
 
@@ -36,7 +36,8 @@ def describe_model(card: Mapping[str, Any]) -> str:
     for place, component in recipe["noise"].items():
         if isinstance(component, Mapping):
             noise.append(f"{component.get('name', 'noise')} at {place}")
-    data = card.get("data", {}).get("name", "unnamed data")
-    epoch = card.get("results", {}).get("validation", {}).get("epoch", recipe["epochs"])
+    data = (card.get("data") or {}).get("name") or "unnamed data"
+    measured = (card.get("results") or {}).get("validation") or {}
+    epoch = measured.get("epoch") or recipe["epochs"]
     parts = [recipe["model"]["name"], " and ".join(noise) or "no noise"]
     return ", ".join([*parts, f"{recipe['loss']['name']} loss", f"epoch {epoch} on {data}"])

@@ -36,6 +36,7 @@ from smoothinfer.runtime.modes import device_of, eval_mode
 from smoothinfer.runtime.processes import Processes
 from smoothinfer.runtime.progress import track
 from smoothinfer.runtime.provenance import computer, made_by
+from smoothinfer.runtime.terminal import Terminal
 from smoothinfer.smoothing.classifier import SmoothedClassifier
 from smoothinfer.types import Images
 
@@ -66,7 +67,7 @@ def run(options: Namespace) -> int:
     attacks = {attack: attack_of(attack) for attack in options.attack}
     data, model = images_of_split(options), load_model(options)
     draw_picture(options.kind, model, data, attacks, ball_of(options), options.out, options.seed)
-    print(Path(options.out) / f"{options.kind}.png")
+    Terminal().print(str(Path(options.out) / f"{options.kind}.png"))
     return 0
 
 

@@ -1,6 +1,5 @@
 """``smoothinfer publish``: a trained model and its measured figures as one checkpoint."""
 
-import shutil
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +12,14 @@ from smoothinfer.cards import read_card
 from smoothinfer.checkpoints import find_checkpoint, read_weights, save_with_card
 from smoothinfer.errors import InputError
 from smoothinfer.noise.noisy_model import NOISE_PARTS
-from smoothinfer.runtime.files import read_json, write_bytes, write_json
+from smoothinfer.reporting.members import read_json_member, read_member
+from smoothinfer.reporting.shapes import CARD, RESULTS, Maybe, check_shape
+from smoothinfer.runtime.files import write_bytes, write_json
+from smoothinfer.runtime.terminal import Terminal
 
 Figure = dict[str, Any]
+_LARGEST = 64 * 2**20  # bytes of a table of epochs
+_SETTINGS = {"weights": Maybe(dict), "split": Maybe(str)}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -34,11 +38,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     results = [Path(result) for result in options.results]
     path = publish(options.model, options.name, Path(options.out), results, options.compact)
-    print(path)
+    Terminal().print(str(path))
     if options.hub:
         from smoothinfer.hub import HubModel
 
-        print(HubModel.from_checkpoint(path).push_to_hub(options.hub))
+        Terminal().print(str(HubModel.from_checkpoint(path).push_to_hub(options.hub)))
     return 0
 
 
@@ -69,11 +73,11 @@ def publish(
     path = find_checkpoint(model)
     if path is None:
         raise InputError(f"{str(model)!r} is no run folder and no checkpoint")
-    card = read_card(path)
+    card = check_shape(read_card(path), CARD, str(path.with_suffix(".json")))
     figures = {_setting(figure): figure for figure in _known_figures(card, name, out)}
     for folder in results:
         _check_results(folder, card, path)
-        for figure in read_json(folder / "summary.json")["settings"]:
+        for figure in read_json_member("summary.json", folder, RESULTS)["settings"]:
             named = _renamed(figure, name)
             figures[_setting(named)] = named
     target = out / f"{name}.safetensors"
@@ -94,8 +98,9 @@ def publish(
 
 def _check_results(folder: Path, card: dict[str, Any], path: Path) -> None:
     """Refuse results of other weights, or on images on which settings are chosen."""
-    settings = read_json(folder / "settings.json")
-    weights, split = set(settings.get("weights", {}).values()), settings.get("split", "test")
+    settings = read_json_member("settings.json", folder, _SETTINGS)
+    weights = {str(digest) for digest in (settings.get("weights") or {}).values()}
+    split = settings.get("split") or "test"
     if not weights:
         raise InputError(f"{folder} names no weights: give a folder that evaluate wrote")
     if not weights <= set(_hashes(card)):
@@ -112,16 +117,16 @@ def _copy_first(target: Path, *sources: Path) -> None:
     for source in sources:
         if source.exists():
             if source.resolve() != target.resolve():
-                shutil.copyfile(source, target)
+                write_bytes(target, read_member(source, source.parent, _LARGEST))
             return
 
 
 def _known_figures(card: dict[str, Any], name: str, out: Path) -> list[Figure]:
     """Return the figures that the model has already, in its card or where it was published."""
-    known, published = card.get("figures", []), out / f"{name}.json"
-    before = read_json(published) if published.exists() else {}
+    known, published = card.get("figures") or [], out / f"{name}.json"
+    before = read_card(published) if published.exists() else {}
     if set(_hashes(before)) & set(_hashes(card)):
-        known = [*known, *before.get("figures", [])]
+        known = [*known, *(check_shape(before, CARD, str(published)).get("figures") or [])]
     return [_renamed(figure, name) for figure in known]
 
 
@@ -131,7 +136,7 @@ def _renamed(figure: Figure, name: str) -> Figure:
 
 def _hashes(card: dict[str, Any]) -> list[str]:
     """Return the hashes of the weights that a card describes: as they are, and as measured."""
-    return [card[key] for key in ("sha256", "measured") if key in card]
+    return [str(card[key]) for key in ("sha256", "measured") if key in card]
 
 
 def _is_factor(name: str, tensor: Tensor) -> bool:

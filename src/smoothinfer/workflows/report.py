@@ -3,6 +3,7 @@
 from argparse import ArgumentParser, Namespace
 
 from smoothinfer.reporting.report import write_report
+from smoothinfer.runtime.terminal import Terminal
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -14,5 +15,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    print(write_report(options.folders, options.out, options.title))
+    page = write_report(options.folders, options.out, options.title)
+    Terminal().print(str(page))
     return 0

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from smoothinfer.checkpoints import load
 from smoothinfer.cli.options import DATA_HELP, add_recipe, attack_of, recipe_file, weights_hash
 from smoothinfer.config.components import Component, parse_number
@@ -29,6 +27,7 @@ from smoothinfer.reporting.summary import draw_examples, print_summary, write_su
 from smoothinfer.runtime.files import write_json
 from smoothinfer.runtime.processes import Processes
 from smoothinfer.runtime.provenance import made_by
+from smoothinfer.runtime.terminal import Terminal
 from smoothinfer.smoothing.classifier import SmoothedClassifier
 
 SMOKE = {"limit": 16, "samples": [1, 4], "seeds": [0]}
@@ -127,8 +126,8 @@ def run(options: Namespace) -> int:
 
     overrides = [*options.set, *([f"data={options.data}"] if options.data else [])]
     recipe = load_sweep(recipe_file(options), overrides, options.scale)
-    console = Console(quiet=not Processes().main)
-    console.print(yaml.safe_dump(to_plain(recipe), sort_keys=False), markup=False, highlight=False)
+    console = Terminal(quiet=not Processes().main)
+    console.print_lines(yaml.safe_dump(to_plain(recipe), sort_keys=False))
     number, slash, parts = options.shard.partition("/")
     if not (slash and number.isdigit() and parts.isdigit()):
         raise InputError(f"--shard must be I/N, such as 0/4, not {options.shard!r}")
@@ -184,7 +183,7 @@ def run_sweep(
         InputError: the recipe or a model is malformed, or a shard is damaged.
     """
     out, processes = Path(out), Processes()
-    console = Console(quiet=not processes.main, highlight=False)
+    console = Terminal(quiet=not processes.main)
     images = data or load_split(recipe.data, recipe.split, recipe.limit, recipe.first)
     works = prepare_works(recipe, out, images)
     runner = Runner(works, Store(out / "rows"), shard)
@@ -192,10 +191,10 @@ def run_sweep(
         new, others = runner.store.take(Path(folder) / "rows", runner.works)
         left = f", {others} of other settings not copied" if others else ""
         if new or folder in merge:
-            console.print(f"{new} new units from {folder}{left}", markup=False)
+            console.print(f"{new} new units from {folder}{left}")
     plan = [str(runner.plan())] if estimate or only_plan else []
     for line in (*runner.reuse(), *plan):
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line)
     if only_plan:
         return None
     settings = _settings(recipe, images, asked)

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 import yaml
-from rich.console import Console
 from torch import Tensor, nn
 
 from smoothinfer.checkpoints import card_of_start, load_weights_into, save_checkpoint
@@ -35,6 +34,7 @@ from smoothinfer.runtime.files import read_json, write_json, write_text
 from smoothinfer.runtime.modes import count_classes, device_of, eval_mode
 from smoothinfer.runtime.processes import Processes
 from smoothinfer.runtime.provenance import made_by
+from smoothinfer.runtime.terminal import Terminal
 from smoothinfer.training.history import History
 from smoothinfer.training.loop import train
 from smoothinfer.training.losses import Craft, craft
@@ -59,13 +59,13 @@ def run(options: Namespace) -> int:
     smoke = options.limit is None and options.scale == "smoke"
     limit = checked_limit(_SMOKE_IMAGES if smoke else options.limit)
     data = load_data(options.data, "train")
-    console = Console(quiet=not Processes().main, highlight=False)
-    console.print(yaml.safe_dump(recipe.to_dict(), sort_keys=False), markup=False)
+    console = Terminal(quiet=not Processes().main)
+    console.print_lines(yaml.safe_dump(recipe.to_dict(), sort_keys=False))
     if recipe.risk:
         console.print(f"warning: {recipe.risk}", style="yellow")
     history = train_run(recipe, data, options.out, limit=limit, first=options.first)
     last = history.epochs[-1]
-    console.print(f"{options.out}: {len(history.epochs)} epochs, last {last}", markup=False)
+    console.print(f"{options.out}: {len(history.epochs)} epochs, last {last}")
     return 0
 
 

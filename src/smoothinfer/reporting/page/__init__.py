@@ -1,12 +1,18 @@
-"""One self-contained page: records as data, drawn by a script of its own; no network."""
+"""One self-contained page: records as data, drawn by a script of its own; no network.
+
+Whatever is put into a `Markup` is escaped, unless it is one itself: no name, number or sentence of
+a result folder becomes an element, an attribute or a script. The page's policy allows no script and
+no style but its own, and no address but pictures within it.
+"""
 
 import base64
+import hashlib
 import json
-from collections.abc import Sequence
-from html import escape
+from collections.abc import Iterable, Sequence
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
+
+from markupsafe import Markup
 
 from smoothinfer.evaluation.rows import CLEAN
 from smoothinfer.reporting.collect import (
@@ -18,11 +24,27 @@ from smoothinfer.reporting.collect import (
     records_table,
     varying,
 )
+from smoothinfer.reporting.pictures import Picture
 from smoothinfer.reporting.tables import Table, interval_text
-from smoothinfer.reporting.votes import first_votes, vote_text
+from smoothinfer.reporting.votes import class_text, first_votes, vote_text
+from smoothinfer.runtime.printable import printable
 
 _MOST = 400  # lines of a table; the curves show the rest
 _PICTURES = 40
+_PAGE = Markup("""<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title><style>{style}</style></head><body>
+<h1>{title}</h1>
+<nav aria-label="sections">{links}</nav>
+<p>{note}</p>
+<main>
+{body}
+</main>
+<script type="application/json" id="data">{data}</script>
+<script>{script}</script></body></html>
+""")
 
 
 def page_of(title: str, sources: Sequence[Source], found: dict[str, list[Record]]) -> str:
@@ -36,84 +58,104 @@ def page_of(title: str, sources: Sequence[Source], found: dict[str, list[Record]
     every = [{"source": name, **record} for name, part in found.items() for record in part]
     names = list(dict.fromkeys(name for record in every for name in record))
     data = [{name: record.get(name) for name in names} for record in every]
-    parts = files("smoothinfer.reporting.page")
-    style, script = (parts.joinpath(f"page.{kind}").read_text() for kind in ("css", "js"))
     sections = [
         ("comparisons", "Beside the paper", [_comparison(s) for s in sources if s.comparison]),
         ("verdicts", "Audit", [_audit(s) for s in sources if s.audit] or [_NO_AUDIT]),
-        ("curves-title", "Curves", ['<div id="curves"></div>'] if every else []),
+        ("curves-title", "Curves", [Markup('<div id="curves"></div>')] if every else []),
         ("tables", "Tables", [*map(_records, found, found.values()), *_certificates(sources)]),
         ("pictures", "Pictures", _pictures(sources)),
         ("repeat", "Repeat it", [_REPEAT, *(_settings(s) for s in sources)]),
     ]
     shown = [section for section in sections if section[2]]
-    links = "\n".join(f'<a href="#{name}">{head}</a>' for name, head, _ in shown)
-    body = "\n".join(
-        "\n".join([f'<h2 id="{name}">{head}</h2>', *content]) for name, head, content in shown
+    heading = Markup('<h2 id="{}">{}</h2>\n{}')
+    style, script = _own("page.css"), _own("page.js")
+    return _PAGE.format(
+        policy=_policy(style, script),
+        title=printable(title),
+        style=style,
+        links=_lines(Markup('<a href="#{}">{}</a>').format(name, head) for name, head, _ in shown),
+        note=NOTE,
+        body=_lines(heading.format(name, head, _lines(content)) for name, head, content in shown),
+        data=_embedded(data),
+        script=script,
     )
-    # "</script" or "<!--" would change where the script element ends.
-    embedded = json.dumps(data, allow_nan=False).replace("<", "\\u003c")
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title><style>
-{style}</style></head><body>
-<h1>{escape(title)}</h1>
-<nav aria-label="sections">{links}</nav>
-<p>{NOTE}</p>
-<main>
-{body}
-</main>
-<script type="application/json" id="data">{embedded}</script>
-<script>
-{script}</script></body></html>
-"""
 
 
-_NO_AUDIT = (
+def _own(name: str) -> Markup:
+    """Return a style or script of the package."""
+    text = files("smoothinfer.reporting.page").joinpath(name).read_text()
+    return Markup(f"\n{text}")  # noqa: S704 - a file of ours
+
+
+def _embedded(data: Any) -> Markup:
+    """Return ``data`` as JSON for a script element."""
+    # "</script" or "<!--" would change where the element ends.
+    text = json.dumps(data, allow_nan=False).replace("<", "\\u003c")
+    return Markup(text)  # noqa: S704 - there is no "<" in it
+
+
+def _policy(style: str, script: str) -> str:
+    """Return the policy of the page: what its browser may run and load."""
+    styles, scripts = (
+        base64.b64encode(hashlib.sha256(each.encode()).digest()).decode()
+        for each in (style, script)
+    )
+    allowed = f"img-src data:; style-src 'sha256-{styles}'; script-src 'sha256-{scripts}'"
+    return f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'"
+
+
+def _lines(parts: Iterable[Markup]) -> Markup:
+    return Markup("\n").join(parts)
+
+
+_NO_AUDIT = Markup(
     "<p>None of these models was audited: <code>smoothinfer audit MODEL</code> tells real "
     "robustness from masked gradients and chance.</p>"
 )
-_REPEAT = (
+_REPEAT = Markup(
     "<p>The command of each folder, and its settings with versions; the same command with the same "
     "seed gives the same rows.</p>"
 )
+_AUDIT = Markup("""<p class="{state}"><strong>
+{model}: {verdict}</strong></p>
+<p>Accuracy of the vote, %: clean {clean}, attacked {attacked} (95 % over images). Direct attack:
+{how}.</p>
+<details open><summary>the checks</summary>{table}</details>""")
+_PICTURE = Markup("""<figure><img alt="{kind}, {name}" src="data:image/png;base64,{content}">
+<figcaption class="small">{name}</figcaption></figure>""")
 
 
-def _comparison(source: Source) -> str:
+def _comparison(source: Source) -> Markup:
     comparison = source.comparison
     assert comparison is not None
-    drawn = [path for path in source.pictures if path.name in comparison.figures]
-    return "\n".join(
-        [
-            f"<h3>{escape(comparison.title)}</h3><p>{escape(comparison.description)}</p>",
-            comparison.table.html(comparison.title, row_heads=True) if comparison.lines else "",
-            *(f"<p>{escape(note)}</p>" for note in comparison.notes),
-            *(_picture(source, path) for path in drawn),
-        ]
-    )
+    drawn = [picture for picture in source.pictures if picture.name in comparison.figures]
+    heading = Markup("<h3>{}</h3><p>{}</p>").format(comparison.title, comparison.description)
+    table = comparison.table.html(comparison.title, row_heads=True) if comparison.lines else ""
+    notes = [Markup("<p>{}</p>").format(note) for note in comparison.notes]
+    return Markup("\n").join([heading, table, *notes, *(_picture(source, p) for p in drawn)])
 
 
-def _audit(source: Source) -> str:
+def _audit(source: Source) -> Markup:
     audit = source.audit or {}
     lines = [
         [str(f["number"]), f["name"], f["state"], f["measured"], f["verdict"], f["threshold"]]
         for f in audit["findings"]
     ]
     heads = ["", "check", "state", "measured", "verdict", "fires when"]
-    states = {(at, 2): f' class="{escape(line[2])}"' for at, line in enumerate(lines)}
-    table = Table(heads, lines, left=6).html(kind="wrap", attributes=states)
-    clean, attacked = (interval_text(audit[name]) for name in MEASURES)
+    states = {(at, 2): {"class": line[2]} for at, line in enumerate(lines)}
     about = audit["about"]
-    how = f"{about['direct']}; {about['ball']}; {about['samples']} passes at most"
-    return f"""<p class="{"alarm" if audit["fired"] else "clear"}"><strong>
-{escape(str(audit["model"]))}: {escape(audit["verdict"])}</strong></p>
-<p>Accuracy of the vote, %: clean {clean}, attacked {attacked} (95 % over images). Direct attack:
-{escape(how)}.</p>
-<details open><summary>the checks</summary>{table}</details>"""
+    return _AUDIT.format(
+        state="alarm" if audit["fired"] else "clear",
+        model=audit["model"],
+        verdict=audit["verdict"],
+        clean=interval_text(audit["clean"]),
+        attacked=interval_text(audit["attacked"]),
+        how=f"{about['direct']}; {about['ball']}; {about['samples']} passes at most",
+        table=Table(heads, lines, left=6).html(kind="wrap", attributes=states),
+    )
 
 
-def _records(name: str, found: list[Record]) -> str:
+def _records(name: str, found: list[Record]) -> Markup:
     shown, note = found, ""
     if len(found) > _MOST:
         most = max(record["samples"] for record in found)
@@ -121,14 +163,14 @@ def _records(name: str, found: list[Record]) -> str:
         note = f" {len(shown)} of {len(found)} settings, at {most} samples; the curves show all."
     names = varying(found)
     attributes = {
-        (line, len(names) + at): f' data-value="{record[measure]["value"]}"'
+        (line, len(names) + at): {"data-value": record[measure]["value"]}
         for line, record in enumerate(shown)
         for at, measure in enumerate(MEASURES)
         if record[measure]
     }
     table = records_table(shown, names)
     text = table.html(common_text(found, names) + note, "sortable", attributes)
-    return f"<h3>{escape(name)}</h3>\n{text}"
+    return Markup("<h3>{}</h3>\n{}").format(name, text)
 
 
 def certified_table(certified: dict[str, Any]) -> Table:
@@ -139,64 +181,67 @@ def certified_table(certified: dict[str, Any]) -> Table:
     return Table(["L2 radius", "certified accuracy, %"], lines)
 
 
-def _certificates(sources: Sequence[Source]) -> list[str]:
+def _certificates(sources: Sequence[Source]) -> list[Markup]:
     parts = []
     for source in sources:
         if source.certified is None:
             continue
-        mean = source.certified["average radius"]
+        mean = source.certified.get("average radius")
         caption = f"{source.certified['images']} images, abstained on "
         caption += f"{source.certified['abstained']}"
         caption += "" if mean is None else f"; mean radius {mean:.4f}"
         table = certified_table(source.certified).html(caption)
-        parts.append(f"<h3>Certificates: {escape(source.name)}</h3>\n{table}")
+        parts.append(Markup("<h3>Certificates: {}</h3>\n{}").format(source.name, table))
     return parts
 
 
-def _pictures(sources: Sequence[Source]) -> list[str]:
-    shown = [(source, path) for source in sources for path in _own_pictures(source)][:_PICTURES]
-    parts = [_picture(source, path) for source, path in shown]
-    return parts + [_votes(source) for source in sources if source.rows and source.sheets]
+def _pictures(sources: Sequence[Source]) -> list[Markup]:
+    shown = [(source, each) for source in sources for each in _own_pictures(source)]
+    parts = [_picture(*pair) for pair in shown[:_PICTURES]]
+    voted = [s for s in sources if s.rows and any(each.sheet for each in s.pictures)]
+    lines = [f"{source.name}: {line}" for source in sources for line in source.left_out]
+    left_out = Markup('<p class="small">Left out of {}</p>')
+    return [*parts, *map(_votes, voted), *(left_out.format(line) for line in lines)]
 
 
-def _own_pictures(source: Source) -> list[Path]:
+def _own_pictures(source: Source) -> list[Picture]:
     """Return the pictures that are not shown with a comparison."""
     drawn = source.comparison.figures if source.comparison else []
-    return [path for path in source.pictures if path.name not in drawn]
+    return [picture for picture in source.pictures if picture.name not in drawn]
 
 
-def _picture(source: Source, path: Path) -> str:
-    content = base64.b64encode(path.read_bytes()).decode()
-    name = escape(f"{source.name}: {path.stem}")
-    kind = "adversarial examples" if path in source.sheets else "a drawing"
-    return f"""<figure><img alt="{kind}, {name}" src="data:image/png;base64,{content}">
-<figcaption class="small">{name}</figcaption></figure>"""
+def _picture(source: Source, picture: Picture) -> Markup:
+    return _PICTURE.format(
+        kind="adversarial examples" if picture.sheet else "a drawing",
+        name=f"{source.name}: {picture.stem}",
+        content=base64.b64encode(picture.content).decode(),
+    )
 
 
-def _votes(source: Source) -> str:
+def _votes(source: Source) -> Markup:
     """Return a table of the votes on the images of the sheets."""
     assert source.rows is not None
-    classes = source.settings.get("data", {}).get("classes", [])
+    classes = (source.settings.get("data") or {}).get("classes") or []
     votes = first_votes(source.rows)
     heads = ["image", "is", *("clean" if name == CLEAN else name for name in votes)]
     lines = []
     for image, row in votes[CLEAN].items():
-        label = row["label"]
-        cells = [str(image), classes[label] if label < len(classes) else str(label)]
+        cells = [str(image), class_text(row["label"], classes)]
         lines.append(cells + [vote_text(part.get(image), classes) for part in votes.values()])
     caption = f"{source.name}: the winner of the vote on the first images, and its passes."
     return Table(heads, lines, left=len(heads)).html(caption)
 
 
-def _settings(source: Source) -> str:
+def _settings(source: Source) -> Markup:
     if source.comparison is not None and not source.settings:
-        return ""  # its parts say how
+        return Markup("")  # its parts say how
     settings: Any = source.settings or (source.audit or {}).get("settings") or {}
     settings = settings or (source.certified or {}).get("settings") or {}
-    command = settings.get("command", "")
-    lines = [f"<pre>{escape(command)}</pre>"] if command else []
+    parts = [Markup("<h3>{}</h3>").format(printable(str(source.path)))]
+    if command := settings.get("command"):
+        parts.append(Markup("<pre>{}</pre>").format(command))
     if computers := settings.get("computers"):
-        lines.append(f"<p>Computed with {escape('; '.join(computers))}.</p>")
-    text = escape(json.dumps(settings, indent=1, default=str))
-    lines.append(f"<details><summary>settings</summary><pre>{text}</pre></details>")
-    return f"<h3>{escape(str(source.path))}</h3>" + "".join(lines)
+        parts.append(Markup("<p>Computed with {}.</p>").format("; ".join(computers)))
+    details = Markup("<details><summary>settings</summary><pre>{}</pre></details>")
+    parts.append(details.format(json.dumps(settings, indent=1, default=str)))
+    return Markup("").join(parts)

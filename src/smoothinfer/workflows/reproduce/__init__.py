@@ -5,6 +5,7 @@ from pathlib import Path
 
 from smoothinfer.cli.options import DATA_HELP, add_scale
 from smoothinfer.errors import InputError
+from smoothinfer.runtime.terminal import Terminal
 from smoothinfer.workflows.reproduce.appendix import run_appendix
 from smoothinfer.workflows.reproduce.experiments import list_experiments
 from smoothinfer.workflows.reproduce.runs import APPENDIX, reproduce, reproduce_all
@@ -29,9 +30,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     if options.reuse is not None and options.name in (ALL, APPENDIX):
         raise InputError(f"{options.name} takes no --reuse: leave it out")
+    console = Terminal()
     if options.name == APPENDIX:
         run_appendix(options.out)
-        print((Path(options.out) / f"{APPENDIX}.md").read_text())
+        console.print_lines((Path(options.out) / f"{APPENDIX}.md").read_text())
         return 0
     if options.data is None:
         raise InputError(
@@ -40,8 +42,8 @@ def run(options: Namespace) -> int:
         )
     how = {"data": options.data, "scale": options.scale, "runs": options.runs}
     if options.name == ALL:
-        print(reproduce_all(options.out, overrides=options.set, **how))
+        console.print(str(reproduce_all(options.out, overrides=options.set, **how)))
         return 0
     path = reproduce(options.name, options.out, reuse=options.reuse, overrides=options.set, **how)
-    print(path.read_text())
+    console.print_lines(path.read_text())
     return 0

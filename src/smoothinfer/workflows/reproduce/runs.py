@@ -5,8 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from smoothinfer.config.components import Component
 from smoothinfer.data import ImageData, choose_images
 from smoothinfer.errors import InputError
@@ -16,6 +14,7 @@ from smoothinfer.reporting.figures import draw_curves
 from smoothinfer.reporting.report import write_report
 from smoothinfer.runtime.processes import Processes
 from smoothinfer.runtime.provenance import made_by
+from smoothinfer.runtime.terminal import Terminal
 from smoothinfer.workflows.reproduce.appendix import run_appendix
 from smoothinfer.workflows.reproduce.experiments import (
     Experiment,
@@ -62,7 +61,7 @@ def reproduce_all(
             reproduce(name, out / name, reuse=out, **options)  # type: ignore[arg-type]
             done.append(out / name)
         except NoModelError as error:
-            print(f"{name} is left out: {error}")
+            Terminal().print(f"{name} is left out: {error}")
     if not done:
         raise NoModelError(f"none of the models of the paper is in {runs}, and none is shipped")
     if Processes().main:
@@ -101,7 +100,7 @@ def reproduce(
     """
     experiment, out = load_experiment(name, scale, runs), Path(out)
     others = _others(reuse, out) if reuse is not None else []
-    console, main = Console(highlight=False), Processes().main
+    console, main = Terminal(), Processes().main
     source = data if isinstance(data, str) else data.name
     sweeps = experiment.sweeps([f"data={source}", *overrides])
     wanted, ready, missing = experiment.checked_figures(), {}, {}

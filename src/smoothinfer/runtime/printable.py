@@ -1,0 +1,35 @@
+"""Text that a stranger chose, made safe to print: it is shown, and controls nothing."""
+
+import unicodedata
+
+
+def printable(text: str, keep: str = "") -> str:
+    r"""Return ``text`` with an escape for each character that is not seen, those of ``keep`` aside.
+
+    These are control characters (a terminal obeys them), line ends, marks that turn the direction
+    of reading, and halves of characters, which no file can hold.
+
+    >>> print(printable("a\x1b]0;b\x07\u202ec\n"))
+    a\x1b]0;b\x07\u202ec\n
+    """
+    if text.isprintable():
+        return text
+    return "".join(each if _is_seen(each) or each in keep else _escape(each) for each in text)
+
+
+def one_line(text: str) -> str:
+    r"""Return ``text`` printable and on one line, as an error must be.
+
+    >>> one_line("a.png does not fit:\n\tsize mismatch\r\n")
+    'a.png does not fit: size mismatch'
+    """
+    parts = (part.strip() for part in text.splitlines())
+    return printable(" ".join(part for part in parts if part))
+
+
+def _is_seen(letter: str) -> bool:
+    return letter.isprintable() or unicodedata.category(letter) == "Zs"
+
+
+def _escape(letter: str) -> str:
+    return letter.encode("unicode_escape").decode()
