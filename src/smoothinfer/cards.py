@@ -1,37 +1,21 @@
 """Cards of checkpoints: JSON files of strangers, checked before anything is made of them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from smoothinfer.errors import InputError
 from smoothinfer.recipes import Recipe, recipe_from
+from smoothinfer.reporting.shapes import Between, Maybe, check_shape
 from smoothinfer.runtime.files import read_json
 
-_CARD_KEYS = {"recipe", "shape", "classes", "sha256"}
-
-
-def _is_shape(value: Any) -> bool:
-    sizes = isinstance(value, list) and len(value) == 3
-    return sizes and all(type(size) is int and 0 < size < 2**16 for size in value)
-
-
-def _is_names(value: Any) -> bool:
-    names = isinstance(value, list) and len(value) > 0
-    return names and all(isinstance(name, str) for name in value)
-
-
-def _is_mapping(value: Any) -> bool:
-    return isinstance(value, dict)
-
-
-_CARD_VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "recipe": (_is_mapping, "a mapping"),
-    "shape": (_is_shape, "three sizes [C, H, W] of an image"),
-    "classes": (_is_names, "a list of names"),
-    "sha256": (lambda value: isinstance(value, str), "a string"),
-    "data": (_is_mapping, "a mapping"),
-    "figures": (lambda value: isinstance(value, list), "a list"),
+_SHAPE = {
+    "recipe": dict,
+    "shape": [Between(1, 2**16)],
+    "classes": [str],
+    "sha256": str,
+    "data": Maybe(dict),
+    "figures": Maybe([dict]),
 }
 
 
@@ -42,15 +26,11 @@ def read_card(path: str | Path) -> dict[str, Any]:
         InputError: it is missing or malformed.
     """
     file = Path(path).with_suffix(".json")
-    card: dict[str, Any] = read_json(file)
-    if not isinstance(card, dict):
-        raise InputError(f"{file} is no card of a checkpoint: it must be a mapping")
-    missing = _CARD_KEYS - set(card)
-    if missing:
-        raise InputError(f"the card {file} lacks {', '.join(sorted(missing))}")
-    for key, (is_valid, expected) in _CARD_VALUES.items():
-        if key in card and not is_valid(card[key]):
-            raise InputError(f"{file}: {key} must be {expected}, not {card[key]!r:.80}")
+    card: dict[str, Any] = check_shape(read_json(file), _SHAPE, str(file))
+    if len(card["shape"]) != 3 or not all(isinstance(size, int) for size in card["shape"]):
+        raise InputError(f"{file}, shape must be [C, H, W] of an image, not {card['shape']!r:.60}")
+    if not card["classes"]:
+        raise InputError(f"{file}, classes must name at least one class")
     return card
 
 

@@ -48,7 +48,7 @@ CHANGES = {
     "a default step size": ("attacks/projected_gradient.py", "radius / 4 if", "radius / 5 if"),
     "a loss": ("attacks/losses.py", "F.softplus(others - right", "F.softplus(right - others"),
     "the scale of a noise": ("noise/additive.py", "step = self.sigma *", "step = 2 * self.sigma *"),
-    "the rounding of a verdict": ("engine/sums.py", "_totals[rows].argmax", "_totals[rows].half().argmax"),
+    "the rounding of a verdict": ("engine/sums.py", "rows].argmax", "rows].half().argmax"),
     "the user's factory": ("../user.py", "SCALE = 2.0", "SCALE = 3.0"),
     "a weight": None,
     "a docstring": ("attacks/projected_gradient.py", "Move each image", "Shift each picture"),
