@@ -17,6 +17,7 @@ from smoothinfer.errors import InputError, unknown
 from smoothinfer.noise.noisy_model import NOISE_PARTS, NoisyModel
 from smoothinfer.recipes import Recipe
 from smoothinfer.runtime.files import write_bytes, write_json
+from smoothinfer.runtime.modes import is_training
 from smoothinfer.runtime.provenance import made_by
 
 Built = TypeVar("Built", bound=NoisyModel)
@@ -258,4 +259,4 @@ def _from_factory(path: str) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise InputError(f"{path}() must return a torch.nn.Module, not {type(model).__name__}")
     # A model that its author put in eval mode may have random parts left on (dropout).
-    return model.eval() if model.training else model
+    return model.eval() if is_training(model) else model

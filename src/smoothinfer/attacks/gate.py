@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from smoothinfer.errors import InputError, check_images, check_labels, check_type, python_number
 from smoothinfer.numerics.balls import Ball, Linf, check_ball, pick_images
 from smoothinfer.runtime.foreign import dtype_of, logits_of
-from smoothinfer.runtime.modes import check_eval
+from smoothinfer.runtime.modes import check_eval, is_training
 from smoothinfer.types import Images, Labels, Logits
 
 Attack = TypeVar("Attack", bound=Callable[..., Images])
@@ -154,7 +154,7 @@ class _Rounding(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model, self.training = model, model.training
+        self.model, self.training = model, is_training(model)
         self.hard = getattr(model, "hard", False)
 
     def forward(self, images: Images) -> Logits:

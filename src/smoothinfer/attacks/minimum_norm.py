@@ -18,7 +18,7 @@ from smoothinfer.errors import InputError
 from smoothinfer.numerics.balls import L2, Ball, Linf, per_image, pick_images
 from smoothinfer.numerics.randomness import derive_seed, draw_seed, isolated_rng
 from smoothinfer.runtime.foreign import logits_of
-from smoothinfer.runtime.modes import frozen_parameters
+from smoothinfer.runtime.modes import frozen_parameters, is_training
 from smoothinfer.types import Images, Labels, Scores
 
 _HALVINGS = 10  # of the interval in which the vote changes
@@ -177,7 +177,7 @@ class _FixedDraws(nn.Module):
 
     def __init__(self, model: nn.Module, seed: int = 0, samples: int = 1) -> None:
         super().__init__()
-        self.model, self.training = model, model.training
+        self.model, self.training = model, is_training(model)
         self.seeds = [derive_seed(seed, "frozen", s) for s in range(samples)]
 
     def forward(self, images: Images) -> Scores:
@@ -204,7 +204,7 @@ class _WithSmallLeads(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model, self.training = model, model.training
+        self.model, self.training = model, is_training(model)
 
     def forward(self, images: Images) -> Tensor:
         logits = logits_of(self.model, images)

@@ -16,7 +16,7 @@ from smoothinfer.engine.plan import Network, Plan
 from smoothinfer.engine.sampler import Sampler
 from smoothinfer.numerics.randomness import all_isolated, derive_seed, isolated_rng, stream
 from smoothinfer.runtime.foreign import logits_of
-from smoothinfer.runtime.modes import device_of
+from smoothinfer.runtime.modes import device_of, is_training
 from smoothinfer.types import Images, Logits
 
 _BLOCK = 16  # passes of a `SeededPasses` that are counted together
@@ -125,7 +125,7 @@ class SeededModule(nn.Module):
     def __init__(self, module: nn.Module, seed: int, s: int) -> None:
         super().__init__()
         self.module, self.key = module, derive_seed(seed, "pass", s)
-        self.training = module.training
+        self.training = is_training(module)
 
     def forward(self, images: Images) -> Logits:
         return run_seeded(self.module, images, self.key)

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from smoothinfer.errors import InputError, unknown
+from smoothinfer.errors import plain_float, unknown
 from smoothinfer.noise.base import Noise
 from smoothinfer.numerics.randomness import normal, uniform
 
@@ -31,11 +31,9 @@ class Additive(Noise):
 
     def __init__(self, sigma: float, units: str = "pixel") -> None:
         super().__init__()
-        if not 0 <= sigma < math.inf:
-            raise InputError(f"sigma must be finite and not negative, not {sigma}")
+        self.sigma, self.units = plain_float("sigma", sigma, at_least=0), units
         if units not in UNITS:
             raise unknown("units", units, UNITS)
-        self.sigma, self.units = float(sigma), units
         self.register_buffer("unit", torch.ones(()), persistent=False)
 
     def in_units_of(self, std: Tensor) -> None:

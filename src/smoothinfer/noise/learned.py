@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from smoothinfer.errors import InputError, choose
+from smoothinfer.errors import InputError, choose, plain_float, plain_int
 from smoothinfer.noise.base import Noise, Place
 from smoothinfer.numerics.randomness import normal
 from smoothinfer.numerics.sync_batchnorm import global_std
@@ -61,7 +61,7 @@ class PNI(_Scaled):
     def __init__(self, granularity: str = "layer", alpha: float = 0.25) -> None:
         super().__init__()
         choose("granularity", _GRANULARITY, granularity)
-        self.granularity, self.initial = granularity, float(alpha)
+        self.granularity, self.initial = granularity, plain_float("alpha", alpha, at_least=0)
 
     def fit(self, shape: torch.Size, place: Place, layer: nn.Module | None = None) -> Noise:
         twin = self._copy(place)
@@ -103,7 +103,7 @@ class CNI(_Scaled):
             networks; ``None`` gives them CNI too.
 
     Raises:
-        InputError: ``rank`` is negative.
+        InputError: ``rank`` or ``diagonal`` is negative, or a number is not finite.
 
     Source: Nemcovsky et al. 2019, arXiv 1911.07198, section 3; Zheltonozhskii et al. 2020.
 
@@ -123,11 +123,13 @@ class CNI(_Scaled):
         linear: Noise | str | None = "pni",
     ) -> None:
         super().__init__()
-        if rank < 0:
-            raise InputError(f"rank must not be negative, not {rank}")
         if isinstance(linear, str) and linear != "pni":
             raise InputError(f"linear must be a noise, 'pni' or None, not {linear!r}")
-        self.rank, self.initial = rank, (float(diagonal), float(factor))
+        self.rank = plain_int("rank", rank, at_least=0)
+        self.initial = (
+            plain_float("diagonal", diagonal, at_least=0),
+            plain_float("factor", factor),
+        )
         # Outside the module tree, so that the template is no submodule of the fitted noise.
         self.__dict__["linear"] = PNI("element") if linear == "pni" else linear
 

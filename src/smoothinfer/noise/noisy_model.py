@@ -28,8 +28,8 @@ from smoothinfer.noise.placement import (
 )
 from smoothinfer.noise.strengths import Disturbed, activations_of, strengths_of
 from smoothinfer.numerics.precision import autocast_dtype
-from smoothinfer.runtime.foreign import logits_of
-from smoothinfer.runtime.modes import device_of, is_captured
+from smoothinfer.runtime.foreign import logits_of, plain_module
+from smoothinfer.runtime.modes import device_of, is_captured, is_training
 from smoothinfer.types import Images, Logits
 
 # The first parts of the names of learned noise in a state_dict.
@@ -88,6 +88,7 @@ class NoisyModel(nn.Module):
         if side not in SIDES:
             raise unknown("side", side, SIDES)
         check_type("module", module, nn.Module, "NoisyModel(network, inputs=Gaussian(0.06))")
+        module = plain_module(module)
         self.module, self.side, self.shape = module, side, shape
         self._cache = SamplerCache()
         self.inputs: Noise | None = self._fit_inputs(inputs)
@@ -98,11 +99,11 @@ class NoisyModel(nn.Module):
         self._activation_layers: dict[str, str] = {}
         if activations is not None:
             self._fit_activations(assign(module, activations, "activations"))
-        self.training = module.training
+        self.training = is_training(module)
         like = next(module.parameters(), torch.zeros(()))
         for part in (self.inputs, self.weight_noises, self.activation_noises):
             if part is not None:
-                part.train(module.training).to(like)
+                part.train(self.training).to(like)
 
     def _fit_inputs(self, noise: Noise | None) -> Noise | None:
         if noise is None:
@@ -178,7 +179,7 @@ class NoisyModel(nn.Module):
             return False
         if self._cache.layers_known:
             return True
-        if any(part.training for part in self.module.modules()):
+        if any(is_training(part) for part in self.module.modules()):
             return False
         return not torch.is_grad_enabled() or not any(p.requires_grad for p in self.parameters())
 
@@ -295,4 +296,6 @@ def with_input_noise(model: nn.Module, sigma: float | None, units: str = "pixel"
         return model
     if units == "normalised":
         raise InputError("normalised units need a smoothinfer model; use units=pixel")
-    return NoisyModel(model, inputs=noise).eval() if model.training else NoisyModel(model, noise)
+    return (
+        NoisyModel(model, inputs=noise).eval() if is_training(model) else NoisyModel(model, noise)
+    )

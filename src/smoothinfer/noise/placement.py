@@ -42,7 +42,8 @@ def assign(module: nn.Module, where: Where, place: str) -> dict[str, Noise]:
         check_type(place, noise, Noise, f"{place}=CNI(rank=5)")
     layers = [name for name, part in module.named_modules() if isinstance(part, _LAYERS)]
     if not layers:
-        raise InputError("the module has no convolution or linear layer to carry noise")
+        hint = ": TorchScript hides them" if isinstance(module, torch.jit.ScriptModule) else ""
+        raise InputError(f"the module has no convolution or linear layer to carry noise{hint}")
     for pattern in patterns:
         if not fnmatch.filter(layers, pattern):
             raise unknown("layer pattern", pattern, layers)

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from smoothinfer.errors import InputError
+from smoothinfer.errors import InputError, python_number
 from smoothinfer.numerics.randomness import normal, uniform
 from smoothinfer.types import Images
 
@@ -33,8 +33,10 @@ class _Radius:
     radius: float
 
     def __post_init__(self) -> None:
-        if not isinstance(self.radius, int | float) or not 0 <= self.radius < float("inf"):
+        radius = python_number(self.radius)
+        if type(radius) not in (int, float) or not 0 <= radius < float("inf"):  # type: ignore[operator]
             raise InputError(f"radius must be finite and not negative, not {self.radius!r}")
+        object.__setattr__(self, "radius", radius)
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,20 @@ def own_images(network: nn.Module, images: Images) -> Images:
     return images if _only_reads(network) else images.clone()
 
 
+def plain_module(module: nn.Module) -> nn.Module:
+    """Return the module inside a wrapper for several GPUs, which runs copies without the noise.
+
+    Raises:
+        InputError: a lazy layer has not been run yet, so it has no weights.
+    """
+    if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        module = module.module
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if nn.parameter.is_lazy(tensor):
+            raise InputError(f"{name!r} has no size yet: run the network on a batch first")
+    return module
+
+
 def check_logits(logits: object, images: Images) -> Logits:
     """Return ``logits`` if they are one row of numbers for each of ``images``.
 

@@ -17,6 +17,11 @@ from smoothinfer.types import Images
 _CAPTURING: contextvars.ContextVar[bool] = contextvars.ContextVar("capturing", default=False)
 
 
+def is_training(part: nn.Module) -> bool:
+    """Say whether ``part`` is in training mode; a frozen TorchScript module has no mode."""
+    return bool(getattr(part, "training", False))
+
+
 def device_of(model: nn.Module, otherwise: Tensor | None = None) -> torch.device:
     """Return the device of ``model``'s parameters; without any, that of ``otherwise``."""
     fallback = torch.device("cpu") if otherwise is None else otherwise.device
@@ -55,8 +60,8 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
     A model that is in eval mode already stays as it is: dropout left on in it is meant to be
     random.
     """
-    training = [part for part in model.modules() if part.training]
-    if model.training:
+    training = [part for part in model.modules() if is_training(part)]
+    if is_training(model):
         model.eval()
     try:
         yield
@@ -117,7 +122,7 @@ def check_eval(model: nn.Module) -> None:
     the rest of its batch.
     """
     for name, part in model.named_modules():
-        if part.training and getattr(part, "by_batch", False):
+        if is_training(part) and getattr(part, "by_batch", False):
             raise InputError(
                 f"{name!r} scales its noise by the whole batch in training mode, so a verdict "
                 "would depend on the other images: call model.eval() (the noise stays on)"

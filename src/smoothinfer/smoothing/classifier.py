@@ -14,7 +14,7 @@ from smoothinfer.engine.tally import Prediction, vote
 from smoothinfer.engine.voting import RULES, Rule, rule_of
 from smoothinfer.errors import MOST_PASSES, InputError, check_images, plain_int, plain_seed
 from smoothinfer.numerics.randomness import fresh_seed
-from smoothinfer.runtime.modes import check_eval, count_classes
+from smoothinfer.runtime.modes import check_eval, count_classes, is_training
 from smoothinfer.types import Images, Scores
 
 
@@ -67,7 +67,7 @@ class SmoothedClassifier(nn.Module):
         self.tile = None if tile is None else plain_int("tile", tile, 1)
         self.per_image, self.precision = per_image, precision
         self._classes: int | None = None  # counted by the first call
-        self.training = model.training
+        self.training = is_training(model)
 
     @property
     def hard(self) -> bool:
@@ -81,7 +81,7 @@ class SmoothedClassifier(nn.Module):
         random model: one that is in eval mode already stays as it is.
         """
         self.training = mode
-        if not mode and self.model.training:
+        if not mode and is_training(self.model):
             self.model.eval()
         return self
 
