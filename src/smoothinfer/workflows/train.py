@@ -1,6 +1,8 @@
 """``smoothinfer train``: recipe and data in; a folder of checkpoints, cards and a log out."""
 
+import contextlib
 from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,16 +19,20 @@ from smoothinfer.data import ImageData, held_out_rows, hold_out, images_of_train
 from smoothinfer.engine.members import SeededPasses
 from smoothinfer.engine.tally import count_first
 from smoothinfer.errors import InputError
+from smoothinfer.evaluation.fingerprint import Fingerprint
 from smoothinfer.noise import NoisyModel
 from smoothinfer.recipes import Normalisation, Recipe, load_recipe, recipe_from
 from smoothinfer.reporting.figures import strength_history
+from smoothinfer.runtime.checksums import check_content, with_checksum
 from smoothinfer.runtime.files import read_json, write_json, write_text
+from smoothinfer.runtime.locks import hold_folder
 from smoothinfer.runtime.modes import count_classes, device_of, eval_mode
 from smoothinfer.runtime.processes import Processes
 from smoothinfer.runtime.provenance import made_by
 from smoothinfer.training.history import History
 from smoothinfer.training.loop import train
 from smoothinfer.training.losses import Craft, craft
+from smoothinfer.training.state import read_identity
 
 # Recipe keys that may change from one part of a run to the next.
 _FREE = ("description", "compile", "save_seconds", "trackers")
@@ -69,9 +75,17 @@ def train_run(recipe: Recipe, data: ImageData, out: str | Path) -> History:
         out: folder of the run.
 
     Raises:
-        InputError: the folder holds a run of another recipe, or the recipe does not fit.
+        InputError: the folder holds a run of another recipe or of other code, or is being trained
+            by another process; or the recipe does not fit.
+        Stop: Ctrl-C or SIGTERM asked the training to stop; its state is saved.
     """
-    out = Path(out)
+    with contextlib.ExitStack() as held:
+        if Processes().main:  # for all processes of this training
+            held.enter_context(hold_folder(out, "trained"))
+        return _train(recipe, data, Path(out))
+
+
+def _train(recipe: Recipe, data: ImageData, out: Path) -> History:
     start = None if recipe.init_from is None else card_of_start(recipe.init_from)
     recipe = _fill_normalisation(recipe, data, start)
     model: NoisyModel = recipe.build_model(data.shape, len(data.classes))
@@ -82,7 +96,9 @@ def train_run(recipe: Recipe, data: ImageData, out: str | Path) -> History:
     training, held_out = hold_out(data, recipe.validation.held_out)
     _check_unseen(recipe, data, start)
     start_hash = {} if start is None else {"start_sha256": start["sha256"]}
-    _check_resumable(out, recipe, data, start_hash)
+    identity = {"recipe": recipe.to_dict(), "data": data.hash, **start_hash}
+    identity["code"] = _code_of(model, loss)
+    _check_resumable(out, identity)
     about: dict[str, Any] = {"name": data.name, "hash": data.hash}
     about |= {"images": len(training), "held_out": len(held_out)}
     validation = held_out[: recipe.validation.images]
@@ -97,7 +113,7 @@ def train_run(recipe: Recipe, data: ImageData, out: str | Path) -> History:
     check = partial(validate, data=validation, attack=recipe.build_validation_attack())
     alarm = recipe.loss.name != "natural"  # there is no attack to overfit to
     score = recipe.validation.score
-    history = train(model, loss, training, recipe, out, check, save, score, alarm)
+    history = train(model, loss, training, recipe, out, check, save, score, alarm, identity)
     if Processes().main:
         write_json(out / "log.json", {"epochs": history.epochs, **made_by(), "data": about})
     return history
@@ -107,11 +123,17 @@ def _save_strengths(out: Path, epoch: int, strengths: dict[str, float]) -> None:
     """Add an epoch to ``strengths.json``, and draw the history of every layer's noise."""
     if not strengths:
         return
-    path = out / "strengths.json"
-    history = read_json(path) if path.exists() else {}
+    history = _strengths_before(out, epoch)
     history[str(epoch)] = strengths
-    write_json(path, history)
+    write_json(out / "strengths.json", history)
     strength_history(history, out / "noise.png")
+
+
+def _strengths_before(out: Path, epoch: int) -> dict[str, dict[str, float]]:
+    path = out / "strengths.json"
+    if epoch == 1 or not path.exists():
+        return {}
+    return dict(read_json(path, f"delete it: {out / 'noise.png'} then begins with this epoch"))
 
 
 def validate(model: nn.Module, data: ImageData, attack: Craft) -> dict[str, float]:
@@ -197,25 +219,64 @@ def _check_unseen(recipe: Recipe, data: ImageData, start: dict[str, Any] | None)
         )
 
 
-def _check_resumable(
-    out: Path, recipe: Recipe, data: ImageData, start_hash: dict[str, Any]
-) -> None:
+def _code_of(*values: object) -> dict[str, str]:
+    """Return the digests of all code that ``values`` run, by name."""
+    prints = Fingerprint()
+    prints.of(*values)
+    return prints.code
+
+
+def _check_resumable(out: Path, identity: dict[str, Any]) -> None:
     """Write the resolved recipe, or make sure that the folder holds this very run."""
     path = out / "recipe.yaml"
-    if path.exists() and (out / "state.pt").exists():  # else nothing was trained yet
-        saved = yaml.safe_load(path.read_text())
-        other = ["data"] if saved.pop("data", None) != data.hash else []
-        if saved.pop("start_sha256", None) not in (None, start_hash.get("start_sha256")):
-            other.append("the weights of init_from")
-        # Compared as recipes, so that an option added since does not shut out an older run.
-        saved = {key: value for key, value in saved.items() if key not in _FREE}
-        before, now = recipe_from(saved, str(path)).to_dict(), recipe.to_dict()
-        other += [key for key in now if before[key] != now[key] and key not in _FREE]
-        if other:
-            raise InputError(
-                f"{out} holds a run of another recipe or other data (see {path}), they differ in "
-                f"{', '.join(other)}: choose another --out"
-            )
+    _check_recipe_file(path)
+    saved = read_identity(out / "state.pt")
+    if saved is not None:  # else nothing was trained yet
+        _strengths_before(out, epoch=2)
+        _refuse_another_run(out, saved, identity)
+        _refuse_other_code(out, saved["code"], identity["code"])
     if Processes().main:
-        content = recipe.to_dict() | {"data": data.hash} | start_hash
+        rest = {name: value for name, value in identity.items() if name not in ("recipe", "code")}
+        content = with_checksum(identity["recipe"] | rest)
         write_text(path, yaml.safe_dump(content, sort_keys=False))
+
+
+def _check_recipe_file(path: Path) -> None:
+    """Refuse a ``recipe.yaml`` of a run that somebody edited: that would change nothing."""
+    remedy = (
+        "delete it, and train writes it again; to change a recipe, give --set or another recipe "
+        "file, and another --out"
+    )
+    if not path.exists():
+        return
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"{path} is damaged or was edited (it is no YAML): {remedy}") from error
+    check_content(content if isinstance(content, dict) else {"": content}, path, remedy)
+
+
+def _refuse_another_run(out: Path, saved: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    other = ["data"] if saved["data"] != identity["data"] else []
+    if saved.get("start_sha256") not in (None, identity.get("start_sha256")):
+        other.append("the weights of init_from")
+    # Compared as recipes, so that an option added since does not shut out an older run.
+    kept = {key: value for key, value in saved["recipe"].items() if key not in _FREE}
+    before, now = recipe_from(kept, str(out / "state.pt")).to_dict(), identity["recipe"]
+    other += [key for key in now if before[key] != now[key] and key not in _FREE]
+    if other:
+        raise InputError(
+            f"{out} holds a run of another recipe or other data (see {out / 'recipe.yaml'}), they "
+            f"differ in {', '.join(other)}: choose another --out"
+        )
+
+
+def _refuse_other_code(out: Path, before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Refuse to go on with a network, loss or attack whose code has changed."""
+    changed = [name for name in sorted({**before, **now}) if before.get(name) != now.get(name)]
+    if changed:
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        raise InputError(
+            f"{out} was begun with other code of {', '.join(changed[:3])}{more}: restore that "
+            "code, or choose another --out"
+        )
