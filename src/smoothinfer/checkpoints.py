@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from safetensors.torch import load_file, save
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from smoothinfer.config.components import import_object
@@ -97,15 +98,11 @@ def load_checkpoint(path: str | Path, kind: type[Built] = NoisyModel) -> Built: 
     """
     path = Path(path)
     card = read_card(path)
-    if not path.is_file():
-        raise InputError(f"no such checkpoint: {path}")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if digest != card["sha256"]:
-        raise InputError(f"{path} is not the file of its card: its SHA-256 is {digest}")
+    tensors = load_tensors(read_weights(path, card))
     recipe = recipe_from(card["recipe"], f"the recipe in {path.with_suffix('.json')}")
     model = recipe.build_model(tuple(card["shape"]), len(card["classes"]), kind)
     try:
-        model.load_state_dict(load_file(path))
+        model.load_state_dict(tensors)
     except RuntimeError as error:
         raise InputError(f"{path} does not fit its recipe: {error}") from error
     return model.eval()
@@ -115,11 +112,12 @@ def load_weights_into(model: nn.Module, name: str | Path) -> None:
     """Give ``model`` the weights of a trained one to start from; noise that is new stays as it is.
 
     Raises:
-        InputError: there is no such model, or its weights do not fit.
+        InputError: there is no such model, its weights are not those of its card, or do not fit.
     """
     path = _find_start(name)
+    tensors = load_tensors(read_weights(path, read_card(path)))
     try:
-        missing, surplus = model.load_state_dict(load_file(path), strict=False)
+        missing, surplus = model.load_state_dict(tensors, strict=False)
     except RuntimeError as error:
         raise InputError(f"{path} does not fit this recipe: {error}") from error
     lacking = [name for name in missing if not name.startswith(NOISE_PARTS)]
@@ -144,6 +142,24 @@ def _find_start(name: str | Path) -> Path:
             "--set init_from=MODEL ('smoothinfer models' lists the shipped ones)"
         )
     return path
+
+
+def read_weights(path: Path, card: Mapping[str, Any]) -> bytes:
+    """Return the content of the checkpoint ``path``, after checking its hash against ``card``.
+
+    Raises:
+        InputError: the file is missing, or is not the one of its card.
+    """
+    if not path.is_file():
+        raise InputError(f"no such checkpoint: {path}")
+    content = path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != card["sha256"]:
+        raise InputError(
+            f"{path} is not the file of its card: its SHA-256 is {digest}. Run the command that "
+            "wrote it again, or restore both files"
+        )
+    return content
 
 
 def read_card(path: str | Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 from rich.console import Console
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
 from smoothinfer.data import ImageData, to_float
 from smoothinfer.errors import InputError
@@ -31,17 +32,13 @@ from smoothinfer.training.averaging import make_average
 from smoothinfer.training.cuda_graphs import compile_model
 from smoothinfer.training.history import ALARM, History
 from smoothinfer.training.options import TrainingOptions, make_accelerator, make_optimizer
-from smoothinfer.training.state import (
-    REMEDY,
-    check_finite,
-    check_same_step,
-    restore_state,
-    save_state,
-)
+from smoothinfer.training.state import check_same_step, restore_state, save_state
 
 StepLoss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 Validate = Callable[[nn.Module], dict[str, float]]
 Save = Callable[[str, nn.Module, dict[str, Any]], None]
+
+_REMEDY = "lower lr or set clip, for example --set lr=0.05 clip=1, with another --out"
 
 
 def train(
@@ -144,8 +141,7 @@ class _Run:
         compiled = compile_model(model, options.compile)
         # The wrappers share the parameters: the bare model is validated and saved.
         self.running, self.optimizer = self.accelerator.prepare(compiled, optimizer)
-        self.order, self.order_of = torch.empty(0), -1
-        self.stopped = False
+        self.order, self.order_of, self.stopped = torch.empty(0), -1, False
         self.saved_at = self.clock = time.monotonic()
 
     @property
@@ -194,9 +190,13 @@ class _Run:
         self.optimizer.step()
         if self.ema is not None:
             self.ema.update_parameters(self.model)
-        value = float(self.accelerator.reduce(loss.detach(), reduction="mean"))
+        loss = self.accelerator.reduce(loss.detach(), reduction="mean")
+        largest = get_total_norm(self.model.parameters(), math.inf)
+        value, weight = torch.stack([loss, largest.to(loss)]).tolist()  # one wait for a GPU
         if not math.isfinite(value):
-            raise InputError(f"the loss is {value} at step {history.step}: {REMEDY}")
+            raise InputError(f"the loss is {value} at step {history.step + 1}: {_REMEDY}")
+        if not math.isfinite(weight):
+            raise InputError(f"weights are {weight} after step {history.step + 1}: {_REMEDY}")
         history.loss_sum += value
         history.step += 1
         history.step_seconds += time.monotonic() - begun
@@ -244,7 +244,6 @@ class _Run:
         ``None`` if a signal came: the resumed run validates the same weights again.
         """
         history = self.history
-        check_finite(self.model, self.history.step)
         measured = [self._validate(validate) if self.main else None]
         broadcast_object_list(measured)
         self._update_clock()
@@ -273,6 +272,9 @@ class _Run:
                 return validate(self.trained)
         except Stop:
             return None
+        except InputError as error:  # huge weights overflow only in the validation's attack
+            at = f"validation after step {self.history.step}"
+            raise InputError(f"{at}: {error}; if training diverged, {_REMEDY}") from error
 
     def stop_if_asked(self) -> None:
         """Save the state if it is time; raise `Stop` after the step in which a signal came.
@@ -291,10 +293,8 @@ class _Run:
 
     def save_state(self, now: bool = False) -> None:
         """Save the state ``now``, or ``save_seconds`` after the last time."""
-        if not now and time.monotonic() - self.saved_at <= self.options.save_seconds:
-            return
-        check_finite(self.model, self.history.step)
-        if self.main:
+        due = now or time.monotonic() - self.saved_at > self.options.save_seconds
+        if self.main and due:
             parts = self.model, self.optimizer, self.history, self.ema
             save_state(self.state_path, *parts, self.identity)
-        self.saved_at = time.monotonic()
+            self.saved_at = time.monotonic()

@@ -20,7 +20,6 @@ from smoothinfer.training.history import History
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-REMEDY = "lower lr or set clip, for example --set lr=0.05 clip=1, with another --out"
 _RESTART = "delete it to start the run again"
 
 
@@ -78,13 +77,6 @@ def restore_state(
         return History(**state["history"])
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} does not fit this recipe: {error}") from error
-
-
-def check_finite(model: nn.Module, step: int) -> None:
-    """Raise `InputError` if ``model`` holds infinite or NaN values, which no later step mends."""
-    for name, tensor in model.state_dict().items():
-        if not tensor.isfinite().all():
-            raise InputError(f"{name} holds infinite or NaN values at step {step}: {REMEDY}")
 
 
 def check_same_step(accelerator: Accelerator, step: int) -> None:
