@@ -37,7 +37,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Run the command; return 1 if a check fired, else 0."""
-    data = load_data(options.data, "test", options.limit or (300 if options.quick else 1000))
+    limit = (300 if options.quick else 1000) if options.limit is None else options.limit
+    data = load_data(options.data, "test", limit)
     model = load_model(options)
     if options.samples is not None:
         model = SmoothedClassifier(model, options.samples, options.rule or "prediction")
