@@ -40,7 +40,7 @@ class ExampleExport:
         """
         name = re.sub(r"[^A-Za-z0-9_.=-]+", "_", attack).strip("_.")[:_LONGEST]
         if name != attack or not _PLAIN.fullmatch(name) or _DIGEST.search(name):
-            name = f"{name}-{hashlib.sha256(attack.encode()).hexdigest()[:12]}"
+            name = f"{name or 'attack'}-{hashlib.sha256(attack.encode()).hexdigest()[:12]}"
         return self.folder / f"{name}.safetensors"
 
     def write(self, work: Evaluation) -> None:
