@@ -51,6 +51,12 @@ def test_a_path_that_grows_too_long_is_refused(tmp_path):
         check_output(deeper)
 
 
+def test_a_file_in_the_place_of_a_folder_inside_is_found_early(tmp_path):
+    (tmp_path / "rows").write_text("x")
+    with pytest.raises(si.InputError, match=f"--out {tmp_path}/rows is or lies in a file"):
+        check_output(tmp_path)
+
+
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC])
 def test_a_folder_that_takes_no_file_is_refused(number, tmp_path, monkeypatch):
     def refuse(*_, **__):

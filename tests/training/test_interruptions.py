@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 
@@ -165,20 +164,3 @@ def test_the_command_says_what_happened_and_how_to_go_on(tmp_path, monkeypatch, 
     assert said.startswith("SIGINT: stopped after step 1 of 12")
     assert said.endswith("the same command goes on from there")
     assert set(read_identity(tmp_path / "run" / "state.pt")) == {"recipe", "data", "code"}
-
-
-def test_a_second_ctrl_c_leaves_at_once():
-    program = (
-        "import signal, time\n"
-        "from smoothinfer.runtime.signals import defer_signals\n"
-        "with defer_signals():\n"
-        "    print('ready', flush=True)\n"
-        "    while True: time.sleep(0.05)"
-    )
-    child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
-    assert child.stdout.readline() == "ready\n"
-    child.send_signal(signal.SIGINT)
-    time.sleep(0.3)
-    assert child.poll() is None  # the work that is deferred goes on
-    child.send_signal(signal.SIGINT)
-    assert child.wait(timeout=5) == -signal.SIGINT

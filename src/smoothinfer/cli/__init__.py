@@ -35,6 +35,7 @@ COMMANDS = {
     "publish": "Put a trained model and its figures into one checkpoint, or on the hub.",
     "models": "List the shipped models and their figures.",
 }
+_NOT_RESUMED = ("audit", "report", "picture", "publish", "models")
 _INPUT, _OWN, _BROKEN_PIPE = 2, 3, 141  # exit statuses
 
 
@@ -65,10 +66,12 @@ def _run(command: ModuleType, options: argparse.Namespace) -> int:
     try:
         with stop_on_signals():
             status: int = _run_with_output(command, options)
-        sys.stdout.flush()  # a closed pipe shows here, not when the interpreter ends
+        if sys.stdout is not None:  # as under "smoothinfer models >&-"
+            sys.stdout.flush()  # a closed pipe shows here, not when the interpreter ends
     except Stop as stop:
-        kept = f"what was finished is kept, and {RESUME}"
-        print(str(stop) or f"{stop.name}: stopped; {kept}", file=sys.stderr)
+        starts_anew = options.command in _NOT_RESUMED
+        after = "nothing is kept" if starts_anew else f"what was finished is kept, and {RESUME}"
+        print(str(stop) or f"{stop.name}: stopped; {after}", file=sys.stderr)
         return stop.status
     except BrokenPipeError:
         return _close_output()

@@ -55,10 +55,13 @@ def remove_dead_drafts(folder: Path) -> None:
                 os.unlink(folder / name)
 
 
-def remove_all_dead_drafts(folder: Path) -> None:
-    """Remove dead drafts in ``folder`` and in the folders below; links are not followed."""
-    for inside, _, _ in os.walk(folder):
+def remove_all_dead_drafts(folder: Path, depth: int = 4) -> None:
+    """Remove dead drafts in ``folder`` and ``depth`` levels below; links are not followed."""
+    top = len(folder.parts)
+    for inside, folders, _ in os.walk(folder):
         remove_dead_drafts(Path(inside))
+        if len(Path(inside).parts) - top >= depth:
+            folders.clear()
 
 
 def _is_dead(draft: Path, host: str, pid: int) -> bool:
