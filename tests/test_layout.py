@@ -22,7 +22,7 @@ LAYERS = [
     ("training",),
     ("evaluation",),
     ("reporting",),
-    ("recipes", "cards", "checkpoints", "hub"),
+    ("recipes", "cards", "checkpoints", "run_folder", "hub"),
     ("cli",),
     ("workflows",),
     ("__init__", "__main__"),

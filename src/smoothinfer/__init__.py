@@ -2,79 +2,129 @@
 
 import importlib
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from smoothinfer.attacks import (
-    ATTACKS,
-    apgd,
-    cw,
-    ddn,
-    epgd,
-    fgsm,
-    multitargeted,
-    nattack,
-    pgd,
-    smoothadv,
-    square,
-    transfer,
-)
-from smoothinfer.attacks.losses import ATTACK_LOSSES
-from smoothinfer.attacks.projected_gradient import GRADIENTS
-from smoothinfer.data import DATASETS, ImageData, load_data
-from smoothinfer.engine.passes import passes
-from smoothinfer.engine.stopping import STOPS
-from smoothinfer.engine.tally import Prediction
-from smoothinfer.engine.voting import RULES, Rule, rank_rule
-from smoothinfer.errors import InputError
-from smoothinfer.networks import MODELS, LogitsOf, Normalize, resnet20, smallnet
-from smoothinfer.noise import CNI, NOISES, PNI, Gaussian, Laplace, Noise, NoisyModel, Uniform
-from smoothinfer.numerics.balls import BALLS, L2, Linf
-from smoothinfer.numerics.randomness import isolated_rng
-from smoothinfer.smoothing.certification import Certificates, certify, predict_or_abstain
-from smoothinfer.smoothing.classifier import SmoothedClassifier, frozen
-from smoothinfer.types import ABSTAIN
-
-if TYPE_CHECKING:  # names that are imported when first used; see _LAZY
+if TYPE_CHECKING:  # every name is imported when it is first used; see _LAZY
+    from smoothinfer.attacks import (
+        ATTACKS,
+        apgd,
+        cw,
+        ddn,
+        epgd,
+        fgsm,
+        multitargeted,
+        nattack,
+        pgd,
+        smoothadv,
+        square,
+        transfer,
+    )
+    from smoothinfer.attacks.losses import ATTACK_LOSSES
+    from smoothinfer.attacks.projected_gradient import GRADIENTS
     from smoothinfer.checkpoints import list_models, load, save_checkpoint
+    from smoothinfer.data import DATASETS, ImageData, load_data
+    from smoothinfer.engine.passes import passes
+    from smoothinfer.engine.stopping import STOPS
+    from smoothinfer.engine.tally import Prediction
+    from smoothinfer.engine.voting import RULES, Rule, rank_rule
+    from smoothinfer.errors import InputError
     from smoothinfer.evaluation.audit.runner import audit
     from smoothinfer.evaluation.evaluate import evaluate
     from smoothinfer.evaluation.examples import load_examples
     from smoothinfer.evaluation.rows import accuracy, summarise
     from smoothinfer.hub import HubModel
+    from smoothinfer.networks import MODELS, LogitsOf, Normalize, resnet20, smallnet
+    from smoothinfer.noise import CNI, NOISES, PNI, Gaussian, Laplace, Noise, NoisyModel, Uniform
+    from smoothinfer.numerics.balls import BALLS, L2, Linf
+    from smoothinfer.numerics.randomness import isolated_rng
     from smoothinfer.recipes import Recipe, load_recipe
     from smoothinfer.reporting.figures import accuracy_against_samples
     from smoothinfer.reporting.report import write_report
+    from smoothinfer.smoothing.certification import Certificates, certify, predict_or_abstain
+    from smoothinfer.smoothing.classifier import SmoothedClassifier, frozen
     from smoothinfer.training.losses import LOSSES
+    from smoothinfer.types import ABSTAIN
     from smoothinfer.workflows.publish import publish
     from smoothinfer.workflows.train import train_run
 
 __version__ = version("smoothinfer")
 
-# Tables, plotting, training and the hub take seconds to import: each waits for its first use.
+# An import of the package is quick, and a Ctrl-C in a program's first second is handled by it.
 _LAZY = {
+    "ABSTAIN": "types",
+    "ATTACKS": "attacks",
+    "ATTACK_LOSSES": "attacks.losses",
+    "BALLS": "numerics.balls",
+    "CNI": "noise",
+    "Certificates": "smoothing.certification",
+    "DATASETS": "data",
+    "GRADIENTS": "attacks.projected_gradient",
+    "Gaussian": "noise",
     "HubModel": "hub",
+    "ImageData": "data",
+    "InputError": "errors",
+    "L2": "numerics.balls",
     "LOSSES": "training.losses",
+    "Laplace": "noise",
+    "Linf": "numerics.balls",
+    "LogitsOf": "networks",
+    "MODELS": "networks",
+    "NOISES": "noise",
+    "Noise": "noise",
+    "NoisyModel": "noise",
+    "Normalize": "networks",
+    "PNI": "noise",
+    "Prediction": "engine.tally",
+    "RULES": "engine.voting",
     "Recipe": "recipes",
+    "Rule": "engine.voting",
+    "STOPS": "engine.stopping",
+    "SmoothedClassifier": "smoothing.classifier",
+    "Uniform": "noise",
     "accuracy": "evaluation.rows",
     "accuracy_against_samples": "reporting.figures",
+    "apgd": "attacks",
     "audit": "evaluation.audit.runner",
+    "certify": "smoothing.certification",
+    "cw": "attacks",
+    "ddn": "attacks",
+    "epgd": "attacks",
     "evaluate": "evaluation.evaluate",
+    "fgsm": "attacks",
+    "frozen": "smoothing.classifier",
+    "isolated_rng": "numerics.randomness",
     "list_models": "checkpoints",
     "load": "checkpoints",
+    "load_data": "data",
     "load_examples": "evaluation.examples",
     "load_recipe": "recipes",
+    "multitargeted": "attacks",
+    "nattack": "attacks",
+    "passes": "engine.passes",
+    "pgd": "attacks",
+    "predict_or_abstain": "smoothing.certification",
     "publish": "workflows.publish",
+    "rank_rule": "engine.voting",
+    "resnet20": "networks",
     "save_checkpoint": "checkpoints",
+    "smallnet": "networks",
+    "smoothadv": "attacks",
+    "square": "attacks",
     "summarise": "evaluation.rows",
     "train_run": "workflows.train",
+    "transfer": "attacks",
     "write_report": "reporting.report",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    if name in _LAZY:
+        value = getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+    elif not name.startswith("_") and find_spec(f"{__name__}.{name}"):
+        value = importlib.import_module(f"{__name__}.{name}")
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
     globals()[name] = value
     return value
 

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from smoothinfer.cards import read_card, recipe_of
@@ -142,16 +143,28 @@ def read_weights(path: Path, card: Mapping[str, Any]) -> dict[str, Tensor]:
     Raises:
         InputError: the file is missing or malformed, or is not the one of its card.
     """
-    if not path.is_file():
-        raise InputError(f"no such checkpoint: {path}")
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != card["sha256"]:
-        raise InputError(f"{path} is not the file of its card: its SHA-256 is {digest}")
     try:
-        return load_file(path)
+        return load_tensors(read_checked(path, card))
     except SafetensorError as error:
         raise InputError(f"{path} is no file of safetensors: {error}") from error
+
+
+def read_checked(path: Path, card: Mapping[str, Any]) -> bytes:
+    """Return the content of the checkpoint ``path``, after checking its hash against ``card``.
+
+    Raises:
+        InputError: the file is missing, or is not the one of its card.
+    """
+    if not path.is_file():
+        raise InputError(f"no such checkpoint: {path}")
+    content = path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != card["sha256"]:
+        raise InputError(
+            f"{path} is not the file of its card: its SHA-256 is {digest}. Run the command that "
+            "wrote it again, or restore both files"
+        )
+    return content
 
 
 def _check_fit(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -173,11 +186,12 @@ def load_weights_into(model: nn.Module, name: str | Path) -> None:
     """Give ``model`` the weights of a trained one to start from; noise that is new stays as it is.
 
     Raises:
-        InputError: there is no such model, or its weights do not fit.
+        InputError: there is no such model, its weights are not those of its card, or do not fit.
     """
     path = _find_start(name)
+    tensors = read_weights(path, read_card(path))
     try:
-        missing, surplus = model.load_state_dict(read_weights(path, read_card(path)), strict=False)
+        missing, surplus = model.load_state_dict(tensors, strict=False)
     except RuntimeError as error:
         raise InputError(f"{path} does not fit this recipe: {error}") from error
     lacking = [name for name in missing if not name.startswith(NOISE_PARTS)]

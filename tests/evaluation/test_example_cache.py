@@ -52,9 +52,20 @@ def test_a_damaged_example_is_found(tmp_path):
     examples_of(tmp_path, 0.05, "fgsm")
     (example,) = files_in(tmp_path)
     whole = example.read_bytes()
-    for place in (-5, 20):  # in the pixels, and in the header
+    cost = whole.index(b"forwards") + 14  # a digit
+    for place in (-5, 20, cost):  # in the pixels, in the header, in the cost
         content = bytearray(whole)
         content[place] ^= 4
         example.write_bytes(bytes(content))
         with pytest.raises(si.InputError, match=example.name):
             examples_of(tmp_path, 0.05, "fgsm")
+
+
+def test_a_batch_under_the_name_of_another_is_found(tmp_path):
+    examples_of(tmp_path, 0.05, "fgsm")
+    (one,) = files_in(tmp_path)
+    examples_of(tmp_path, 0.1, "fgsm")
+    (two,) = files_in(tmp_path) - {one}
+    one.write_bytes(two.read_bytes())
+    with pytest.raises(si.InputError, match=rf"{one.name} is damaged"):
+        examples_of(tmp_path, 0.05, "fgsm")

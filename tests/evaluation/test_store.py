@@ -52,3 +52,24 @@ def test_two_writers_leave_one_unit(tmp_path):
             store.write(unit, *work.run_units([unit]))
     assert one.read(list(work.units)).num_rows == 40
     assert Store(tmp_path).read().num_rows == 40
+
+
+def test_a_unit_that_another_process_has_stored_meanwhile_is_not_stored_again(tmp_path):
+    rows = si.evaluate(line(), si.load_data("digits", "test", 2))
+    one, two = Store(tmp_path), Store(tmp_path)
+    one.write("a-000000-0", rows.replace_schema_metadata({"seconds": "1"}))
+    two.write("a-000000-0", rows.replace_schema_metadata({"seconds": "2"}))
+    assert len(list(tmp_path.glob("*.parquet"))) == 1
+    assert two.read().equals(rows)
+
+
+def test_attacks_whose_rows_would_share_a_file_are_refused(tmp_path):
+    data, alike = si.load_data("digits", "test", 2), {"a b": si.fgsm, "a_b": si.fgsm}
+    with pytest.raises(si.InputError, match="spelt alike: call them differently"):
+        si.evaluate(line(), data, attack=alike, out=tmp_path)
+    for name, other in (("a b", None), ("a_b", "holds rows of attack 'a b'")):
+        if other is None:
+            si.evaluate(line(), data, attack={name: si.fgsm}, out=tmp_path)
+            continue
+        with pytest.raises(si.InputError, match=other):
+            si.evaluate(line(), data, attack={name: si.fgsm}, out=tmp_path)

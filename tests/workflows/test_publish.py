@@ -6,6 +6,9 @@ import torch
 
 import smoothinfer as si
 from smoothinfer.cli import main
+from smoothinfer.recipes import recipe_from
+from smoothinfer.runtime.files import read_json, write_json
+from tests.conftest import TINY
 
 
 def pixels():
@@ -67,21 +70,77 @@ def test_a_compact_model_is_smaller_and_keeps_its_figures(tiny_run, tiny_results
         assert len(card["figures"]) == len(cards[0]["figures"])
 
 
+def edited(results, folder, **changes):
+    """A copy of ``results`` whose summary was edited by somebody who knows about checksums."""
+    shutil.copytree(results, folder)
+    write_json(folder / "summary.json", read_json(folder / "summary.json") | changes)
+    return folder
+
+
 def test_results_of_other_weights_are_refused(tiny_run, tiny_results, tmp_path):
-    shutil.copytree(tiny_results, tmp_path / "results")
-    settings = tmp_path / "results" / "settings.json"
-    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"weights": {"run": "0"}}))
+    other = edited(tiny_results, tmp_path / "other", weights={"run": "0"})
     with pytest.raises(si.InputError, match="other weights"):
-        si.publish(tiny_run, "tiny", tmp_path / "out", [tmp_path / "results"])
+        si.publish(tiny_run, "tiny", tmp_path / "out", [other])
     assert not (tmp_path / "out").exists()
-    sha = json.loads((tiny_run / "best.json").read_text())["sha256"]
-    settings.write_text(json.dumps({"split": "validation", "weights": {"run": sha}}))
+    held_out = edited(tiny_results, tmp_path / "held out", split="validation")
     with pytest.raises(si.InputError, match="measured on the validation images"):
-        si.publish(tiny_run, "tiny", tmp_path / "out", [tmp_path / "results"])
+        si.publish(tiny_run, "tiny", tmp_path / "out", [held_out])
     with pytest.raises(si.InputError, match="no run folder"):
         si.publish("some.module:factory", "tiny", tmp_path)
-    with pytest.raises(si.InputError, match="no path"):
-        si.publish(tiny_run, "../tiny", tmp_path)
+    for name in ("../tiny", "", ".tiny"):
+        with pytest.raises(si.InputError, match="no path"):
+            si.publish(tiny_run, name, tmp_path)
+
+
+def test_figures_that_the_rows_do_not_bear_out_are_refused(tiny_run, tiny_results, tmp_path):
+    path = tiny_results / "summary.json"
+    figures = json.loads(path.read_text())["settings"]
+    figures[0]["clean"]["value"] = 0.99
+    better = edited(tiny_results, tmp_path / "better", settings=figures)
+    by_hand = tmp_path / "by hand"
+    shutil.copytree(tiny_results, by_hand)
+    text = path.read_text()
+    (by_hand / "summary.json").write_text(text.replace('"forwards": ', '"forwards": 1'))
+    for folder, message in (
+        (better, "are not those of the rows"),
+        (by_hand, r"summary\.json is damaged or was edited"),
+    ):
+        with pytest.raises(si.InputError, match=message):
+            si.publish(tiny_run, "tiny", tmp_path / "out", [folder])
+    (better / "table.parquet").write_bytes(b"rows")
+    with pytest.raises(si.InputError, match=r"table\.parquet is not the table"):
+        si.publish(tiny_run, "tiny", tmp_path / "out", [better])
+    assert not (tmp_path / "out").exists()
+
+
+def test_rows_of_another_model_under_this_ones_name_are_refused(
+    tiny_run, tiny_results, digits, tmp_path
+):
+    si.train_run(recipe_from(TINY | {"epochs": 1, "seed": 5}), digits, tmp_path / "run")
+    sha = json.loads((tmp_path / "run" / "best.json").read_text())["sha256"]
+    borrowed = edited(tiny_results, tmp_path / "borrowed", weights={"run": sha})
+    with pytest.raises(si.InputError, match="are of another model than"):
+        si.publish(tmp_path / "run", "tiny", tmp_path / "out", [borrowed])
+
+
+def test_a_later_run_in_the_folder_that_did_not_end_changes_no_figure(
+    tiny_run, tiny_results, tmp_path
+):
+    shutil.copytree(tiny_results, tmp_path / "results")
+    settings = tmp_path / "results" / "settings.json"
+    write_json(settings, read_json(settings) | {"weights": {"other": "0"}})
+    path = si.publish(tiny_run, "tiny", tmp_path / "out", [tmp_path / "results"])
+    assert len(json.loads(path.with_suffix(".json").read_text())["figures"]) == 2
+
+
+def test_weights_that_are_not_those_of_the_card_are_not_published(tiny_run, tmp_path):
+    shutil.copytree(tiny_run, tmp_path / "run")
+    with (tmp_path / "run" / "best.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"!")
+    with pytest.raises(si.InputError, match="is not the file of its card"):
+        si.publish(tmp_path / "run", "tiny", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_published_here_is_listed_here(tiny_run, tmp_path, monkeypatch):

@@ -132,17 +132,29 @@ def test_the_plan_counts_what_there_is_to_do(tmp_path, capsys):
     assert "about 0 for attacks" in printed  # the examples are there
 
 
-def test_killed_at_random_moments_it_ends_with_the_same_table(whole, tmp_path):
-    kill_at_random(whole, tmp_path, kills=12)
+SIGNALS = [signal.SIGKILL, signal.SIGINT, signal.SIGTERM]
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+def test_stopped_at_random_moments_it_ends_with_the_same_table(number, whole, tmp_path):
+    stop_at_random(number, whole, tmp_path, times=5)
 
 
 @pytest.mark.slow
-def test_killed_at_fifty_random_moments_it_ends_with_the_same_table(whole, tmp_path):
-    kill_at_random(whole, tmp_path, kills=50)
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+def test_stopped_at_forty_random_moments_it_ends_with_the_same_table(number, whole, tmp_path):
+    stop_at_random(number, whole, tmp_path, times=40)
 
 
-def kill_at_random(whole, folder, kills):
-    """kill -9; finished rows stay, none is doubled, and the table is that of one go."""
+def sweep_by_command(out):
+    torch.set_num_threads(1)
+    recipe = out.with_suffix(".yaml")
+    recipe.write_text(yaml.safe_dump(SWEEP))
+    sys.exit(main(["sweep", str(recipe), "--out", str(out)]))
+
+
+def stop_at_random(number, whole, folder, times):
+    """Finished rows stay, none is doubled, and the table is that of one go."""
     context = multiprocessing.get_context("forkserver")
     preload = ["smoothinfer.workflows.sweep", "sklearn.datasets", "tests.workflows.test_sweep"]
     context.set_forkserver_preload(preload)
@@ -150,17 +162,20 @@ def kill_at_random(whole, folder, kills):
     idle.start()
     idle.join()
     chance, done, tries, longest = random.Random(0), 0, 0, None
-    while done < kills:
+    while done < times:
         out, begun = folder / f"{tries}", time.perf_counter()
         finished: set[str] = set()
         while True:
-            child = context.Process(target=sweep_of, args=(out,))
+            child = context.Process(target=sweep_by_command, args=(out,))
             child.start()
             child.join(None if longest is None else chance.uniform(0.05, longest))
             if not child.is_alive():
                 break
-            os.kill(child.pid, signal.SIGKILL)
-            child.join()
+            os.kill(child.pid, number)
+            child.join(20)
+            caught = -number if number == signal.SIGKILL else 128 + number
+            # Before the command begins, a signal kills the child as it does any program.
+            assert child.exitcode in (caught, 0, -number, 1)
             done += 1
             rows = {path.name for path in (out / "rows").glob("*.parquet")}
             assert finished <= rows  # no finished row is lost
@@ -171,6 +186,34 @@ def kill_at_random(whole, folder, kills):
         assert len(list((out / "rows").glob("*.parquet"))) == 27  # and none doubled
         assert not list(out.rglob("*.tmp"))
         tries += 1
+
+
+def test_two_equal_sweeps_at_once_double_nothing(whole, tmp_path):
+    context = multiprocessing.get_context("forkserver")
+    out = tmp_path / "both"
+    runs = [context.Process(target=sweep_of, args=(out,)) for _ in range(2)]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join()
+    assert [run.exitcode for run in runs] == [0, 0]
+    assert table_of(out) == table_of(whole)
+    units = [path.name.split(".")[0] for path in (out / "rows").glob("*.parquet")]
+    assert len(list((out / "rows").glob("*.parquet"))) == 27, units
+
+
+def test_a_damaged_shard_of_another_setting_is_named_and_stops_nothing(whole, tmp_path):
+    sweep_of(tmp_path, limit=20, sigma=[0.1], attacks=["fgsm"])
+    for shard in (tmp_path / "rows").glob("*.parquet"):
+        shard.write_bytes(shard.read_bytes()[:-9])
+    with pytest.warns(UserWarning, match=r"\.parquet is damaged"):
+        rows = sweep_of(tmp_path, limit=20, sigma=[0.05], attacks=["fgsm"])
+    assert len(rows) == 20 * 2 * 2 * 2
+    with pytest.raises(si.InputError, match=r"fgsm.*\.parquet is damaged.*delete it to redo it"):
+        sweep_of(tmp_path, limit=20, sigma=[0.1], attacks=["fgsm"])
+    shards = tmp_path / "other"
+    run_sweep(sweep_recipe(limit=20, sigma=[0.1], attacks=["fgsm"]), shards, reuse=[tmp_path])
+    assert len(list((shards / "rows").glob("*.parquet"))) == 2
 
 
 @pytest.mark.slow

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 from types import SimpleNamespace
 
@@ -9,6 +10,8 @@ from torch import nn
 import smoothinfer as si
 from smoothinfer.cli import main
 from smoothinfer.recipes import recipe_from
+from smoothinfer.runtime.files import read_json
+from smoothinfer.runtime.locks import hold_folder
 from tests.conftest import SINGLE_STEP, TINY
 
 WEIGHTS = {"0.weight", "3.weight", "7.weight", "12.weight"}
@@ -54,12 +57,64 @@ def test_a_run_resumes_unless_a_key_differs_that_changes_its_result(tmp_path, di
     si.train_run(recipe_from(SINGLE_STEP), digits, tmp_path)
     free = {"save_seconds": 9.0, "description": "mine"}
     si.train_run(recipe_from(SINGLE_STEP | free), digits, tmp_path)
-    written = (tmp_path / "recipe.yaml").read_text()  # of a version with other ways to compile
-    (tmp_path / "recipe.yaml").write_text(written.replace("compile: 'off'", "compile: auto"))
-    assert "compile: auto" in (tmp_path / "recipe.yaml").read_text()
-    si.train_run(recipe_from(SINGLE_STEP), digits, tmp_path)
     with pytest.raises(si.InputError, match=r"they differ in lr: choose another"):
         si.train_run(recipe_from(SINGLE_STEP | {"lr": 0.3}), digits, tmp_path)
+
+
+def test_an_edited_recipe_file_of_a_run_is_named(tmp_path, digits):
+    si.train_run(recipe_from(SINGLE_STEP), digits, tmp_path)
+    path = tmp_path / "recipe.yaml"
+    written = path.read_text()
+    for edited in (written.replace("epochs: 1", "epochs: 9"), written.replace("lr: 0.2", "lr: [")):
+        path.write_text(edited)
+        with pytest.raises(si.InputError, match=r"recipe\.yaml is damaged or was edited.* --set"):
+            si.train_run(recipe_from(SINGLE_STEP), digits, tmp_path)
+    path.unlink()  # the state knows the recipe as well
+    with pytest.raises(si.InputError, match=r"they differ in lr: choose another"):
+        si.train_run(recipe_from(SINGLE_STEP | {"lr": 0.3}), digits, tmp_path)
+    si.train_run(recipe_from(SINGLE_STEP), digits, tmp_path)
+    assert path.read_text() == written
+
+
+def test_two_trainings_in_one_folder_at_once_are_refused(tmp_path, digits):
+    with (
+        hold_folder(tmp_path, "trained"),
+        pytest.raises(si.InputError, match=rf"being trained by process {os.getpid()} on "),
+    ):
+        si.train_run(recipe_from(SINGLE_STEP), digits, tmp_path)
+    assert not (tmp_path / "recipe.yaml").exists()
+    si.train_run(recipe_from(SINGLE_STEP), digits, tmp_path)
+
+
+class Head(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+
+    def forward(self, images):
+        return self.layer(images.flatten(1))
+
+
+def test_a_training_whose_network_has_changed_does_not_go_on(tmp_path, digits, monkeypatch):
+    recipe = recipe_from(SINGLE_STEP | {"model": "tests.workflows.test_train:Head"})
+    si.train_run(recipe, digits, tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(Head, "forward", lambda self, x: 2 * self.layer(x.flatten(1)))
+        message = r"was begun with other code of tests\.workflows\.test_train\.Head.*choose another"
+        with pytest.raises(si.InputError, match=message):
+            si.train_run(recipe, digits, tmp_path)
+    si.train_run(recipe, digits, tmp_path)
+
+
+def test_a_start_is_checked_against_its_card(tmp_path, digits):
+    si.train_run(recipe_from(SINGLE_STEP), digits, tmp_path / "first")
+    weights = tmp_path / "first" / "best.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-3] ^= 1
+    weights.write_bytes(bytes(content))
+    start = recipe_from(SINGLE_STEP | {"init_from": str(tmp_path / "first")})
+    with pytest.raises(si.InputError, match=r"best\.safetensors is not the file of its card"):
+        si.train_run(start, digits, tmp_path / "second")
 
 
 def test_a_training_starts_from_another_model(tmp_path, digits):
@@ -71,7 +126,7 @@ def test_a_training_starts_from_another_model(tmp_path, digits):
     assert torch.equal(one["module.1.0.weight"], two["module.1.0.weight"])
     assert len(two) > len(one)  # the noise is new
     assert (tmp_path / "noisy" / "noise.png").stat().st_size > 1000
-    assert list(json.loads((tmp_path / "noisy" / "strengths.json").read_text())) == ["1"]
+    assert list(read_json(tmp_path / "noisy" / "strengths.json")) == ["1"]
     refused = {"nowhere": "no model 'nowhere' to start from", str(tmp_path / "noisy"): "differ"}
     for start, message in refused.items():
         recipe = recipe_from(TINY | {"noise": {}, "init_from": start})

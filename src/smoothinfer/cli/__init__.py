@@ -1,8 +1,12 @@
-"""The command line: ``smoothinfer COMMAND``, each command a file in `smoothinfer.workflows`."""
+"""The command line: ``smoothinfer COMMAND``, each command a file in `smoothinfer.workflows`.
+
+This module imports nothing slow, so that a Ctrl-C is handled from the first moment on.
+"""
 
 import argparse
 import contextlib
 import importlib
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -10,12 +14,8 @@ from importlib.metadata import version
 from types import ModuleType
 from typing import Any, NoReturn
 
-from smoothinfer.config.components import trusting_code
-from smoothinfer.errors import InputError
 from smoothinfer.runtime.printable import one_line, printable
-from smoothinfer.runtime.processes import exit_process, tune_malloc
-from smoothinfer.runtime.provenance import record_command
-from smoothinfer.runtime.signals import install_sigterm_handler
+from smoothinfer.runtime.signals import RESUME, Stop, exit_on_signals, stop_on_signals
 
 _DESCRIPTION = (
     "Make image classifiers more robust to adversarial examples by smoothed inference: many noisy "
@@ -39,40 +39,87 @@ COMMANDS = {
     "publish": "Put a trained model and its figures into one checkpoint, or on the hub.",
     "models": "List the shipped models and their figures.",
 }
+_NOT_RESUMED = ("audit", "report", "picture", "publish", "models")
+_INPUT, _OWN, _BROKEN_PIPE = 2, 3, 141  # exit statuses
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status.
 
-    0: done; 1: an audit fired; 2: the input cannot be used; 3: an error of the program.
+    0: done; 1: an audit fired; 2: the input cannot be used; 3: an error of the program;
+    130, 143: stopped by Ctrl-C or SIGTERM; 141: nobody reads the output any more.
     """
     words = list(sys.argv[1:]) if arguments is None else list(arguments)
-    parser, command = _parser(words)
-    options = parser.parse_args(words)
-    assert command is not None
-    record_command(words)
-    tune_malloc()
-    install_sigterm_handler()
-    warnings.formatwarning = _format_warning
-    with trusting_code() if options.trust_code else contextlib.nullcontext():
-        return exit_process(_run(command, options))
+    with exit_on_signals():
+        parser, command = _parser(words)
+        options = parser.parse_args(words)
+        assert command is not None
+        from smoothinfer.config.components import trusting_code
+        from smoothinfer.runtime.processes import exit_process, tune_malloc
+        from smoothinfer.runtime.provenance import record_command
+
+        record_command(words)
+        tune_malloc()
+        warnings.formatwarning = _format_warning
+        with trusting_code() if options.trust_code else contextlib.nullcontext():
+            return exit_process(_run(command, options))
 
 
 def _run(command: ModuleType, options: argparse.Namespace) -> int:
-    try:
-        status: int = command.run(options)
-    except (InputError, OSError) as error:  # OSError: a full disk; its message names the file
-        print(f"error: {one_line(str(error))}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command resumes from here", file=sys.stderr)
-        return 130
-    except Exception:  # not status 1, with which an audit says that a check fired
-        import traceback
+    from smoothinfer.cli.failures import report_failure
+    from smoothinfer.errors import InputError
 
-        print(printable(traceback.format_exc(), keep="\n"), file=sys.stderr, end="")
-        return 3
+    try:
+        with stop_on_signals():
+            status: int = _run_with_output(command, options)
+        if sys.stdout is not None:  # as under "smoothinfer models >&-"
+            sys.stdout.flush()  # a closed pipe shows here, not when the interpreter ends
+    except Stop as stop:
+        starts_anew = options.command in _NOT_RESUMED
+        after = "nothing is kept" if starts_anew else f"what was finished is kept, and {RESUME}"
+        print(str(stop) or f"{stop.name}: stopped; {after}", file=sys.stderr)
+        return stop.status
+    except BrokenPipeError:
+        return _close_output()
+    except SystemExit as leaving:  # with which rich answers a closed pipe
+        if not isinstance(leaving.__context__, BrokenPipeError):
+            raise
+        return _close_output()
+    except (InputError, OSError) as error:  # OSError: a full disk; its message names the file
+        own = isinstance(error, OSError) and error.filename is None and error.strerror
+        print(f"error: {one_line(str(own or error))}", file=sys.stderr)
+        return _INPUT
+    except Exception as error:  # not status 1, with which an audit says that a check fired
+        report_failure(error)
+        return _OWN
     return status
+
+
+def _run_with_output(command: ModuleType, options: argparse.Namespace) -> int:
+    """Run the command; --out is checked first, and removed if the command was refused."""
+    from smoothinfer.errors import InputError
+    from smoothinfer.runtime.output import check_output, remove_if_empty
+
+    out = getattr(options, "out", None)
+    if out is None:
+        status: int = command.run(options)
+        return status
+    is_new = not os.path.lexists(out)
+    check_output(out)
+    try:
+        status = command.run(options)
+    except InputError:
+        if is_new:
+            remove_if_empty(out)
+        raise
+    return status
+
+
+def _close_output() -> int:
+    """Let the interpreter end in silence where nobody reads its output."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    return _BROKEN_PIPE
 
 
 def _format_warning(message: Warning | str, *where: Any, **how: Any) -> str:

@@ -1,6 +1,8 @@
 """Arguments that several commands share: models, data, attacks, balls, sigma, numbers."""
 
-from argparse import ArgumentParser, Namespace
+import math
+import re
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from smoothinfer.data import (
     load_data,
     load_split,
 )
-from smoothinfer.errors import InputError
+from smoothinfer.errors import InputError, check_seed
 from smoothinfer.noise.noisy_model import NoisyModel, with_input_noise
 from smoothinfer.numerics.balls import BALLS, Ball
 from smoothinfer.runtime.processes import Processes
@@ -90,7 +92,19 @@ def add_sigma(parser: ArgumentParser) -> None:
 
 def add_seed(parser: ArgumentParser) -> None:
     """Add the seed."""
-    parser.add_argument("--seed", type=int, default=0, help="names the random streams")
+    parser.add_argument("--seed", type=_seed, default=0, help="names the random streams")
+
+
+def _seed(text: str) -> int:
+    try:
+        seed = int(text)
+    except ValueError:
+        raise ArgumentTypeError(f"must be a whole number, not {text[:40]!r}") from None
+    try:
+        check_seed(seed)
+    except InputError as error:
+        raise ArgumentTypeError(str(error)) from None
+    return seed
 
 
 def add_recipe(parser: ArgumentParser, example: str) -> None:
@@ -134,6 +148,42 @@ def number_of(name: str, text: str) -> float:
 def optional_number(name: str, text: str | None) -> float | None:
     """Read a number where one was given."""
     return None if text is None else number_of(name, text)
+
+
+def shard_of(options: Namespace) -> tuple[int, int]:
+    """Read --shard ``I/N``, the I-th of N parts, from 0.
+
+    Raises:
+        InputError: it is malformed, or there is no such part.
+
+    >>> shard_of(Namespace(shard="0/4"))
+    (0, 4)
+    """
+    text = options.shard
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+    if match is None or int(match[1]) >= int(match[2]):
+        raise InputError(f"--shard must be I/N with I from 0 to N-1, such as 0/4, not {text!r}")
+    return int(match[1]), int(match[2])
+
+
+def read_range(name: str, value: Any) -> list[float]:
+    """Read one number, or a range ``first:last:step`` (end included).
+
+    >>> read_range("sigma", "0:0.3:0.1")
+    [0.0, 0.1, 0.2, 0.3]
+    """
+    parts = str(value).split(":")
+    try:
+        values = [float(parse_number(part)) for part in parts]
+    except ValueError:
+        values = []
+    if len(values) == 1:
+        return values
+    ranged = len(values) == 3 and all(map(math.isfinite, values)) and values[2] > 0
+    count = round((values[1] - values[0]) / values[2]) if ranged else -1
+    if count >= 0 and abs(values[0] + count * values[2] - values[1]) < 1e-9:
+        return [round(values[0] + k * values[2], 10) for k in range(count + 1)]
+    raise InputError(f"{name} must be a number or first:last:step in whole steps, not {value!r}")
 
 
 def ball_of(options: Namespace) -> Ball:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from smoothinfer.data import ImageData
-from smoothinfer.errors import InputError
+from smoothinfer.errors import InputError, check_seed
 from smoothinfer.evaluation.fingerprint import Fingerprint
 from smoothinfer.evaluation.rows import Rows
 from smoothinfer.evaluation.store import Store
@@ -49,10 +49,8 @@ def certify_rows(
     Raises:
         InputError: see `certify`; or ``skip`` is less than 1.
     """
-    sigma = certifiable_sigma(model)
-    if skip < 1:
-        raise InputError(f"skip must be at least 1, not {skip}")
-    kept = torch.arange(0, len(data), skip)
+    check_seed(seed)
+    sigma, kept = certifiable_sigma(model), every(skip, data)
     settings = {"sigma": sigma, "seed": seed} | {k: v for k, v in options.items() if v is not None}
     prints = Fingerprint()
     content = prints.of(settings, model, data.hash, skip, len(data))
@@ -68,6 +66,17 @@ def certify_rows(
             store.write(unit, pa.table(batch | columns))
     processes.wait()
     return store.read(list(units))
+
+
+def every(skip: int, data: ImageData) -> torch.Tensor:
+    """Return the numbers of every ``skip``-th image of ``data``, from the first on.
+
+    Raises:
+        InputError: ``skip`` is less than 1.
+    """
+    if skip < 1:
+        raise InputError(f"skip must be at least 1, not {skip}")
+    return torch.arange(0, len(data), skip)
 
 
 def _certify_batch(

@@ -43,9 +43,10 @@ class ExampleCache:
             with safe_open(path, framework="pt") as file:
                 adversarial = file.get_tensor("adversarial")
                 saved = json.loads(file.metadata()["cost"])
-        except (SafetensorError, KeyError, ValueError) as error:
+                checksum = file.metadata()["checksum"]
+        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
             raise InputError(f"{path} is damaged ({error}): delete it to redo it") from None
-        if saved.pop("digest") != Fingerprint().of(adversarial):
+        if checksum != Fingerprint().of(key, saved, adversarial):
             raise InputError(f"{path} is damaged (its checksum differs): delete it to redo it")
         return adversarial, Cost(**saved)
 
@@ -54,9 +55,9 @@ class ExampleCache:
         from safetensors.torch import save
 
         kept = adversarial.detach().cpu().contiguous()
-        saved = asdict(cost) | {"digest": Fingerprint().of(kept)}
-        content = save({"adversarial": kept}, metadata={"cost": json.dumps(saved)})
-        write_bytes(self._path(key), content)
+        saved = asdict(cost)
+        about = {"cost": json.dumps(saved), "checksum": Fingerprint().of(key, saved, kept)}
+        write_bytes(self._path(key), save({"adversarial": kept}, metadata=about))
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.safetensors"

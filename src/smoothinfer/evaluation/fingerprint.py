@@ -26,7 +26,17 @@ from smoothinfer.evaluation.source_code import (
 
 _PACKAGE = "smoothinfer."
 # Modules of the package that compute no number of a row.
-_NO_NUMBERS = ("errors", "types", "runtime.files", "runtime.progress", "runtime.provenance")
+_NO_NUMBERS = (
+    "errors",
+    "types",
+    "runtime.checksums",
+    "runtime.drafts",
+    "runtime.files",
+    "runtime.locks",
+    "runtime.progress",
+    "runtime.provenance",
+    "runtime.signals",
+)
 _PRINTING = ("__repr__", "__str__", "extra_repr")
 _PLAIN = (bool, int, float, complex, str, bytes)
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")

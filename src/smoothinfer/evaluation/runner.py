@@ -1,8 +1,9 @@
 """Runs the units of one or many evaluations: resumed, shared by processes, foretold in cost."""
 
+import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -12,12 +13,14 @@ from smoothinfer.errors import InputError
 from smoothinfer.evaluation.costs import Cost
 from smoothinfer.evaluation.example_cache import queried_by
 from smoothinfer.evaluation.rows import Rows
-from smoothinfer.evaluation.store import Store
+from smoothinfer.evaluation.store import Store, have_one_file
 from smoothinfer.evaluation.units import UNIT_IMAGES, Evaluation
 from smoothinfer.runtime.modes import device_of
 from smoothinfer.runtime.processes import Processes
 from smoothinfer.runtime.progress import progress_bar
+from smoothinfer.runtime.signals import raise_if_stopped
 
+MODELS = "models"  # key of the metadata of rows: the digests of models and targets
 _PROBED = 1  # images on which the cost of an attack is counted
 _TIMED = 64  # images on which a pass is timed
 
@@ -74,6 +77,8 @@ class Runner:
         self.works = {unit: work for work in works for unit in work.units}
         if len(self.works) < sum(len(work.units) for work in works):
             raise InputError("two settings are the same: give each a description of its own")
+        if have_one_file(self.works):
+            raise InputError("two attacks have names that are spelt alike: call them differently")
         self.mine = self.processes.share(list(self.works)[number::parts])
 
     def plan(self) -> CostPlan:
@@ -106,7 +111,12 @@ class Runner:
         return lines
 
     def run(self, progress: bool = False) -> None:
-        """Run the missing units, and wait for the other processes; a killed run resumes here."""
+        """Run the missing units, and wait for the other processes; a killed run resumes here.
+
+        Raises:
+            InputError: a stored unit is damaged; nothing has been computed then.
+        """
+        self.store.check(self.works)
         missing = self._missing()
         done = sum(self.works[unit].samples[-1] for unit in set(self.mine) - set(missing))
         total = sum(self.works[unit].samples[-1] for unit in self.mine)
@@ -114,12 +124,20 @@ class Runner:
         with progress_bar("", total, shown=shown, completed=done) as bar:
             count = len(self.mine) - len(missing)
             for group in self._groups(missing):
+                raise_if_stopped()
                 count += len(group)
                 bar.update(f"{count}/{len(self.mine)} {group[0][:40]}")
-                tables = self.works[group[0]].run_units(group, bar.advance)
-                for unit, rows in zip(group, tables, strict=True):
-                    self.store.write(unit, rows)
+                self._run_group(group, bar.advance)
         self.processes.wait()
+
+    def _run_group(self, group: Sequence[str], advance: Callable[[int], object]) -> None:
+        """Run the units of ``group`` that no equal run beside this one has stored meanwhile."""
+        self.store.refresh()
+        missing = [unit for unit in group if not self.store.has(unit)]
+        if missing:
+            tables = self.works[missing[0]].run_units(missing, advance)
+            for unit, rows in zip(missing, tables, strict=True):
+                self.store.write(unit, rows)
 
     @property
     def complete(self) -> bool:
@@ -130,7 +148,7 @@ class Runner:
         return all(current.has(unit) for unit in self.works)
 
     def rows(self) -> Rows:
-        """Return all rows, in the order of the settings.
+        """Return all rows, in the order of the settings; their metadata names the models.
 
         Raises:
             InputError: some are missing.
@@ -139,7 +157,9 @@ class Runner:
             raise InputError("some units are missing: run the other parts, and merge them")
         # A setting may lack a column that another has, such as a target.
         tables = [self.store.read([unit]) for unit in self.works]
-        return pa.concat_tables(tables, promote_options="default")
+        rows = pa.concat_tables(tables, promote_options="default")
+        models = {key["model"] for work in self.works.values() for key in work.keys.values()}
+        return rows.replace_schema_metadata({MODELS: json.dumps(sorted(models))})
 
     def _missing(self) -> list[str]:
         return [unit for unit in self.mine if not self.store.has(unit)]

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import re
+import warnings
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 from smoothinfer.errors import InputError
 from smoothinfer.evaluation.rows import CLEAN, Rows
 from smoothinfer.runtime.files import write_bytes
+from smoothinfer.runtime.locks import wait_for_folder
 
 _LONGEST = 160  # letters of a unit in the name of a file
 _NAME = re.compile(r"(?P<unit>.+)\.(?P<digest>[0-9a-f]{16})\.parquet")
@@ -22,7 +24,8 @@ class Store:
     """A folder of immutable shards, one for each unit of work.
 
     A shard is called ``UNIT.SHA.parquet``, SHA the beginning of its content's SHA-256: a changed
-    byte is found before anything is computed from it. If two processes wrote a unit, one is read.
+    byte is found before anything is computed from it. Of two processes that compute a unit at once,
+    the first one's shard stays.
 
     Args:
         folder: made when the first shard is written; ``None`` keeps the rows in memory.
@@ -40,6 +43,29 @@ class Store:
         """Say whether the work ``unit`` is done."""
         return unit in self._kept or _file_name(unit) in self._paths
 
+    def refresh(self) -> None:
+        """Take notice of what other processes have written."""
+        self._paths = self._listed()
+
+    def check(self, units: Iterable[str]) -> None:
+        """Read the stored ones of ``units``, whose names begin with that of their attack.
+
+        Raises:
+            InputError: some are damaged, or hold another attack; the message names the files.
+        """
+        faults = []
+        for unit in units:
+            path = self._paths.get(_file_name(unit))
+            try:
+                attack = None if path is None else _metadata_of(_read(path)).get("attack")
+            except InputError as error:
+                faults.append(str(error))
+                continue
+            if attack is not None and not unit.startswith(f"{attack}-"):
+                faults.append(f"{path} holds rows of attack {attack!r}: call yours differently")
+        if faults:
+            raise InputError("; ".join(faults))
+
     def write(self, unit: str, rows: Rows) -> None:
         """Keep the rows of ``unit``, whole or not at all."""
         if self.folder is None:
@@ -52,7 +78,7 @@ class Store:
         if self.folder is None:
             kept = [self._kept[unit] for unit in units or self._kept]
             return pa.concat_tables(rows.replace_schema_metadata(None) for rows in kept)
-        self._paths = self._listed()  # other processes write too
+        self.refresh()
         names = sorted(self._paths) if units is None else [_file_name(unit) for unit in units]
         missing = [name for name in names if name not in self._paths]
         if missing or not names:
@@ -88,8 +114,10 @@ class Store:
         """Yield the metadata of the shards called ``names``, or of all."""
         listed = self._listed()
         for path in (listed[name] for name in listed if names is None or name in names):
-            metadata = pq.read_schema(path).metadata or {}
-            yield {key.decode(): value.decode() for key, value in metadata.items()}
+            try:
+                yield _metadata_of(_read(path))
+            except InputError as error:  # of another setting, perhaps: its rows are not asked for
+                warnings.warn(f"{error}; its costs do not count", stacklevel=3)
 
     def take(self, folder: str | Path, units: Iterable[str]) -> tuple[int, int]:
         """Copy the shards of ``units`` from another store, checked.
@@ -118,8 +146,11 @@ class Store:
     def _write(self, name: str, content: bytes) -> None:
         assert self.folder is not None
         path = self.folder / f"{name}.{_digest(content)}.parquet"
-        write_bytes(path, content)
-        self._paths[name] = path
+        with wait_for_folder(self.folder):
+            self.refresh()
+            if name not in self._paths:
+                write_bytes(path, content)
+                self._paths[name] = path
 
     def _listed(self) -> dict[str, Path]:
         if self.folder is None:
@@ -154,6 +185,12 @@ def decode(content: bytes) -> Rows:
         return file.read(use_threads=False)
 
 
+def have_one_file(units: Iterable[str]) -> bool:
+    """Say whether two of ``units`` would share a file, their names being spelt alike."""
+    units = list(units)
+    return len(set(map(_file_name, units))) < len(set(units))
+
+
 def _file_name(unit: str) -> str:
     name = re.sub(r"[^A-Za-z0-9_.=-]+", "_", unit)
     return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}-{_digest(unit.encode())}"
@@ -164,16 +201,24 @@ def _digest(content: bytes) -> str:
 
 
 def _read_checked(path: Path) -> bytes:
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
     if not path.name.endswith(f".{_digest(content)}.parquet"):
         raise InputError(f"{path} is damaged (its checksum differs): delete it to redo it")
     return content
 
 
+def _metadata_of(rows: Rows) -> dict[str, str]:
+    metadata = rows.schema.metadata or {}
+    return {key.decode(): value.decode() for key, value in metadata.items()}
+
+
 def _read(path: Path) -> Rows:
     try:
         return decode(_read_checked(path))
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError) as error:
         raise InputError(
             f"{path} is not a readable shard ({error}): delete it to redo it"
         ) from None

@@ -7,6 +7,7 @@ from typing import Any
 
 from smoothinfer.errors import InputError
 from smoothinfer.reporting.shapes import check_shape
+from smoothinfer.runtime.checksums import check_content
 from smoothinfer.runtime.printable import printable
 
 _LARGEST_JSON = 64 * 2**20  # bytes
@@ -62,7 +63,9 @@ def read_json_member(name: str, folder: Path, shape: Any) -> dict[str, Any]:
     path = folder / name
     try:
         text = read_member(path, folder, _LARGEST_JSON).decode()
-        content = printable_json(json.loads(text, parse_constant=_refuse))
+        content = json.loads(text, parse_constant=_refuse)
+        content = check_content(content, path) if isinstance(content, dict) else content
+        content = printable_json(content)
     except (ValueError, RecursionError) as error:
         if isinstance(error, InputError):
             raise

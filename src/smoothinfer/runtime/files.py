@@ -1,19 +1,22 @@
 """Files written whole or not at all: temporary file, fsync, rename, fsync of the folder."""
 
+import contextlib
+import errno
 import json
 import os
-import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from smoothinfer.errors import InputError
-
-_HOST = platform.node().replace(".", "-") or "here"
+from smoothinfer.runtime.checksums import check_content, with_checksum
+from smoothinfer.runtime.drafts import create_draft, remove_dead_drafts
 
 
 def write_whole(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
     """Write ``path`` through ``write(file)``: after a crash it is the old file or the new one.
+
+    A link at ``path`` is replaced; the file that it points to stays as it is.
 
     Raises:
         OSError: the disk is full or the folder cannot be written; the message names ``path``.
@@ -25,35 +28,42 @@ def write_whole(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
     b'x'
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_dead_drafts(path)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{_HOST}.tmp")
-    try:
-        with open(draft, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    except OSError as error:
-        raise type(error)(error.errno, f"cannot write {path}: {error.strerror}") from error
-    finally:
-        draft.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _remove_dead_drafts(path: Path) -> None:
-    """Remove drafts whose writer on this machine was killed; writers elsewhere may be alive."""
-    for draft in path.parent.glob(f".{path.name}.*.{_HOST}.tmp"):
+    with _naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.lstat(path)  # a name that is too long fails before anything is written
+        remove_dead_drafts(path.parent)
+        descriptor, draft = create_draft(path.parent)
         try:
-            os.kill(int(draft.name.split(".")[-3]), 0)
-        except (ValueError, ProcessLookupError):
+            with open(descriptor, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(draft, path)
+        finally:
             draft.unlink(missing_ok=True)
-        except PermissionError:  # another user's process, and alive
-            pass
+        _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        # NumPy and Pillow raise errors without a number when a disk is full.
+        reason = error.strerror or f"{error} (is the disk full?)"
+        kind = type(error) if error.errno else OSError
+        raise kind(error.errno or errno.EIO, f"cannot write {path}: {reason}") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # folders cannot be opened there
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -67,17 +77,29 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write ``content`` as indented JSON, whole or not at all."""
+    """Write ``content`` as indented JSON, whole or not at all; a mapping carries a checksum."""
+    if isinstance(content, Mapping):
+        content = with_checksum(content)
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: str | Path) -> Any:
-    """Read a JSON file; a missing or broken one is an `InputError` that names it."""
+def read_json(path: str | Path, remedy: str = "") -> Any:
+    """Read a JSON file, and compare and leave out the checksum that it carries.
+
+    Args:
+        path: of the file.
+        remedy: what to do about damage; by default to run the command again.
+
+    Raises:
+        InputError: the file is missing, broken, damaged or edited; the message names it.
+    """
     try:
-        return json.loads(Path(path).read_text())
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"no such file: {path}") from None
-    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, nested too deeply
-        raise InputError(f"{path} is not valid JSON: {error}") from error
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:  # also bytes that are no UTF-8
+        hint = f": {remedy}" if remedy else ""
+        raise InputError(f"{path} is not valid JSON ({error}){hint}") from error
+    return check_content(content, path, remedy) if isinstance(content, Mapping) else content

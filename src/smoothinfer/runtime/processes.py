@@ -3,11 +3,18 @@
 import ctypes
 import os
 import platform
+import re
 import sys
 from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
+
+from smoothinfer.errors import InputError
+
+# Each with its least value; a launcher sets all of them.
+_NUMBERS = {"WORLD_SIZE": 1, "RANK": 0, "LOCAL_RANK": 0, "MASTER_PORT": 1}
+_REMEDY = "start several processes by torchrun or accelerate launch, or unset it for one process"
 
 Item = TypeVar("Item")
 
@@ -15,12 +22,16 @@ Item = TypeVar("Item")
 class Processes:
     """This process among the others; alone unless a launcher started several.
 
+    Raises:
+        InputError: the environment variables of a launcher are missing or malformed.
+
     >>> Processes().share(["a", "b"])
     ['a', 'b']
     """
 
     def __init__(self) -> None:
         self._state = None
+        _check_environment()
         if _launched():
             from accelerate import PartialState
 
@@ -66,7 +77,27 @@ def exit_process(status: int) -> int:
 
 
 def _launched() -> bool:
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    size = os.environ.get("WORLD_SIZE", "1")
+    return _is_number(size) and int(size) > 1
+
+
+def _check_environment() -> None:
+    """Refuse variables of a launcher that cannot be read or contradict each other."""
+    given = {name: os.environ[name] for name in _NUMBERS if name in os.environ}
+    for name, value in given.items():
+        if not _is_number(value) or int(value) < _NUMBERS[name]:
+            least = f"a whole number of at least {_NUMBERS[name]}"
+            raise InputError(f"{name} must be {least}, not {value!r}: {_REMEDY}")
+    size = given.get("WORLD_SIZE", "1")
+    missing = [each for each in (*_NUMBERS, "MASTER_ADDR") if each not in os.environ]
+    if int(size) > 1 and missing:
+        raise InputError(f"WORLD_SIZE is {size}, but {missing[0]} is not set: {_REMEDY}")
+    if int(size) > 1 and int(given["RANK"]) >= int(size):
+        raise InputError(f"RANK is {given['RANK']}, but WORLD_SIZE is {size}: {_REMEDY}")
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"[0-9]{1,9}", text) is not None  # int() takes other scripts' digits too
 
 
 def tune_malloc() -> bool:

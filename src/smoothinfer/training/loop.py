@@ -2,22 +2,23 @@
 
 Every step draws from a stream named by its number, so the state of a run is its weights, its
 momentum and a step count. Killed at any moment, it resumes from the last saved step and ends with
-the same weights.
+the same weights. Asked to stop (Ctrl-C, SIGTERM), it finishes the step in hand and saves it.
 """
 
 import contextlib
 import math
+import signal
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
 from rich.console import Console
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.nn.utils import get_total_norm
 
 from smoothinfer.data import ImageData, to_float
 from smoothinfer.errors import InputError
@@ -25,16 +26,19 @@ from smoothinfer.numerics.precision import default_precision
 from smoothinfer.numerics.randomness import derive_seed, isolated_rng, part_of_batch, stream
 from smoothinfer.numerics.sync_batchnorm import sync_batchnorm
 from smoothinfer.runtime.progress import progress_bar
-from smoothinfer.runtime.signals import TERMINATED, defer_sigterm, stop_requested
+from smoothinfer.runtime.signals import RESUME, Stop, defer_signals, interruptible, received
 from smoothinfer.training.augmentation import crop_and_flip
+from smoothinfer.training.averaging import make_average
 from smoothinfer.training.cuda_graphs import compile_model
 from smoothinfer.training.history import ALARM, History
 from smoothinfer.training.options import TrainingOptions, make_accelerator, make_optimizer
-from smoothinfer.training.state import restore_state, save_state
+from smoothinfer.training.state import check_same_step, restore_state, save_state
 
 StepLoss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 Validate = Callable[[nn.Module], dict[str, float]]
 Save = Callable[[str, nn.Module, dict[str, Any]], None]
+
+_REMEDY = "lower lr or set clip, for example --set lr=0.05 clip=1, with another --out"
 
 
 def train(
@@ -47,6 +51,7 @@ def train(
     save: Save,
     score: str = "attacked",
     alarm: bool = True,
+    identity: Mapping[str, Any] = MappingProxyType({}),
 ) -> History:
     """Train ``model`` in place; resume from ``out/state.pt`` where there is one.
 
@@ -60,32 +65,35 @@ def train(
         save: (``"best"``, ``"last"`` or ``"worst"``, model, epoch's values) writes a checkpoint.
         score: the validated value that decides which epoch is best.
         alarm: say when accuracy under attack collapses, as it may in adversarial training.
+        identity: plain values that the saved state keeps, see `read_identity`.
 
     Returns:
         The history of the run, with one entry in ``epochs`` for each epoch.
 
     Raises:
         InputError: the batch is larger than an epoch or cannot be shared evenly among the
-            processes, or the saved state does not fit.
+            processes, the saved state does not fit, or loss or weights become infinite or NaN.
+        Stop: a signal asked the training to stop; its state is saved.
     """
-    run = _Run(model, loss, data, options, out)
+    run = _Run(model, loss, data, options, out, identity)
     console, patience = Console(quiet=not run.main, highlight=False), options.patience
     bar = progress_bar(
         "training", run.total, shown=run.main, completed=run.history.step, console=console
     )
-    with defer_sigterm(), default_precision(options.precision), run.as_one_process(), bar as shown:
-        while run.history.step < run.total and not run.history.exhausted(score, patience):
-            value = run.step()
-            at = f"epoch {run.epoch}/{options.epochs} loss {value:.3f}"
-            shown.update(at, completed=run.history.step)
-            if run.at_epoch_end:
+    with defer_signals(), default_precision(options.precision), run.as_one_process(), bar as shown:
+        while not run.finished(score):
+            if run.lacks_validation:
                 row = run.finish_epoch(validate, save, score, alarm)
-                console.print("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
-                if run.history.collapsed:
-                    console.print(ALARM, style="red")
-            run.save_state(now=stop_requested())
-            if stop_requested():
-                raise SystemExit(TERMINATED)
+                run.save_state(now=row is not None)
+                if row is not None:
+                    console.print("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
+                    if run.history.collapsed:
+                        console.print(ALARM, style="red")
+            else:
+                value = run.step()
+                at = f"epoch {run.epoch}/{options.epochs} loss {value:.3f}"
+                shown.update(at, completed=run.history.step)
+            run.stop_if_asked()
         if run.history.step < run.total:
             console.print(f"stopped early: {score} has not risen for {patience} epochs")
     run.accelerator.end_training()
@@ -96,7 +104,13 @@ class _Run:
     """A training under way: the wrapped model, its optimizer and the history so far."""
 
     def __init__(
-        self, model: nn.Module, loss: StepLoss, data: ImageData, options: TrainingOptions, out: Path
+        self,
+        model: nn.Module,
+        loss: StepLoss,
+        data: ImageData,
+        options: TrainingOptions,
+        out: Path,
+        identity: Mapping[str, Any],
     ) -> None:
         images = min(options.epoch_images or len(data), len(data))
         self.steps_per_epoch = images // options.batch_size
@@ -116,13 +130,10 @@ class _Run:
             )
         model.to(self.accelerator.device)  # before anything holds or copies its parameters
         optimizer = make_optimizer(model, options)
-        self.state_path = out / "state.pt"
-        average = partial(_move_average, options.ema)
-        self.ema = (
-            AveragedModel(model, multi_avg_fn=average, use_buffers=True) if options.ema else None
-        )
+        self.state_path, self.identity = out / "state.pt", identity
+        self.ema = make_average(model, options.ema)
         self.history = restore_state(self.state_path, model, optimizer, self.ema)
-        self._check_same_step()
+        check_same_step(self.accelerator, self.history.step)
         if options.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if options.compile == "graphs" and self.accelerator.num_processes > 1:
@@ -130,18 +141,8 @@ class _Run:
         compiled = compile_model(model, options.compile)
         # The wrappers share the parameters: the bare model is validated and saved.
         self.running, self.optimizer = self.accelerator.prepare(compiled, optimizer)
-        self.order, self.order_of = torch.empty(0), -1
+        self.order, self.order_of, self.stopped = torch.empty(0), -1, False
         self.saved_at = self.clock = time.monotonic()
-
-    def _check_same_step(self) -> None:
-        """Refuse processes that would resume from different steps: they would wait forever."""
-        mine = torch.tensor([self.history.step], device=self.accelerator.device)
-        steps = sorted(set(self.accelerator.gather(mine).tolist()))
-        if len(steps) > 1:
-            raise InputError(
-                f"the processes would resume from different steps, {steps}: --out must be a folder "
-                "that all machines share"
-            )
 
     @property
     def epoch(self) -> int:
@@ -149,8 +150,16 @@ class _Run:
         return -(-self.history.step // self.steps_per_epoch)
 
     @property
-    def at_epoch_end(self) -> bool:
-        return self.history.step % self.steps_per_epoch == 0
+    def lacks_validation(self) -> bool:
+        """Whether the last step ended an epoch that was not validated yet."""
+        return len(self.history.epochs) < self.history.step // self.steps_per_epoch
+
+    def finished(self, score: str) -> bool:
+        """Say whether all steps were taken, or the score has not risen for long enough."""
+        if self.lacks_validation:
+            return False
+        stopped = self.history.exhausted(score, self.options.patience)
+        return self.history.step >= self.total or stopped
 
     @property
     def trained(self) -> nn.Module:
@@ -181,9 +190,13 @@ class _Run:
         self.optimizer.step()
         if self.ema is not None:
             self.ema.update_parameters(self.model)
-        value = float(self.accelerator.reduce(loss.detach(), reduction="mean"))
+        loss = self.accelerator.reduce(loss.detach(), reduction="mean")
+        largest = get_total_norm(self.model.parameters(), math.inf)
+        value, weight = torch.stack([loss, largest.to(loss)]).tolist()  # one wait for a GPU
         if not math.isfinite(value):
-            raise InputError(f"the loss is {value} at step {history.step}: lower lr, or set clip")
+            raise InputError(f"the loss is {value} at step {history.step + 1}: {_REMEDY}")
+        if not math.isfinite(weight):
+            raise InputError(f"weights are {weight} after step {history.step + 1}: {_REMEDY}")
         history.loss_sum += value
         history.step += 1
         history.step_seconds += time.monotonic() - begun
@@ -196,8 +209,7 @@ class _Run:
 
     def _backward(self, images: Tensor, labels: Tensor) -> Tensor:
         """Add up the gradients of the batch's parts; return the mean loss."""
-        parts = self.options.accumulate
-        total = torch.zeros((), device=images.device)
+        total, parts = torch.zeros((), device=images.device), self.options.accumulate
         pairs = list(zip(images.chunk(parts), labels.chunk(parts), strict=True))
         for number, (some, theirs) in enumerate(pairs, start=1):
             last = number == len(pairs)
@@ -226,12 +238,18 @@ class _Run:
 
     def finish_epoch(
         self, validate: Validate, save: Save, score: str, alarm: bool
-    ) -> dict[str, float]:
-        """Validate, write the checkpoints, and return the epoch's row of the table."""
+    ) -> dict[str, float] | None:
+        """Validate, write the checkpoints, and return the epoch's row of the table.
+
+        ``None`` if a signal came: the resumed run validates the same weights again.
+        """
         history = self.history
-        measured = [self._validate(validate)] if self.main else [{}]
+        measured = [self._validate(validate) if self.main else None]
         broadcast_object_list(measured)
         self._update_clock()
+        if measured[0] is None:
+            self.stopped = True
+            return None
         row = {"epoch": self.epoch, "loss": history.loss_sum / self.steps_per_epoch, **measured[0]}
         row["lr"] = self.optimizer.param_groups[0]["lr"]
         chance = 1 / len(self.data.classes) if alarm else math.inf
@@ -247,20 +265,36 @@ class _Run:
         self.accelerator.log(row, step=self.epoch)
         return row
 
-    def _validate(self, validate: Validate) -> dict[str, float]:
+    def _validate(self, validate: Validate) -> dict[str, float] | None:
         key = derive_seed(self.options.seed, "validate", self.epoch - 1)
-        with isolated_rng(key), part_of_batch(0, 1):
-            return validate(self.trained)
+        try:
+            with interruptible(), isolated_rng(key), part_of_batch(0, 1):
+                return validate(self.trained)
+        except Stop:
+            return None
+        except InputError as error:  # huge weights overflow only in the validation's attack
+            at = f"validation after step {self.history.step}"
+            raise InputError(f"{at}: {error}; if training diverged, {_REMEDY}") from error
+
+    def stop_if_asked(self) -> None:
+        """Save the state if it is time; raise `Stop` after the step in which a signal came.
+
+        Several processes stop after the same step, whichever of them a signal has reached.
+        """
+        asked = self.stopped or received() > 0
+        if self.accelerator.num_processes > 1:
+            mine = torch.tensor([int(asked)], device=self.accelerator.device)
+            asked = bool(self.accelerator.gather(mine).any())
+        self.save_state(now=asked)
+        if asked:
+            number = signal.Signals(received() or signal.SIGTERM)
+            at = f"stopped after step {self.history.step} of {self.total}"
+            raise Stop(number, f"{number.name}: {at}, {self.state_path} is saved; {RESUME}")
 
     def save_state(self, now: bool = False) -> None:
-        """Save the state at an epoch's end, ``save_seconds`` after the last time, or ``now``."""
+        """Save the state ``now``, or ``save_seconds`` after the last time."""
         due = now or time.monotonic() - self.saved_at > self.options.save_seconds
-        if self.main and (due or self.at_epoch_end):
-            save_state(self.state_path, self.model, self.optimizer, self.history, self.ema)
+        if self.main and due:
+            parts = self.model, self.optimizer, self.history, self.ema
+            save_state(self.state_path, *parts, self.identity)
             self.saved_at = time.monotonic()
-
-
-def _move_average(decay: float, averages: Any, current: Any, count: Any) -> None:
-    """Move averages towards current values; early averages move faster than ``decay`` says."""
-    rate = min(decay, (1 + float(count)) / (10 + float(count)))
-    get_ema_multi_avg_fn(rate)(averages, current, count)

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from smoothinfer.config.components import Component
-from smoothinfer.errors import InputError, unknown
+from smoothinfer.errors import InputError, check_seed, unknown
 from smoothinfer.noise.noisy_model import NOISE_PARTS
 from smoothinfer.numerics.precision import resolve_precision
 from smoothinfer.training.schedules import SCHEDULES
@@ -85,6 +85,7 @@ class TrainingOptions:
     save_seconds: float = 120.0
 
     def __post_init__(self) -> None:
+        check_seed(self.seed)
         resolve_precision(self.precision, "cpu")
         if self.compile not in COMPILE:
             raise unknown("compile", self.compile, COMPILE)

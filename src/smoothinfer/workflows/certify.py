@@ -4,7 +4,6 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from smoothinfer.cli.options import (
@@ -20,7 +19,12 @@ from smoothinfer.cli.options import (
 )
 from smoothinfer.data import ImageData
 from smoothinfer.errors import InputError
-from smoothinfer.evaluation.certified_rows import average_radius, certified_accuracy, certify_rows
+from smoothinfer.evaluation.certified_rows import (
+    average_radius,
+    certified_accuracy,
+    certify_rows,
+    every,
+)
 from smoothinfer.numerics.randomness import derive_seed
 from smoothinfer.numerics.statistics import proportion
 from smoothinfer.reporting.figures import certified_curve
@@ -131,7 +135,7 @@ def predict_images(
     """Predict or abstain on every ``skip``-th image; see `predict_or_abstain`."""
     processes = Processes()
     certifiable_sigma(model)
-    kept = data[torch.arange(0, len(data), skip)]
+    kept = data[every(skip, data)]
     key = derive_seed(seed, "predict")
     labels = predict_or_abstain(model, kept.images.to(processes.device), seed=key, **options)
     right = proportion(int((labels.cpu() == kept.labels).sum()), len(kept))

@@ -1,25 +1,38 @@
 """``smoothinfer publish``: a trained model and its measured figures as one checkpoint."""
 
+import hashlib
+import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from smoothinfer.cards import read_card
-from smoothinfer.checkpoints import find_checkpoint, read_weights, save_with_card
+from smoothinfer.checkpoints import (
+    find_checkpoint,
+    load_checkpoint,
+    read_checked,
+    save_with_card,
+)
 from smoothinfer.errors import InputError
-from smoothinfer.noise.noisy_model import NOISE_PARTS
+from smoothinfer.evaluation.fingerprint import Fingerprint
+from smoothinfer.evaluation.rows import Rows, summarise
+from smoothinfer.evaluation.runner import MODELS
+from smoothinfer.evaluation.store import decode
+from smoothinfer.noise.noisy_model import NOISE_PARTS, NoisyModel, with_input_noise
 from smoothinfer.reporting.members import read_json_member, read_member
 from smoothinfer.reporting.shapes import CARD, RESULTS, Maybe, check_shape
 from smoothinfer.runtime.files import write_bytes, write_json
+from smoothinfer.runtime.signals import defer_signals
 from smoothinfer.runtime.terminal import Terminal
 
 Figure = dict[str, Any]
-_LARGEST = 64 * 2**20  # bytes of a table of epochs
-_SETTINGS = {"weights": Maybe(dict), "split": Maybe(str)}
+_LARGEST = 2**30  # bytes of a table
+_SUMMARY = {**RESULTS, "weights": Maybe(dict), "split": Maybe(str), "table": Maybe(str)}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -65,42 +78,47 @@ def publish(
         The path of the checkpoint.
 
     Raises:
-        InputError: the name is a path, there is no such model, or the results belong to another
-            one, or to images on which settings are chosen.
+        InputError: the name is a path, there is no such model, its weights are not those of its
+            card, or the results are damaged, belong to another model, or to images on which
+            settings are chosen.
     """
-    if Path(name).name != name:
-        raise InputError(f"a model's name is no path: {name!r}")
+    if Path(name).name != name or not name or name.startswith("."):
+        raise InputError(f"a model's name is no path, and begins with no dot: {name!r}")
     path = find_checkpoint(model)
     if path is None:
         raise InputError(f"{str(model)!r} is no run folder and no checkpoint")
     card = check_shape(read_card(path), CARD, str(path.with_suffix(".json")))
+    weights = read_checked(path, card)
     figures = {_setting(figure): figure for figure in _known_figures(card, name, out)}
     for folder in results:
-        _check_results(folder, card, path)
-        for figure in read_json_member("summary.json", folder, RESULTS)["settings"]:
+        for figure in _figures_of(folder, card, path):
             named = _renamed(figure, name)
             figures[_setting(named)] = named
     target = out / f"{name}.safetensors"
-    out.mkdir(parents=True, exist_ok=True)
     content = card | {"figures": list(figures.values())}
-    tensors = read_weights(path, card)
-    if compact and any(_is_factor(key, t) for key, t in tensors.items()):
-        short = {key: t.half() if _is_factor(key, t) else t for key, t in tensors.items()}
-        save_with_card(target, short, {"measured": card["sha256"]} | content)
-    else:
-        write_bytes(target, path.read_bytes())
-        write_json(target.with_suffix(".json"), content)
+    with defer_signals():  # between weights and card: one without the other cannot be loaded
+        _write_model(target, weights, content, compact)
     _copy_first(target.with_suffix(".csv"), path.parent / "epochs.csv", path.with_suffix(".csv"))
     history = path.with_name(f"{path.stem}-noise.json")
     _copy_first(target.with_name(f"{name}-noise.json"), path.parent / "strengths.json", history)
     return target
 
 
-def _check_results(folder: Path, card: dict[str, Any], path: Path) -> None:
-    """Refuse results of other weights, or on images on which settings are chosen."""
-    settings = read_json_member("settings.json", folder, _SETTINGS)
-    weights = {str(digest) for digest in (settings.get("weights") or {}).values()}
-    split = settings.get("split") or "test"
+def _write_model(target: Path, weights: bytes, card: dict[str, Any], compact: bool) -> None:
+    tensors = load_tensors(weights)
+    if compact and any(_is_factor(key, t) for key, t in tensors.items()):
+        short = {key: t.half() if _is_factor(key, t) else t for key, t in tensors.items()}
+        save_with_card(target, short, {"measured": card["sha256"]} | card)
+    else:
+        write_bytes(target, weights)
+        write_json(target.with_suffix(".json"), card)
+
+
+def _figures_of(folder: Path, card: dict[str, Any], path: Path) -> list[Figure]:
+    """Return the figures in ``folder``, after checking that they are those of the model."""
+    summary = read_json_member("summary.json", folder, _SUMMARY)
+    weights = {str(digest) for digest in (summary.get("weights") or {}).values()}
+    split = summary.get("split") or "test"
     if not weights:
         raise InputError(f"{folder} names no weights: give a folder that evaluate wrote")
     if not weights <= set(_hashes(card)):
@@ -110,13 +128,57 @@ def _check_results(folder: Path, card: dict[str, Any], path: Path) -> None:
             f"{folder} was measured on the {split} images, on which settings are chosen: "
             "publish results that evaluate measured on the test images"
         )
+    figures: list[Figure] = summary["settings"]
+    rows = _rows_of(folder, summary)
+    if json.loads(json.dumps(summarise(rows))) != figures:
+        raise InputError(
+            f"the figures in {folder / 'summary.json'} are not those of the rows beside it: run "
+            "evaluate again"
+        )
+    if weights == {card["sha256"]} and not _models_of(rows) <= _expected_models(path, figures):
+        raise InputError(
+            f"the rows in {folder} are of another model than {path}, or of another version of "
+            "smoothinfer: run evaluate again"
+        )
+    return figures
+
+
+def _rows_of(folder: Path, summary: dict[str, Any]) -> Rows:
+    table = folder / "table.parquet"
+    content = read_member(table, folder, _LARGEST)
+    if hashlib.sha256(content).hexdigest() != summary.get("table"):
+        raise InputError(f"{table} is not the table that {folder / 'summary.json'} describes")
+    return decode(content)
+
+
+def _models_of(rows: Rows) -> set[str]:
+    """Return the digests of the models of ``rows``; ``""`` stands for one that is not named."""
+    named = (rows.schema.metadata or {}).get(MODELS.encode())
+    return set(json.loads(named)) if named else {""}
+
+
+def _expected_models(path: Path, figures: Sequence[Figure]) -> set[str]:
+    """Return the digests of the checkpoint at ``path`` under the noises of ``figures``."""
+    model: NoisyModel = load_checkpoint(path)
+    digests = set()
+    for each in (figure["description"] for figure in figures):
+        units = each.get("units", "pixel")
+        noisy = with_input_noise(model, each.get("sigma"), units)
+        fixed = each.get("attack_sigma")
+        target = noisy if fixed is None else with_input_noise(model, fixed, units)
+        digests.add(Fingerprint().of(noisy, target))
+    return digests
 
 
 def _copy_first(target: Path, *sources: Path) -> None:
     """Copy the first of ``sources`` that exists to ``target``, if it is not there already."""
     for source in sources:
         if source.exists():
-            if source.resolve() != target.resolve():
+            if source.resolve() == target.resolve():
+                return
+            if source.suffix == ".json":  # its checksum is compared
+                write_json(target, read_json_member(source.name, source.parent, dict))
+            else:
                 write_bytes(target, read_member(source, source.parent, _LARGEST))
             return
 

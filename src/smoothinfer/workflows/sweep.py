@@ -1,7 +1,6 @@
 """``smoothinfer sweep``: a grid of models, noises, attacks, rules, sample counts and seeds."""
 
 import itertools
-import math
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,14 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from smoothinfer.checkpoints import load
-from smoothinfer.cli.options import DATA_HELP, add_recipe, attack_of, recipe_file, weights_hash
-from smoothinfer.config.components import Component, parse_number
+from smoothinfer.cli.options import (
+    DATA_HELP,
+    add_recipe,
+    attack_of,
+    read_range,
+    recipe_file,
+    shard_of,
+    weights_hash,
+)
+from smoothinfer.config.components import Component
 from smoothinfer.config.settings_files import apply_overrides, read_settings
 from smoothinfer.config.typed import from_dict, to_plain
 from smoothinfer.data import ImageData, choice_name, load_split
-from smoothinfer.errors import InputError, check_limit, choose
+from smoothinfer.errors import InputError, check_limit, check_seed, choose
 from smoothinfer.evaluation.evaluate import prepare
-from smoothinfer.evaluation.examples import ExampleExport
+from smoothinfer.evaluation.examples import ExampleExport, short_name
 from smoothinfer.evaluation.rows import Rows
 from smoothinfer.evaluation.runner import Runner
 from smoothinfer.evaluation.store import Store
@@ -77,6 +84,8 @@ class SweepRecipe:
         for each in self.models.values() if isinstance(self.models, dict) else self.models:
             if not isinstance(each, str):
                 raise InputError(f"models must be names or paths, not {each!r}")
+        for seed in self.seeds:
+            check_seed(seed)
         check_limit(self.limit)
 
     @property
@@ -94,14 +103,14 @@ class SweepRecipe:
         """The grid of sigmas, each once."""
         if self.sigma is None:
             return [None]
-        return [*sorted({s for each in self.sigma for s in _read_range("sigma", each)})]
+        return [*sorted({s for each in self.sigma for s in read_range("sigma", each)})]
 
     @property
     def balls(self) -> list[Ball]:
         """A ball for each radius."""
         if self.radius is None:
             return [self.ball.bind("ball", BALLS)()]
-        radii = sorted({r for each in self.radius for r in _read_range("radius", each)})
+        radii = sorted({r for each in self.radius for r in read_range("radius", each)})
         return [choose("ball", BALLS, self.ball.name)(radius) for radius in radii]
 
 
@@ -128,10 +137,7 @@ def run(options: Namespace) -> int:
     recipe = load_sweep(recipe_file(options), overrides, options.scale)
     console = Terminal(quiet=not Processes().main)
     console.print_lines(yaml.safe_dump(to_plain(recipe), sort_keys=False))
-    number, slash, parts = options.shard.partition("/")
-    if not (slash and number.isdigit() and parts.isdigit()):
-        raise InputError(f"--shard must be I/N, such as 0/4, not {options.shard!r}")
-    shard = int(number), int(parts)
+    shard = shard_of(options)
     run_sweep(recipe, options.out, shard=shard, merge=options.merge, only_plan=options.plan)
     return 0
 
@@ -188,10 +194,7 @@ def run_sweep(
     works = prepare_works(recipe, out, images)
     runner = Runner(works, Store(out / "rows"), shard)
     for folder in () if only_plan else (*merge, *reuse):
-        new, others = runner.store.take(Path(folder) / "rows", runner.works)
-        left = f", {others} of other settings not copied" if others else ""
-        if new or folder in merge:
-            console.print(f"{new} new units from {folder}{left}")
+        _take(runner, folder, console, must=folder in merge)
     plan = [str(runner.plan())] if estimate or only_plan else []
     for line in (*runner.reuse(), *plan):
         console.print(line)
@@ -211,6 +214,20 @@ def run_sweep(
         write_summary(rows, runner, out, settings)
     print_summary(console, rows, runner.store, out)
     return rows
+
+
+def _take(runner: Runner, folder: str | Path, console: Terminal, must: bool) -> None:
+    """Copy the units of ``folder``; those that need not be there may be damaged."""
+    try:
+        new, others = runner.store.take(Path(folder) / "rows", runner.works)
+    except InputError as error:
+        if must:
+            raise
+        console.print(f"warning: {error}", style="yellow", markup=False)
+        return
+    left = f", {others} of other settings not copied" if others else ""
+    if new or must:
+        console.print(f"{new} new units from {folder}{left}", markup=False)
 
 
 def prepare_works(recipe: SweepRecipe, out: Path, images: ImageData) -> list[Evaluation]:
@@ -270,26 +287,6 @@ def _settings(
 def _export(works: Sequence[Evaluation], rows: Rows, folder: Path, classes: Sequence[str]) -> None:
     for work in works:
         sigma = work.describe.get("sigma")
-        shards = ExampleExport(folder / ("" if sigma is None else f"sigma={sigma:g}"))
+        shards = ExampleExport(folder if sigma is None else folder / f"sigma={short_name(sigma)}")
         shards.write(work)
         draw_examples(shards, rows, classes)
-
-
-def _read_range(name: str, value: Any) -> list[float]:
-    """Read one number, or ``first:last:step``.
-
-    >>> _read_range("sigma", "0:0.3:0.1")
-    [0.0, 0.1, 0.2, 0.3]
-    """
-    parts = str(value).split(":")
-    try:
-        values = [float(parse_number(part)) for part in parts]
-    except ValueError:
-        values = []
-    if len(values) == 1:
-        return values
-    ranged = len(values) == 3 and all(map(math.isfinite, values)) and values[2] > 0
-    count = round((values[1] - values[0]) / values[2]) if ranged else -1
-    if count >= 0 and abs(values[0] + count * values[2] - values[1]) < 1e-9:
-        return [round(values[0] + k * values[2], 10) for k in range(count + 1)]
-    raise InputError(f"{name} must be a number or first:last:step in whole steps, not {value!r}")

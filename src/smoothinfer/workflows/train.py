@@ -1,5 +1,6 @@
 """``smoothinfer train``: recipe and data in; a folder of checkpoints, cards and a log out."""
 
+import contextlib
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from functools import partial
@@ -12,7 +13,6 @@ from torch import Tensor, nn
 
 from smoothinfer.checkpoints import card_of_start, load_weights_into, save_checkpoint
 from smoothinfer.cli.options import DATA_HELP, add_limit, add_recipe, recipe_file
-from smoothinfer.config.yaml_files import read_yaml
 from smoothinfer.data import (
     ImageData,
     checked_limit,
@@ -30,7 +30,9 @@ from smoothinfer.errors import InputError
 from smoothinfer.noise import NoisyModel
 from smoothinfer.recipes import Normalisation, Recipe, load_recipe, recipe_from
 from smoothinfer.reporting.figures import strength_history
-from smoothinfer.runtime.files import read_json, write_json, write_text
+from smoothinfer.run_folder import check_resumable, code_of
+from smoothinfer.runtime.files import read_json, write_json
+from smoothinfer.runtime.locks import hold_folder
 from smoothinfer.runtime.modes import count_classes, device_of, eval_mode
 from smoothinfer.runtime.processes import Processes
 from smoothinfer.runtime.provenance import made_by
@@ -39,8 +41,6 @@ from smoothinfer.training.history import History
 from smoothinfer.training.loop import train
 from smoothinfer.training.losses import Craft, craft
 
-# Recipe keys that may change from one part of a run to the next.
-_FREE = ("description", "compile", "save_seconds", "trackers")
 _VALIDATION_DRAWS = 8
 _BATCH = 128
 _SMOKE_IMAGES = 256
@@ -90,9 +90,17 @@ def train_run(
             images are held out from these.
 
     Raises:
-        InputError: the folder holds a run of another recipe, or the recipe does not fit.
+        InputError: the folder holds a run of another recipe or of other code, or is being trained
+            by another process; or the recipe does not fit.
+        Stop: Ctrl-C or SIGTERM asked the training to stop; its state is saved.
     """
-    out, split = Path(out), data
+    with contextlib.ExitStack() as held:
+        if Processes().main:  # for all processes of this training
+            held.enter_context(hold_folder(out, "trained"))
+        return _train(recipe, data, Path(out), limit, first)
+
+
+def _train(recipe: Recipe, split: ImageData, out: Path, limit: int | None, first: bool) -> History:
     rows = choose_rows(split.labels, limit, first)
     data = choose_images(split, limit, first)
     start = None if recipe.init_from is None else card_of_start(recipe.init_from)
@@ -105,7 +113,10 @@ def train_run(
     training, held_out = hold_out(data, recipe.validation.held_out)
     _check_unseen(recipe, split, rows, start)
     start_hash = {} if start is None else {"start_sha256": start["sha256"]}
-    _check_resumable(out, recipe, data, start_hash)
+    identity = {"recipe": recipe.to_dict(), "data": data.hash, **start_hash}
+    identity["code"] = code_of(model, loss)
+    if check_resumable(out, identity):
+        _strengths_before(out, epoch=2)
     about: dict[str, Any] = {"name": data.name, "hash": data.hash}
     about |= {"images": len(training), "held_out": len(held_out)}
     about |= {} if limit is None else {"choice": choice_name(limit, first)}
@@ -121,7 +132,7 @@ def train_run(
     check = partial(validate, data=validation, attack=recipe.build_validation_attack())
     alarm = recipe.loss.name != "natural"  # there is no attack to overfit to
     score = recipe.validation.score
-    history = train(model, loss, training, recipe, out, check, save, score, alarm)
+    history = train(model, loss, training, recipe, out, check, save, score, alarm, identity)
     if Processes().main:
         write_json(out / "log.json", {"epochs": history.epochs, **made_by(), "data": about})
     return history
@@ -131,11 +142,17 @@ def _save_strengths(out: Path, epoch: int, strengths: dict[str, float]) -> None:
     """Add an epoch to ``strengths.json``, and draw the history of every layer's noise."""
     if not strengths:
         return
-    path = out / "strengths.json"
-    history = read_json(path) if path.exists() else {}
+    history = _strengths_before(out, epoch)
     history[str(epoch)] = strengths
-    write_json(path, history)
+    write_json(out / "strengths.json", history)
     strength_history(history, out / "noise.png")
+
+
+def _strengths_before(out: Path, epoch: int) -> dict[str, dict[str, float]]:
+    path = out / "strengths.json"
+    if epoch == 1 or not path.exists():
+        return {}
+    return dict(read_json(path, f"delete it: {out / 'noise.png'} then begins with this epoch"))
 
 
 def validate(model: nn.Module, data: ImageData, attack: Craft) -> dict[str, float]:
@@ -227,27 +244,3 @@ def _check_unseen(
         raise InputError(
             f"{recipe.init_from} was trained on images that this run would hold out: {remedy}"
         )
-
-
-def _check_resumable(
-    out: Path, recipe: Recipe, data: ImageData, start_hash: dict[str, Any]
-) -> None:
-    """Write the resolved recipe, or make sure that the folder holds this very run."""
-    path = out / "recipe.yaml"
-    if path.exists() and (out / "state.pt").exists():  # else nothing was trained yet
-        saved = read_yaml(path)
-        other = ["data"] if saved.pop("data", None) != data.hash else []
-        if saved.pop("start_sha256", None) not in (None, start_hash.get("start_sha256")):
-            other.append("the weights of init_from")
-        # Compared as recipes, so that an option added since does not shut out an older run.
-        saved = {key: value for key, value in saved.items() if key not in _FREE}
-        before, now = recipe_from(saved, str(path)).to_dict(), recipe.to_dict()
-        other += [key for key in now if before[key] != now[key] and key not in _FREE]
-        if other:
-            raise InputError(
-                f"{out} holds a run of another recipe or other data (see {path}), they differ in "
-                f"{', '.join(other)}: choose another --out"
-            )
-    if Processes().main:
-        content = recipe.to_dict() | {"data": data.hash} | start_hash
-        write_text(path, yaml.safe_dump(content, sort_keys=False))

@@ -1,0 +1,38 @@
+"""Errors of the program itself: a few lines for the user, and the traceback for a report."""
+
+import os
+import sys
+import tempfile
+import traceback
+
+VARIABLE = "SMOOTHINFER_TRACEBACK"  # the environment variable that shows tracebacks
+
+
+def report_failure(error: Exception) -> None:
+    """Print what failed and where its traceback is, with the request to report it.
+
+    The traceback is printed where ``SMOOTHINFER_TRACEBACK`` is 1, and else written to a file.
+    """
+    text = "".join(traceback.format_exception(error))
+    first = (str(error).strip().splitlines() or [""])[0]
+    print(f"internal error: {type(error).__name__}: {first[:300]}", file=sys.stderr)
+    print(
+        "This is a fault of smoothinfer, not of your input: please report it with the traceback "
+        f"{_place_of(text)}.",
+        file=sys.stderr,
+    )
+
+
+def _place_of(text: str) -> str:
+    """Show or keep a traceback; return where it is."""
+    again = f"that the same command shows with {VARIABLE}=1"
+    if os.environ.get(VARIABLE) == "1":
+        print(text, file=sys.stderr, end="")
+        return "above"
+    try:
+        descriptor, path = tempfile.mkstemp(prefix="smoothinfer-traceback-", suffix=".txt")
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError:
+        return again
+    return f"in {path}, or {again}"

@@ -1,0 +1,93 @@
+"""Requests to stop."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from smoothinfer.cli import main
+from smoothinfer.runtime.signals import (
+    Stop,
+    defer_signals,
+    interruptible,
+    received,
+    stop_on_signals,
+)
+
+
+def ask(number):
+    os.kill(os.getpid(), number)
+    time.sleep(0.05)
+
+
+def test_a_signal_raises_at_once_unless_it_is_deferred():
+    before, seen = signal.getsignal(signal.SIGTERM), []
+    with pytest.raises(Stop) as stop, stop_on_signals():
+        ask(signal.SIGTERM)
+    assert (stop.value.status, stop.value.name) == (143, "SIGTERM")
+
+    def work():
+        with defer_signals():
+            ask(signal.SIGINT)
+            seen.append(received())  # the block itself goes on to its end
+
+    with pytest.raises(Stop):
+        work()
+    assert seen == [signal.SIGINT]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_part_of_deferred_work_can_be_broken_off():
+    seen = []
+
+    def work():
+        with defer_signals():
+            with pytest.raises(Stop), interruptible():
+                ask(signal.SIGTERM)
+            with pytest.raises(Stop), interruptible():  # the request is still open
+                seen.append("never")
+            seen.append("saved")
+
+    with pytest.raises(Stop):
+        work()
+    assert seen == ["saved"]
+
+
+def test_a_signal_that_is_ignored_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_on_signals():
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert not received()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_the_command_says_what_is_kept(monkeypatch, capsys):
+    def endless(options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+    monkeypatch.setattr("smoothinfer.workflows.models.run", endless)
+    assert main(["models"]) == 143
+    assert capsys.readouterr().err == "SIGTERM: stopped; nothing is kept\n"
+
+
+def test_a_second_ctrl_c_leaves_at_once():
+    program = (
+        "import signal, time\n"
+        "from smoothinfer.runtime.signals import defer_signals\n"
+        "with defer_signals():\n"
+        "    print('ready', flush=True)\n"
+        "    while True: time.sleep(0.05)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert child.stdout.readline() == "ready\n"
+    child.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    assert child.poll() is None  # the work that is deferred goes on
+    child.send_signal(signal.SIGINT)
+    assert child.wait(timeout=5) == -signal.SIGINT
