@@ -64,7 +64,7 @@ def _check_recipe_file(path: Path) -> None:
     try:
         content = read_yaml(path)
     except InputError as error:
-        raise InputError(f"{error}; it is damaged or was edited: {remedy}") from error
+        raise InputError(f"{path} is damaged or was edited ({error}): {remedy}") from error
     check_content(content if isinstance(content, dict) else {"": content}, path, remedy)
 
 

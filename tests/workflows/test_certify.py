@@ -37,7 +37,7 @@ def test_certify_with_predict_abstains_where_it_is_not_sure(tmp_path, capsys):
     [
         (["--radius", "0.1"], "--predict finds no radius"),
         (["--selection", "9"], "--predict finds no radius"),
-        (["--samples", "0"], "samples 0"),
+        (["--samples", "0"], "samples must be at least 1"),
     ],
 )
 def test_options_that_do_not_suit_a_prediction_are_refused(more, message, tmp_path, capsys):

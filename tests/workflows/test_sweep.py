@@ -322,7 +322,10 @@ def test_a_sweep_records_how_its_images_were_chosen(tmp_path):
         assert (saved["asked"]["limit"], saved["asked"]["first"]) == (20, first)
         assert saved["data"]["choice"] == ("first" if first else "by class")
         assert saved["data"]["hash"] == si.load_data("digits", "test", 20, first=first).hash
-    shards = [{path.name for path in (tmp_path / str(f) / "rows").iterdir()} for f in (False, True)]
+    shards = [
+        {path.name for path in (tmp_path / str(f) / "rows").glob("*.parquet")}
+        for f in (False, True)
+    ]
     assert not shards[0] & shards[1]  # other images, other keys
 
 

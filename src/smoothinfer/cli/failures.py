@@ -5,6 +5,8 @@ import sys
 import tempfile
 import traceback
 
+from smoothinfer.runtime.printable import one_line, printable
+
 VARIABLE = "SMOOTHINFER_TRACEBACK"  # the environment variable that shows tracebacks
 
 
@@ -13,8 +15,8 @@ def report_failure(error: Exception) -> None:
 
     The traceback is printed where ``SMOOTHINFER_TRACEBACK`` is 1, and else written to a file.
     """
-    text = "".join(traceback.format_exception(error))
-    first = (str(error).strip().splitlines() or [""])[0]
+    text = printable("".join(traceback.format_exception(error)), keep="\n")
+    first = one_line(str(error))
     print(f"internal error: {type(error).__name__}: {first[:300]}", file=sys.stderr)
     print(
         "This is a fault of smoothinfer, not of your input: please report it with the traceback "

@@ -296,6 +296,5 @@ def with_input_noise(model: nn.Module, sigma: float | None, units: str = "pixel"
         return model
     if units == "normalised":
         raise InputError("normalised units need a smoothinfer model; use units=pixel")
-    return (
-        NoisyModel(model, inputs=noise).eval() if is_training(model) else NoisyModel(model, noise)
-    )
+    noisy = NoisyModel(model, noise)
+    return noisy.eval() if noisy.training else noisy
