@@ -22,7 +22,7 @@ MARKUP = [
 ]
 # What prints itself: the terminal, errors of the command line, and the training loop, whose words
 # are its own.
-PRINTERS = {"runtime/terminal.py", "cli/__init__.py", "cli/failures.py", "training/loop.py"}
+PRINTERS = {"runtime/terminal.py", "cli/__init__.py", "cli/failures.py"}
 
 
 @pytest.mark.parametrize("name", MARKUP)

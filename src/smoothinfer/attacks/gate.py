@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from smoothinfer.errors import InputError, check_images, check_labels, check_type, python_number
 from smoothinfer.numerics.balls import Ball, Linf, check_ball, pick_images
 from smoothinfer.runtime.foreign import dtype_of, logits_of
+from smoothinfer.runtime.memory import OUT_OF_MEMORY, is_out_of_memory
 from smoothinfer.runtime.modes import check_eval, is_training
 from smoothinfer.types import Images, Labels, Logits
 
@@ -66,10 +67,8 @@ def gated(attack: Attack) -> Attack:
         try:
             with torch.inference_mode(False):
                 own, classes = plain_images(model, images), own_tensor(labels)
-                if quantize:
-                    found = _in_eight_bits(attack, model, own, classes, ball, options)
-                else:
-                    found = attack(model, own, classes, ball, **options).detach()
+                run = functools.partial(_in_eight_bits, attack) if quantize else attack
+                found = _in_parts(run, model, own, classes, ball, options).detach()
         finally:
             _INSIDE.reset(token)
         return found.to(torch.promote_types(images.dtype, torch.float32))
@@ -115,13 +114,45 @@ def _with_quantize(attack: Callable[..., Any]) -> inspect.Signature:
     return signature.replace(parameters=[*own[:place], option, *own[place:]])
 
 
-def _in_eight_bits(
+def _in_parts(
     attack: Callable[..., Images],
     model: nn.Module,
     images: Images,
     labels: Labels,
     ball: Ball,
     options: dict[str, Any],
+) -> Images:
+    """Run ``attack`` on all images, or on halves of them where memory is short.
+
+    An image of a part is attacked under other draws than in the whole, of the same distribution.
+    """
+    try:
+        return attack(model, images, labels, ball, **options)
+    except OUT_OF_MEMORY as error:
+        if len(images) <= 1 or not is_out_of_memory(error):
+            raise
+    warnings.warn(f"memory is short: {len(images)} images are attacked in two parts", stacklevel=3)
+    middle = len(images) // 2
+    parts = []
+    for rows in (slice(middle), slice(middle, None)):
+        own = {name: _rows_of(value, rows, len(images)) for name, value in options.items()}
+        parts.append(_in_parts(attack, model, images[rows], labels[rows], ball, own))
+    return torch.cat(parts)
+
+
+def _rows_of(value: Any, rows: slice, images: int) -> Any:
+    """Return the rows of an option that has one value for each image; others as they are."""
+    per_image = isinstance(value, Tensor) and value.ndim > 0 and len(value) == images
+    return value[rows] if per_image else value
+
+
+def _in_eight_bits(
+    attack: Callable[..., Images],
+    model: nn.Module,
+    images: Images,
+    labels: Labels,
+    ball: Ball,
+    **options: Any,
 ) -> Images:
     """Run ``attack`` on the model behind the rounding; return points that are rounded already."""
     if not is_eight_bit(images).all():
@@ -158,4 +189,15 @@ class _Rounding(nn.Module):
         self.hard = getattr(model, "hard", False)
 
     def forward(self, images: Images) -> Logits:
-        return logits_of(self.model, images + (_round(images) - images).detach())
+        rounded: Images = _StraightThrough.apply(images)
+        return logits_of(self.model, rounded)
+
+
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, images: Images) -> Images:
+        return _round(images)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient

@@ -17,6 +17,7 @@ from smoothinfer.engine.plan import Network, Plan
 from smoothinfer.errors import InputError
 from smoothinfer.numerics.precision import resolve_precision, tile_for
 from smoothinfer.numerics.randomness import derive_seed, isolated_rng, stream
+from smoothinfer.runtime.memory import OUT_OF_MEMORY, is_out_of_memory
 from smoothinfer.runtime.modes import check_eval
 from smoothinfer.types import Images, Logits
 
@@ -144,8 +145,8 @@ class Engine:
             try:
                 with torch.no_grad(), self._without_autocast():
                     logits = self._run_passes(images, indices).float()
-            except _OUT_OF_MEMORY as error:
-                if block == 1 or not _is_out_of_memory(error):
+            except OUT_OF_MEMORY as error:
+                if block == 1 or not is_out_of_memory(error):
                     raise
                 block //= 2
                 continue
@@ -208,7 +209,7 @@ class Engine:
             try:
                 return self._compiled(tensors, self.plan.leaves, images)
             except Exception as error:  # a compiler may fail in any way on a user's network
-                if _is_out_of_memory(error):
+                if is_out_of_memory(error):
                     raise
                 warnings.warn(f"runs uncompiled: torch.compile failed: {error}", stacklevel=2)
                 self._compiled = None
@@ -223,8 +224,8 @@ class Engine:
             try:
                 rows.append(network(tile)[:count])
                 done += count
-            except _OUT_OF_MEMORY as error:
-                if self.tile <= 1 or not _is_out_of_memory(error):
+            except OUT_OF_MEMORY as error:
+                if self.tile <= 1 or not is_out_of_memory(error):
                     raise
                 self.tile //= 2
         return torch.cat(rows)
@@ -246,15 +247,6 @@ class Engine:
 
 def _pair(images: Images) -> Images:
     return images[:1].expand(2, *images.shape[1:])
-
-
-_OUT_OF_MEMORY = (torch.OutOfMemoryError, RuntimeError, MemoryError)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    message = str(error).lower()
-    named = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return named or "out of memory" in message or "can't allocate memory" in message
 
 
 def tiles(images: Images, size: int) -> Iterator[tuple[Images, int]]:

@@ -21,6 +21,7 @@ IMAGE_COLUMNS = (
     "hits",  # passes that put the label first
     "used",  # passes counted
     "distance",
+    "eight_bit",  # whether a picture file could hold the image as it was shown
     "forwards",  # passes of the network spent on crafting the image
     "backwards",
 )

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from smoothinfer.attacks import Attack
+from smoothinfer.attacks.gate import is_eight_bit
 from smoothinfer.engine.stopping import VoteSpec, stopping
 from smoothinfer.engine.tally import Prediction, vote
 from smoothinfer.engine.voting import Rule
@@ -180,6 +181,7 @@ class Evaluation:
             "image": list(range(at, at + len(images))),
             "label": labels.tolist(),
             "distance": self.ball.distance(adversarial, images).tolist(),
+            "eight_bit": is_eight_bit(adversarial).tolist(),
             "forwards": [cost.forwards / len(images)] * len(images),
             "backwards": [cost.backwards / len(images)] * len(images),
         }

@@ -18,11 +18,12 @@ _CACHED_PIXELS = 64 * 32 * 32
 
 
 def tile_for(images: Tensor, precision: str = "auto") -> int:
-    """Return how many images to run at once in ``precision``, a power of two from 8 to 1,024.
+    """Return how many images to run at once in ``precision``, a power of two up to 1,024.
 
     On a CPU as many as keep a network's features in its cache. Of 32x32 pixels that is 64 in fp32,
     on which ResNet-20 ran a third faster than on 128 or more (two cores of an EPYC, Zen 3), and
-    128 in bfloat16, on which its gradients ran a sixth faster than on 64 (Zen 5).
+    128 in bfloat16, on which its gradients ran a sixth faster than on 64 (Zen 5). At least 8, until
+    images are so large that 8 hold more pixels than 8 of 256x256: memory then sets the bound.
 
     >>> tile_for(torch.zeros(1, 3, 32, 32), "fp32"), tile_for(torch.zeros(1, 3, 32, 32), "bf16")
     (64, 128)
@@ -31,7 +32,14 @@ def tile_for(images: Tensor, precision: str = "auto") -> int:
     short = resolve_precision(precision, images.device) == "bf16"
     larger = 16 if images.device.type != "cpu" else 2 if short else 1
     pixels = larger * _CACHED_PIXELS
-    return min(1024, max(8, 1 << (pixels // max(1, height * width)).bit_length() - 1))
+    area = max(1, height * width)
+    least = max(1, min(8, 8 * larger * _CACHED_PIXELS // area))
+    return min(1024, _power_of_two(max(least, pixels // area)))
+
+
+def _power_of_two(number: int) -> int:
+    """Return the largest power of two that is at most ``number``, which is at least 1."""
+    return 1 << (number.bit_length() - 1)
 
 
 @functools.cache

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
-from rich.console import Console
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
@@ -27,6 +26,7 @@ from smoothinfer.numerics.randomness import derive_seed, isolated_rng, part_of_b
 from smoothinfer.numerics.sync_batchnorm import sync_batchnorm
 from smoothinfer.runtime.progress import progress_bar
 from smoothinfer.runtime.signals import RESUME, Stop, defer_signals, interruptible, received
+from smoothinfer.runtime.terminal import Terminal
 from smoothinfer.training.augmentation import crop_and_flip
 from smoothinfer.training.averaging import make_average
 from smoothinfer.training.cuda_graphs import compile_model
@@ -76,7 +76,7 @@ def train(
         Stop: a signal asked the training to stop; its state is saved.
     """
     run = _Run(model, loss, data, options, out, identity)
-    console, patience = Console(quiet=not run.main, highlight=False), options.patience
+    console, patience = Terminal(quiet=not run.main), options.patience
     bar = progress_bar(
         "training", run.total, shown=run.main, completed=run.history.step, console=console
     )
