@@ -122,6 +122,7 @@ def load_checkpoint(
         model = _build(recipe, card, path, kind)
     _check_fit(model, tensors, path)
     model.load_state_dict(tensors)
+    model.class_names = tuple(card["classes"])
     return model.eval()
 
 

@@ -45,6 +45,14 @@ class Normalisation:
     mean: list[float] | None = None
     std: list[float] | None = None
 
+    def __post_init__(self) -> None:
+        if (self.mean is None) != (self.std is None):
+            raise InputError("normalise needs both mean and std, or neither to measure the data")
+        if self.mean is not None and len(self.mean) != len(self.std or []):
+            raise InputError(f"normalise.mean {self.mean} and std {self.std} differ in length")
+        if self.std is not None and not all(value > 0 for value in self.std):
+            raise InputError(f"normalise.std must be positive, not {self.std}")
+
 
 @dataclass(frozen=True)
 class Validation:
@@ -157,6 +165,8 @@ class Recipe(TrainingOptions):
         mean, std = self.normalise.mean, self.normalise.std
         if mean is None or std is None:
             raise InputError("normalise.mean and normalise.std must be given, one per channel")
+        if len(mean) != shape[0]:
+            raise InputError(f"normalise has {len(mean)} values, the images {shape[0]} channels")
         make = self.model.bind("model", MODELS)
         with isolated_rng(derive_seed(self.seed, "init")):
             network = make(**self._sizes(make, shape[0], classes))

@@ -79,7 +79,7 @@ def test_a_data_set_has_its_own_splits_by_name(tmp_path):
 
 
 def test_on_the_command_line_validation_is_what_training_held_out(tmp_path, tiny_run):
-    options = {"model": str(tiny_run), "limit": None, "first": False}
+    options = {"model": str(tiny_run), "limit": None, "first": False, "by_number": False}
     held_out = images_of_split(Namespace(data="digits", split="validation", **options))
     assert len(held_out) == 100
     pets = both_splits(lambda c, i: flat((i, 0, 0)), splits=("train", "validation"))

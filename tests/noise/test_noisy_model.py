@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import smoothinfer as si
-from smoothinfer.noise.noisy_model import with_input_noise
+from smoothinfer.noise.input_noise import with_input_noise
 from tests.conftest import small_net
 
 

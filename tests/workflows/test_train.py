@@ -296,3 +296,22 @@ def test_a_run_on_the_first_images_knows_which_it_held_out(tmp_path, digits):
     assert main([*command, "--split", "validation"]) == 0
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["settings"][0]["clean"]["images"] == 100
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"normalise": {"mean": [0.1]}}, "both mean and std"),
+        ({"normalise": {"std": [0.1]}}, "both mean and std"),
+        ({"normalise": {"mean": [0.1, 0.2], "std": [0.1]}}, "differ in length"),
+        ({"normalise": {"mean": [0.1], "std": [0]}}, "must be positive"),
+        ({"normalise": {"mean": [0.1] * 3, "std": [0.1] * 3}}, "3 values, the images of digits 1"),
+        ({"crop": 100}, "the images of digits are 8x8"),
+        ({"crop": -1}, "crop must be finite and not negative"),
+        ({"noise": {"weights": "cni(diagonal=-1)"}}, "diagonal must be at least 0"),
+        ({"lr": float("nan")}, "lr must be finite"),
+    ],
+)
+def test_settings_that_do_not_suit_the_images_are_refused(changes, message, digits, tmp_path):
+    with pytest.raises(si.InputError, match=message):
+        si.train_run(recipe_from(TINY | changes), digits, tmp_path / "run")

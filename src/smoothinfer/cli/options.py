@@ -25,7 +25,8 @@ from smoothinfer.data import (
     load_split,
 )
 from smoothinfer.errors import InputError, check_seed
-from smoothinfer.noise.noisy_model import NoisyModel, with_input_noise
+from smoothinfer.noise.input_noise import with_input_noise
+from smoothinfer.noise.noisy_model import NoisyModel
 from smoothinfer.numerics.balls import BALLS, Ball
 from smoothinfer.runtime.processes import Processes
 from smoothinfer.types import Images
@@ -45,6 +46,11 @@ def add_model(parser: ArgumentParser) -> None:
     """Add a model and data."""
     parser.add_argument("model", help=MODEL_HELP)
     parser.add_argument("--data", required=True, help=DATA_HELP)
+    parser.add_argument(
+        "--by-number",
+        action="store_true",
+        help="match the classes of model and data by number, not by name",
+    )
 
 
 def add_limit(
@@ -250,6 +256,11 @@ def images_of_split(options: Namespace) -> ImageData:
 
     Of the split ``validation`` they are those that the model's training held out.
     """
+    data = _images_of_split(options)
+    return data.by_number() if options.by_number else data
+
+
+def _images_of_split(options: Namespace) -> ImageData:
     if options.split != VALIDATION:
         return load_split(options.data, options.split, options.limit, options.first)
     if (card := _card_of(options.model)) is None:

@@ -30,9 +30,13 @@ def from_dict(kind: type[T], content: Any, source: str) -> T:
     for key in content:
         if key not in hints:
             raise unknown(f"key of {source}", key, hints)
-    return kind(
-        **{key: _convert(hints[key], value, f"{source}: {key}") for key, value in content.items()}
-    )
+    values = {
+        key: _convert(hints[key], value, f"{source}: {key}") for key, value in content.items()
+    }
+    try:
+        return kind(**values)
+    except InputError as error:  # values that do not go together
+        raise InputError(f"{source}: {error}") from error
 
 
 def to_plain(value: Any) -> Any:

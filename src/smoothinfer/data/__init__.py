@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from smoothinfer.data.class_names import are_numbers, class_names_of, match_classes, matched
 from smoothinfer.data.digits import read_digits
 from smoothinfer.data.folders import find_pictures, read_pictures
 from smoothinfer.data.images import ImageData, images_and_labels, to_float
@@ -22,9 +23,27 @@ from smoothinfer.data.tables import no_split, read_table
 from smoothinfer.errors import InputError, unknown
 
 __all__ = [
-    "DATASETS", "FORMATS", "OWN_SPLIT", "SPLITS", "VALIDATION", "ImageData", "checked_limit",
-    "choice_name", "choose_images", "choose_rows", "held_out_rows", "hold_out",
-    "images_and_labels", "images_of_training", "load_data", "load_split", "rows_of_training",
+    "DATASETS",
+    "FORMATS",
+    "OWN_SPLIT",
+    "SPLITS",
+    "VALIDATION",
+    "ImageData",
+    "are_numbers",
+    "checked_limit",
+    "choice_name",
+    "choose_images",
+    "choose_rows",
+    "class_names_of",
+    "held_out_rows",
+    "hold_out",
+    "images_and_labels",
+    "images_of_training",
+    "load_data",
+    "load_split",
+    "match_classes",
+    "matched",
+    "rows_of_training",
     "to_float",
 ]  # fmt: skip
 

@@ -57,6 +57,10 @@ class ImageData:
     def __getitem__(self, rows: slice | Tensor) -> ImageData:
         return replace(self, pixels=self.pixels[rows], labels=self.labels[rows])
 
+    def by_number(self) -> ImageData:
+        """Return the same data without names of classes, which are then known by number alone."""
+        return replace(self, classes=tuple(str(number) for number in range(len(self.classes))))
+
     @functools.cached_property
     def images(self) -> Images:
         """All pixels as floats in [0, 1], converted once."""

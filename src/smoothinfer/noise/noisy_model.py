@@ -16,7 +16,7 @@ from smoothinfer.engine.sampler_cache import Ingredients, SamplerCache
 from smoothinfer.engine.tracing import settings_of, tensors_of
 from smoothinfer.errors import InputError, check_type, unknown
 from smoothinfer.networks import Normalize
-from smoothinfer.noise.additive import Additive, Gaussian
+from smoothinfer.noise.additive import Additive
 from smoothinfer.noise.base import Noise
 from smoothinfer.noise.placement import (
     SIDES,
@@ -72,7 +72,8 @@ class NoisyModel(nn.Module):
     True
     """
 
-    _volatile = ("_cache",)  # no part of the model: two models are alike without it
+    _volatile = ("_cache", "class_names")  # two models are alike without them
+    class_names: tuple[str, ...] | None = None  # of a trained one
 
     def __init__(
         self,
@@ -274,27 +275,3 @@ class NoisyModel(nn.Module):
             noisy = self.noise_of_activations()
             disturbed |= activations_of(self.module, noisy, self.side, images)
         return strengths_of(disturbed)
-
-
-def with_input_noise(model: nn.Module, sigma: float | None, units: str = "pixel") -> nn.Module:
-    """Return ``model`` with Gaussian noise of ``sigma`` on its inputs; ``None`` keeps its own.
-
-    Args:
-        model: in eval mode.
-        sigma: standard deviation in ``units``.
-        units: ``"pixel"`` or ``"normalised"``.
-
-    Raises:
-        InputError: the model cannot carry noise in normalised units.
-    """
-    if sigma is None:
-        return model
-    noise = Gaussian(sigma, units)
-    if isinstance(model, NoisyModel):
-        return model.with_inputs(noise)
-    if sigma == 0:
-        return model
-    if units == "normalised":
-        raise InputError("normalised units need a smoothinfer model; use units=pixel")
-    noisy = NoisyModel(model, noise)
-    return noisy.eval() if noisy.training else noisy

@@ -17,7 +17,7 @@ from smoothinfer.cli.options import (
     optional_number,
     weights_hash,
 )
-from smoothinfer.data import ImageData
+from smoothinfer.data import ImageData, class_names_of, match_classes
 from smoothinfer.errors import InputError
 from smoothinfer.evaluation.certified_rows import (
     average_radius,
@@ -71,6 +71,7 @@ def run(options: Namespace) -> int:
     counts = {"samples": options.samples, "selection": options.selection}
     how |= {name: count for name, count in counts.items() if count is not None}
     model, out = load_model(options), Path(options.out)
+    data = match_classes(data, class_names_of(model))
     if options.predict:
         content = predict_images(model, data, options.skip, options.seed, **how)
         name = "predicted.json"

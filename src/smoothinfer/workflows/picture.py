@@ -22,7 +22,7 @@ from smoothinfer.cli.options import (
     images_of_split,
     load_model,
 )
-from smoothinfer.data import ImageData
+from smoothinfer.data import ImageData, class_names_of, match_classes
 from smoothinfer.engine.tally import Prediction
 from smoothinfer.errors import InputError, choose
 from smoothinfer.noise import NoisyModel
@@ -66,6 +66,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     attacks = {attack: attack_of(attack) for attack in options.attack}
     data, model = images_of_split(options), load_model(options)
+    data = match_classes(data, class_names_of(model))
     draw_picture(options.kind, model, data, attacks, ball_of(options), options.out, options.seed)
     Terminal().print(str(Path(options.out) / f"{options.kind}.png"))
     return 0

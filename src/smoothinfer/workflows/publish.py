@@ -23,7 +23,8 @@ from smoothinfer.evaluation.fingerprint import Fingerprint
 from smoothinfer.evaluation.rows import Rows, summarise
 from smoothinfer.evaluation.runner import MODELS
 from smoothinfer.evaluation.store import decode
-from smoothinfer.noise.noisy_model import NOISE_PARTS, NoisyModel, with_input_noise
+from smoothinfer.noise.input_noise import with_input_noise
+from smoothinfer.noise.noisy_model import NOISE_PARTS, NoisyModel
 from smoothinfer.reporting.members import read_json_member, read_member
 from smoothinfer.reporting.shapes import CARD, RESULTS, Maybe, check_shape
 from smoothinfer.runtime.files import write_bytes, write_json

@@ -28,7 +28,7 @@ from smoothinfer.evaluation.rows import Rows
 from smoothinfer.evaluation.runner import Runner
 from smoothinfer.evaluation.store import Store
 from smoothinfer.evaluation.units import Evaluation
-from smoothinfer.noise.noisy_model import with_input_noise
+from smoothinfer.noise.input_noise import with_input_noise
 from smoothinfer.numerics.balls import BALLS, Ball
 from smoothinfer.reporting.summary import draw_examples, print_summary, write_summary
 from smoothinfer.runtime.files import write_json
@@ -48,6 +48,7 @@ class SweepRecipe:
         description: for the reader.
         models: {name: model as `load` takes it}; or a list of models.
         data, split, limit, first: the images; the first ``limit``, or some of each class.
+        by_number: match the classes of models and data by number, not by name.
         sigma, units: Gaussian input noise, numbers or ranges ``"0:0.5:0.01"`` (end included); none
             leaves the models' own.
         attacks: components; none measures clean images only.
@@ -65,6 +66,7 @@ class SweepRecipe:
     split: str = "test"
     limit: int | None = None
     first: bool = False
+    by_number: bool = False
     sigma: list[Any] | None = None
     units: str = "pixel"
     attacks: list[Any] = field(default_factory=lambda: ["pgd(steps=7)"])
@@ -191,6 +193,7 @@ def run_sweep(
     out, processes = Path(out), Processes()
     console = Terminal(quiet=not processes.main)
     images = data or load_split(recipe.data, recipe.split, recipe.limit, recipe.first)
+    images = images.by_number() if recipe.by_number else images
     works = prepare_works(recipe, out, images)
     runner = Runner(works, Store(out / "rows"), shard)
     for folder in () if only_plan else (*merge, *reuse):

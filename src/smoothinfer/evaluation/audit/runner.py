@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from smoothinfer.data import ImageData, images_and_labels
+from smoothinfer.data import ImageData, matched
 from smoothinfer.engine.voting import RULES, rule_of
 from smoothinfer.errors import InputError, check_images, check_labels
 from smoothinfer.evaluation.audit import attack_checks, gradient_checks, noise_checks
@@ -101,7 +101,7 @@ def audit(
     >>> [finding.state for finding in found.findings]
     ['clear', 'clear']
     """
-    images, labels = images_and_labels(data)
+    images, labels = matched(data, model)
     chosen = sorted(CHECKS if checks is None else set(checks))
     unknown_checks = set(chosen) - set(CHECKS)
     if unknown_checks:

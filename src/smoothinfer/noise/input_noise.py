@@ -1,0 +1,31 @@
+"""The same model under other noise on its inputs."""
+
+from torch import nn
+
+from smoothinfer.errors import InputError
+from smoothinfer.noise.additive import Gaussian
+from smoothinfer.noise.noisy_model import NoisyModel
+
+
+def with_input_noise(model: nn.Module, sigma: float | None, units: str = "pixel") -> nn.Module:
+    """Return ``model`` with Gaussian noise of ``sigma`` on its inputs; ``None`` keeps its own.
+
+    Args:
+        model: in eval mode.
+        sigma: standard deviation in ``units``.
+        units: ``"pixel"`` or ``"normalised"``.
+
+    Raises:
+        InputError: the model cannot carry noise in normalised units.
+    """
+    if sigma is None:
+        return model
+    noise = Gaussian(sigma, units)
+    if isinstance(model, NoisyModel):
+        return model.with_inputs(noise)
+    if sigma == 0:
+        return model
+    if units == "normalised":
+        raise InputError("normalised units need a smoothinfer model; use units=pixel")
+    noisy = NoisyModel(model, noise)
+    return noisy.eval() if noisy.training else noisy
