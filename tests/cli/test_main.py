@@ -225,3 +225,16 @@ def test_a_warning_is_one_line_that_controls_nothing(tmp_path):
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stderr == "warning: a\\x1b]0;owned\\x07 \\u202e b\n"
+
+
+@pytest.mark.parametrize("module", ["datasets", "yaml", "torch", "json"])
+def test_modules_in_the_current_folder_do_not_run_unless_asked_for(module, tmp_path):
+    (tmp_path / f"{module}.py").write_text("open('ran', 'w')\nraise SystemExit(77)\n")
+    (tmp_path / "mine.py").write_text("import torch\n\ndef net():\n    return torch.nn.Flatten()\n")
+    run = smoothinfer("models", stdout=subprocess.DEVNULL, cwd=tmp_path)
+    assert run.communicate()[1] == ""
+    assert run.returncode == 0
+    command = ["evaluate", "mine:net", "--data", "digits", "--limit", "2", "--attack", "none"]
+    run = smoothinfer(*command, "--out", "out", stdout=subprocess.DEVNULL, cwd=tmp_path)
+    assert "64 classes apart" in run.communicate()[1]
+    assert not (tmp_path / "ran").exists()

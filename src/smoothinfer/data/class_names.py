@@ -5,9 +5,8 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from smoothinfer.data.images import ImageData, images_and_labels
+from smoothinfer.data.images import ImageData
 from smoothinfer.errors import InputError
-from smoothinfer.types import Images, Labels
 
 _INSIDE = ("model", "noisy", "module")  # where a wrapper holds the model that knows its classes
 
@@ -43,7 +42,7 @@ def match_classes(data: ImageData, names: tuple[str, ...] | None) -> ImageData:
     >>> match_classes(data, ("owl", "cat", "dog")).labels.tolist()
     [1, 2, 0]
     """
-    if names is None or data.classes == names or are_numbers(names) or are_numbers(data.classes):
+    if names is None or data.classes == names or _are_numbers(names) or _are_numbers(data.classes):
         return data
     unknown = [name for name in data.classes if name not in names]
     if unknown or len(set(names)) < len(names):
@@ -57,17 +56,6 @@ def match_classes(data: ImageData, names: tuple[str, ...] | None) -> ImageData:
     return replace(data, labels=order[data.labels], classes=names)
 
 
-def are_numbers(names: tuple[str, ...]) -> bool:
+def _are_numbers(names: tuple[str, ...]) -> bool:
     """Say whether ``names`` are only the numbers "0" to "K-1"."""
     return names == tuple(str(number) for number in range(len(names)))
-
-
-def matched(data: ImageData | tuple[Images, Labels], model: nn.Module) -> tuple[Images, Labels]:
-    """Return the images (N, C, H, W) and labels (N,) of ``data``, numbered as those of ``model``.
-
-    Raises:
-        InputError: it is neither an `ImageData` nor a pair, or has classes that the model has not.
-    """
-    if isinstance(data, ImageData):
-        data = match_classes(data, class_names_of(model))
-    return images_and_labels(data)

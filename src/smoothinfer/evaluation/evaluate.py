@@ -9,7 +9,7 @@ from torch import nn
 
 from smoothinfer.attacks import ATTACKS, Attack
 from smoothinfer.attacks.checks import is_random
-from smoothinfer.data import ImageData, are_numbers, class_names_of, matched
+from smoothinfer.data import ImageData, class_names_of, images_and_labels, match_classes
 from smoothinfer.engine.members import Member
 from smoothinfer.engine.voting import rule_of
 from smoothinfer.errors import MOST_PASSES, InputError, choose, plain_float, plain_int, plain_seed
@@ -123,7 +123,9 @@ def prepare(
     """
     if not isinstance(classifier, SmoothedClassifier):
         classifier = SmoothedClassifier(classifier, samples=1)
-    images, labels = matched(data, classifier if target is None else target)
+    if isinstance(data, ImageData):
+        data = match_classes(data, class_names_of(classifier))
+    images, labels = images_and_labels(data)
     rules = [rules] if isinstance(rules, str) else rules
     own_rule = {classifier.rule_name: classifier.rule}
     fixed = classifier.seed is not None  # then the attack may query the very passes of the vote
@@ -146,18 +148,11 @@ def prepare(
     work.describe |= _describe(work, target)
     work.check()
     work.classifier = _in_exact_precision(classifier, images)
-    if isinstance(data, ImageData) and not _has_classes(data, work):
+    if isinstance(data, ImageData) and len(data.classes) != work.classes:
         raise InputError(
             f"the model tells {work.classes} classes apart, {data.name} has {len(data.classes)}"
         )
     return work
-
-
-def _has_classes(data: ImageData, work: Evaluation) -> bool:
-    """Say whether the model tells the classes of ``data`` apart; some may be missing there."""
-    named = class_names_of(work.classifier) is not None or are_numbers(data.classes)
-    count = len(data.classes)
-    return count == work.classes or (named and count < work.classes)
 
 
 def _sample_counts(samples: int | Sequence[int] | None) -> list[int]:

@@ -12,6 +12,8 @@ from smoothinfer.errors import InputError
 from smoothinfer.runtime.checksums import check_content, with_checksum
 from smoothinfer.runtime.drafts import create_draft, remove_dead_drafts
 
+_LARGEST_JSON = 64 * 2**20  # bytes
+
 
 def write_whole(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
     """Write ``path`` through ``write(file)``: after a crash it is the old file or the new one.
@@ -94,11 +96,15 @@ def read_json(path: str | Path, remedy: str = "") -> Any:
         InputError: the file is missing, broken, damaged or edited; the message names it.
     """
     try:
+        if (size := os.stat(path).st_size) > _LARGEST_JSON:
+            raise InputError(f"{path} has {size:,} bytes, too many for a file of settings")
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"no such file: {path}") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except InputError:
+        raise
     except (ValueError, RecursionError) as error:  # also bytes that are no UTF-8
         hint = f": {remedy}" if remedy else ""
         raise InputError(f"{path} is not valid JSON ({error}){hint}") from error
