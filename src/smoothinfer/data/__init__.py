@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from smoothinfer.data.class_names import are_numbers, class_names_of, match_classes, matched
+from smoothinfer.data.class_names import class_names_of, match_classes
 from smoothinfer.data.digits import read_digits
 from smoothinfer.data.folders import find_pictures, read_pictures
 from smoothinfer.data.images import ImageData, images_and_labels, to_float
@@ -29,7 +29,6 @@ __all__ = [
     "SPLITS",
     "VALIDATION",
     "ImageData",
-    "are_numbers",
     "checked_limit",
     "choice_name",
     "choose_images",
@@ -42,7 +41,6 @@ __all__ = [
     "load_data",
     "load_split",
     "match_classes",
-    "matched",
     "rows_of_training",
     "to_float",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from smoothinfer.data import ImageData, matched
+from smoothinfer.data import ImageData, class_names_of, images_and_labels, match_classes
 from smoothinfer.engine.voting import RULES, rule_of
 from smoothinfer.errors import InputError, check_images, check_labels
 from smoothinfer.evaluation.audit import attack_checks, gradient_checks, noise_checks
@@ -101,7 +101,9 @@ def audit(
     >>> [finding.state for finding in found.findings]
     ['clear', 'clear']
     """
-    images, labels = matched(data, model)
+    if isinstance(data, ImageData):
+        data = match_classes(data, class_names_of(model))
+    images, labels = images_and_labels(data)
     chosen = sorted(CHECKS if checks is None else set(checks))
     unknown_checks = set(chosen) - set(CHECKS)
     if unknown_checks:
