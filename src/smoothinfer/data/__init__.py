@@ -23,26 +23,10 @@ from smoothinfer.data.tables import no_split, read_table
 from smoothinfer.errors import InputError, unknown
 
 __all__ = [
-    "DATASETS",
-    "FORMATS",
-    "OWN_SPLIT",
-    "SPLITS",
-    "VALIDATION",
-    "ImageData",
-    "checked_limit",
-    "choice_name",
-    "choose_images",
-    "choose_rows",
-    "class_names_of",
-    "held_out_rows",
-    "hold_out",
-    "images_and_labels",
-    "images_of_training",
-    "load_data",
-    "load_split",
-    "match_classes",
-    "rows_of_training",
-    "to_float",
+    "DATASETS", "FORMATS", "OWN_SPLIT", "SPLITS", "VALIDATION", "ImageData", "checked_limit",
+    "choice_name", "choose_images", "choose_rows", "class_names_of", "held_out_rows", "hold_out",
+    "images_and_labels", "images_of_training", "load_data", "load_split", "match_classes",
+    "rows_of_training", "to_float",
 ]  # fmt: skip
 
 SPLITS = ("train", "test")
