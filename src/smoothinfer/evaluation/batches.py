@@ -28,6 +28,7 @@ _CERTAIN = 1e-3
 OTHERS = "an image's answer depends on the other images of its batch"
 PLACE = "an image's answer depends on its place in the batch, or on the size of the batch"
 
+
 def depends_on_batch(model: nn.Module, images: Images, passes: int = 1) -> str:
     """Return how an image's answer depends on its batch, ``""`` if it does not.
 
@@ -111,9 +112,7 @@ def _dependence(model: nn.Module, batch: Images, s: int) -> str:
 
 
 def _tolerance(model: nn.Module, logits: Logits) -> float:
-    return max(
-        _UNITS * rounding_of(model, logits), _FLOAT32_UNITS * torch.finfo(torch.float32).eps
-    )
+    return max(_UNITS * rounding_of(model, logits), _FLOAT32_UNITS * torch.finfo(torch.float32).eps)
 
 
 def _apart(one: Logits, two: Logits) -> float:
