@@ -129,11 +129,14 @@ class AuditContext:
         images = self.images[:2].clone().requires_grad_()
         with isolated_rng(self.seed):
             try:
-                torch.autograd.grad(logits_of(self.model, images).sum(), images)
+                logits = logits_of(self.model, images)
+                if not logits.requires_grad:
+                    return "the logits are cut off from the image by torch.no_grad, detach or numpy"
+                (slope,) = torch.autograd.grad(logits.sum(), images, allow_unused=True)
             except Exception as error:  # a user's forward, or its backward, may fail in any way
                 first = str(error).strip().split("\n")[0]
                 return f"{type(error).__name__}: {first}"[:200]
-        return ""
+        return "" if slope is not None else "the logits do not depend on the image"
 
     @property
     def differentiable(self) -> bool:

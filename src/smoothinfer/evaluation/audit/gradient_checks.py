@@ -34,10 +34,16 @@ _INNER = 48  # points around an image on which its problem is posed
 )
 def gradients(context: AuditContext) -> Finding:
     """Gradients must be numbers, and must not be zero."""
+    if _is_constant(context):
+        return gradients.finding(
+            ALARM,
+            "the same logits for every image",
+            "The model's answer does not depend on the image, so there is nothing to attack.",
+        )
     if context.no_gradient:
         return gradients.finding(
             ALARM,
-            f"no gradient: {context.no_gradient}",
+            context.no_gradient,
             "The model gives no gradient, so no attack here can follow it, and its accuracy under "
             "attack is not measured. Let the gradient through, or attack without gradients.",
         )
@@ -74,6 +80,13 @@ def gradients(context: AuditContext) -> Finding:
         "The images have gradients.",
         RIGHT,
     )
+
+
+def _is_constant(context: AuditContext) -> bool:
+    images = context.images[context.few(8)]
+    with torch.no_grad():
+        answers = logits_of(context.model, torch.cat([images, 1 - images, images / 2]))
+    return bool((answers == answers[:1]).all())
 
 
 def _are_probabilities(model: nn.Module, images: Images) -> bool:

@@ -1,9 +1,10 @@
 """The audit: thirteen checks that tell robustness from randomness."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -29,6 +30,7 @@ from smoothinfer.types import Images, Labels
 _MODULES = (gradient_checks, randomness_check, attack_checks, noise_checks)
 _FOUND = [each for module in _MODULES for each in vars(module).values() if isinstance(each, Check)]
 CHECKS = {each.number: each for each in sorted(_FOUND, key=lambda each: each.number)}
+Result = TypeVar("Result")
 _NO_GRADIENT = "It compares attacks that follow gradients."
 _WITHOUT_GRADIENT = (
     gradient_checks.gradients,
@@ -111,7 +113,7 @@ def audit(
 
     Raises:
         InputError: data are malformed, there are none, a number of a check is unknown, or the
-            model is correct on no image.
+            model is correct on no image or returns NaN.
 
     Source: the checks are named after Carlini et al. 2019 (arXiv 1902.06705), Athalye et al. 2018
     (arXiv 1802.00420), Pintor et al. 2022 (arXiv 2106.09947) and Zimmermann et al. 2022 (arXiv
@@ -149,8 +151,8 @@ def audit(
         )
         if not context.clean().any():
             raise InputError(
-                f"the model is wrong on all of the {len(images)} images: audit other images, or a "
-                "better model"
+                f"no image is classified correctly ({len(images)} given): audit other images, or "
+                "a better model"
             )
         return _run(context, chosen, progress)
 
@@ -175,14 +177,14 @@ def _checked(model: nn.Module, data: ImageData | tuple[Images, Labels]) -> tuple
 def _run(context: AuditContext, chosen: list[int], progress: bool) -> Audit:
     findings, seconds = [], {}
     with progress_bar("auditing", len(chosen) + 1, shown=progress) as bar:
-        clean, attacked = context.clean(), context.attacked()
+        clean, attacked = context.clean(), _under_attack(context.attacked)
         for number in chosen:
             bar.advance()
             bar.update(CHECKS[number].name)
             begun = time.perf_counter()
             check = CHECKS[number]
             if context.differentiable or check in _WITHOUT_GRADIENT:
-                findings.append(check(context))
+                findings.append(_under_attack(partial(check, context)))
             else:
                 findings.append(check.finding(SKIPPED, "no gradient", _NO_GRADIENT))
             seconds[number] = round(time.perf_counter() - begun, 1)
@@ -200,6 +202,14 @@ def _run(context: AuditContext, chosen: list[int], progress: bool) -> Audit:
     }
     counts = [proportion(int(right.sum()), len(right)) for right in (clean, attacked)]
     return Audit(findings, counts[0], counts[1], about)
+
+
+def _under_attack(run: Callable[[], Result]) -> Result:
+    """Return what ``run`` does; an error there comes from images that the user never saw."""
+    try:
+        return run()
+    except InputError as error:
+        raise InputError(f"under attack {error}") from error
 
 
 def _hashes(seen: Images | Iterable[Images] | None) -> frozenset[bytes] | None:
