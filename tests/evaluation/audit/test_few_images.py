@@ -66,7 +66,7 @@ def test_a_sound_model_raises_no_alarm_on_few_images(size, line):
 def test_sound_networks_raise_no_alarm_on_few_images(size, static):
     noisy = si.NoisyModel(static.module, inputs=si.Gaussian(0.05)).eval()
     for model in (static, si.SmoothedClassifier(noisy, 64)):
-        for seed in range(4):
+        for seed in range(2):
             images = right_images(static, size, seed)
             found = audit(model, images, ball=BALL, quick=True, seed=seed, checks=range(1, 11))
             assert not found.fired, [(f.name, f.measured) for f in found.fired]

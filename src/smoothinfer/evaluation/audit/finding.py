@@ -12,7 +12,7 @@ UNCLEAR = (
     "Too few images to tell: what was measured would matter, and it may be chance. Audit more "
     "images."
 )
-TOO_FEW = "Too few images to tell: on so few this check could not fire. Audit more images."
+TOO_FEW = "Too few images to tell: with so few this check cannot fire. Audit more images."
 
 
 @dataclass(frozen=True)

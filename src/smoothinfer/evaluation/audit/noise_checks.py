@@ -127,8 +127,10 @@ def persistence(context: AuditContext) -> Finding:
     fresh = 100 * float(context.attacked().float().mean())
     single = _last_draw(context, adversarial)
     own = 100 * float(single.float().mean())
-    measured = f"a single draw {own:.1f} %, a fresh vote {fresh:.1f} %; right in "
-    measured += ", ".join(f"all of {k} votes {share:.1f} %" for k, share in after.items())
+    measured = f"a single draw {own:.1f} %, a fresh vote {fresh:.1f} %; right in one "
+    measured += "vote " + ", in all of ".join(
+        f"{share:.1f} %" if k == 1 else f"{k} votes {share:.1f} %" for k, share in after.items()
+    )
     lost = more_than(first & ~kept, 0.02 if max(after) >= 100 else 0.01, first)
     found = judge(
         persistence,
