@@ -27,6 +27,18 @@ def test_audit_takes_any_model(tmp_path):
     assert record["findings"][12]["state"] == "skipped"
 
 
+def test_an_audit_of_few_images_is_not_complete_and_exits_with_0(tmp_path, capsys):
+    arguments = ["audit", "tests.conftest:fresh_net", "--data", "digits", "--quick"]
+    assert main([*arguments, "--limit", "8", "--out", str(tmp_path)]) == 0
+    record = json.loads((tmp_path / "audit.json").read_text())
+    assert record["verdict"].startswith("Not complete: 8 images are too few to tell by check ")
+    assert any(finding["too_few"] for finding in record["findings"])
+    assert 'class="note"><strong>' in (tmp_path / "audit.html").read_text()
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "needs at least 10 images" in printed
+    assert "Not complete: 8 images are too few to tell" in printed
+
+
 def blind():
     """A factory of a model without gradients."""
     torch.manual_seed(0)

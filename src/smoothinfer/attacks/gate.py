@@ -97,6 +97,11 @@ def _check(model: nn.Module, images: Images, labels: Labels, ball: Ball) -> None
     check_eval(model)
     check_images(images)
     check_labels(labels, images)
+    check_differentiable(model)
+
+
+def check_differentiable(model: nn.Module) -> None:
+    """Raise `InputError` if ``model`` was made under ``torch.inference_mode``."""
     if any(parameter.is_inference() for parameter in model.parameters()):
         raise InputError(
             "the model was made under torch.inference_mode, so it has no gradient: make or load "

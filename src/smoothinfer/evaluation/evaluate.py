@@ -1,6 +1,7 @@
 """Measure one model, clean and attacked: one row per image and setting."""
 
 import copy
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from smoothinfer.data import ImageData, class_names_of, images_and_labels, match
 from smoothinfer.engine.members import Member
 from smoothinfer.engine.voting import rule_of
 from smoothinfer.errors import MOST_PASSES, InputError, choose, plain_float, plain_int, plain_seed
+from smoothinfer.evaluation.batches import depends_on_batch
 from smoothinfer.evaluation.example_cache import ExampleCache
 from smoothinfer.evaluation.rows import CLEAN, Rows
 from smoothinfer.evaluation.runner import Runner
@@ -148,6 +150,8 @@ def prepare(
     work.describe |= _describe(work, target)
     work.check()
     work.classifier = _in_exact_precision(classifier, images)
+    if found := depends_on_batch(classifier.model, images):
+        warnings.warn(f"figures hold for this order of the images only: {found}", stacklevel=3)
     if isinstance(data, ImageData) and len(data.classes) != work.classes:
         raise InputError(
             f"the model tells {work.classes} classes apart, {data.name} has {len(data.classes)}"

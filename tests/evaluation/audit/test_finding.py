@@ -1,35 +1,36 @@
-"""Findings: a drop must be large and beyond chance."""
+"""Findings: of several tests one alarm is enough, and a test that could not fire says so."""
 
 import torch
 
-from smoothinfer.evaluation.audit.finding import judge, worse
+from smoothinfer.evaluation.audit.chance import more_than, worse
+from smoothinfer.evaluation.audit.finding import judge
 from smoothinfer.evaluation.audit.runner import CHECKS
 
+ALL = torch.ones(300, dtype=torch.bool)
+NONE, MANY = worse(ALL, ALL), worse(ALL, torch.arange(300) >= 10)
 
-def test_drops_need_points_and_certainty():
-    before = torch.ones(300, dtype=torch.bool)
-    few, many = before.clone(), before.clone()
-    few[:4] = False
-    many[:10] = False
-    assert worse(before, few) == (4 / 3, False, True)
-    assert worse(before, many).fired
-    assert worse(many, before)[1:] == (False, False)
+
+def judged(*outcomes):
+    return judge(CHECKS[5], outcomes, "measured", "alarm", "clear")
 
 
 def test_a_finding_says_what_few_images_leave_open():
-    before = torch.ones(64, dtype=torch.bool)
     after = torch.arange(64) >= 9  # 14 points, by nine images
-    finding = judge(CHECKS[10], [worse(before, after, points=5.0)], "", "alarm", "clear")
-    assert finding.state == "note"
+    finding = judged(worse(ALL[:64], after, points=5.0))
+    assert (finding.state, finding.too_few) == ("note", True)
     assert "Too few images" in finding.verdict
 
 
-def test_a_finding_fires_by_any_of_its_drops():
-    before = torch.ones(300, dtype=torch.bool)
-    none, many = worse(before, before), worse(before, torch.arange(300) >= 10)
-    verdicts = {
-        judge(CHECKS[5], drops, "", "alarm", "clear").verdict
-        for drops in ([none, many], [many, none], [many])
-    }
+def test_a_finding_fires_by_any_of_its_tests():
+    verdicts = {judged(*each).verdict for each in ([NONE, MANY], [MANY, NONE], [MANY])}
     assert verdicts == {"alarm"}
-    assert judge(CHECKS[5], [none], "", "alarm", "clear").state == "clear"
+    assert judged(NONE).state == "clear"
+
+
+def test_a_test_that_could_not_fire_leaves_the_check_undone_without_an_alarm():
+    lacking = worse(ALL[:3], ALL[:3])
+    finding = judged(NONE, lacking, more_than(~ALL[:2], 0.05))
+    assert (finding.state, finding.too_few) == ("skipped", True)
+    assert finding.measured == "needs at least 10 images that survive the attack: there are 3"
+    assert judged(lacking, MANY).state == "alarm"
+    assert "there is 1" in judged(worse(ALL[:1], ALL[:1])).measured

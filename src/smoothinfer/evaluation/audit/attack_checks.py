@@ -1,5 +1,6 @@
 """Checks 5 to 8 and 12: does the attack behave as attacks do when nothing masks the model?"""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -8,54 +9,56 @@ import torch
 from torch import Tensor
 
 from smoothinfer.attacks import fgsm, pgd, square
-from smoothinfer.attacks.eot import EOTLoss, LossValues, fresh_seeds
+from smoothinfer.attacks.eot import BestPoints, EOTLoss, LossValues, fresh_seeds
 from smoothinfer.attacks.losses import ATTACK_LOSSES
+from smoothinfer.evaluation.audit.chance import Outcome, more_than, positive_mean, worse
 from smoothinfer.evaluation.audit.context import AuditContext
 from smoothinfer.evaluation.audit.finding import (
-    ALARM,
-    CLEAR,
+    RIGHT,
     SKIPPED,
     Finding,
     check,
     judge,
-    more_than,
-    worse,
 )
 from smoothinfer.numerics.balls import Ball, Linf
 from smoothinfer.numerics.randomness import isolated_rng
 from smoothinfer.types import Images
 
 _CURVE_DRAWS = 8
+_CONFIRMING = 32
 
 
 @check(
     5,
     "finished optimisation",
     "PGD with more steps and with restarts on the survivors; the loss along the way",
-    "at least 1 point more breaks (McNemar), or more than 5 % of images still rise (p < 0.001)",
+    "at least 1 point more breaks, or more than 5 % of losses still rise (p < 0.001)",
 )
 def optimisation(context: AuditContext) -> Finding:
     """More steps and restarts must not help, and the loss must have converged."""
-    measured, drops = [], []
+    starts = context.effort.restarts * context.starts
     tries = {
         f"{times * context.steps} steps": context.pgd(times * context.steps)
         for times in context.effort.longer
-    }
-    starts = context.effort.restarts * context.starts
-    tries[f"{starts} starts"] = context.pgd(restarts=starts)
+    } | {f"{starts} starts": context.pgd(restarts=starts)}
+    tests, measured = len(tries) + 1, []
+    outcomes = []
     for name, run in tries.items():
-        drops.append(worse(*context.compare_attack(name, run)))
-        measured.append(f"{name} break {drops[-1].points:.1f} points more")
-    rising = _still_rising(context)
-    measured.append(f"{100 * rising.float().mean():.1f} % of losses still rise")
-    alarm = (
+        outcomes.append(worse(*context.compare_attack(name, run), tests=tests))
+        measured.append(f"{name} break {outcomes[-1].points:.1f} points more")
+    # Correct images alone: where the attack has won, its loss may rise for ever.
+    rows = context.few()
+    right = context.is_correct(context.direct()[rows], "rising", rows=rows)
+    outcomes.append(more_than(_still_rising(context) & right, 0.05, right, tests))
+    measured.append(f"{outcomes[-1].points:.1f} % of losses still rise")
+    return judge(
+        optimisation,
+        outcomes,
+        "; ".join(measured),
         "The attack had not finished: with more steps or starts it breaks more. Quote the "
-        "accuracy under the longer attack."
+        "accuracy under the longer attack.",
+        "The attack had converged.",
     )
-    if more_than(rising, 0.05):
-        return optimisation.finding(ALARM, "; ".join(measured), alarm)
-    clear = "The attack had converged."
-    return judge(optimisation, drops, "; ".join(measured), alarm, clear)
 
 
 def _still_rising(context: AuditContext) -> Tensor:
@@ -64,9 +67,7 @@ def _still_rising(context: AuditContext) -> Tensor:
     best = losses.cummax(0).values
     whole = (best[-1] - best[0]).clamp_min(1e-3)
     gained = best[-1] - best[-11] if len(best) > 11 else torch.zeros_like(whole)
-    # Correct images alone: where the attack has won, its loss may rise for ever.
-    right = context.is_correct(context.direct()[context.few()], "rising", rows=context.few())
-    return (gained / whole > 0.05) & right & (gained > 0.05)
+    return (gained / whole > 0.05) & (gained > 0.05)
 
 
 def _path(context: AuditContext) -> list[tuple[Images, LossValues]]:
@@ -103,7 +104,7 @@ def _path(context: AuditContext) -> list[tuple[Images, LossValues]]:
     6,
     "radii",
     "PGD at half, one and two radii, and where the ball holds every image",
-    "more than 1 % survive the last, or a larger ball breaks fewer",
+    "more than 1 % survive the last, or a larger ball breaks 1 point fewer (p < 0.001)",
 )
 def radii(context: AuditContext) -> Finding:
     """In a ball that holds every image nothing survives; larger balls break more."""
@@ -119,89 +120,89 @@ def radii(context: AuditContext) -> Finding:
         kept[size] = context.is_correct(adversarial, "radii", rows=part)
     measured = ", ".join(f"{size:.3g}: {100 * k.float().mean():.1f} %" for size, k in kept.items())
     ordered = list(kept.values())
-    rises = [worse(large, small) for small, large in pairwise(ordered)]
-    alarm = (
+    right, tests = context.clean()[part], len(ordered)
+    rises = [
+        worse(large, small, tests=tests, candidates=right) for small, large in pairwise(ordered)
+    ]
+    return judge(
+        radii,
+        [*rises, more_than(ordered[-1], 0.01, right, tests)],
+        f"right within {measured}",
         "Images survive an attack that may replace them altogether, or a larger ball breaks "
-        "fewer: the attack does not follow the model (masked gradients)."
+        "fewer: the attack does not follow the model (masked gradients).",
+        "Larger balls break more, the largest everything.",
+        RIGHT,
     )
-    if float(ordered[-1].float().mean()) > 0.01:
-        return radii.finding(ALARM, measured, alarm)
-    clear = "Larger balls break more, the largest everything."
-    return judge(radii, rises, measured, alarm, clear)
 
 
 @check(
     7,
     "one step and chance",
     "FGSM beside PGD; random points of the ball around survivors, confirmed by fresh votes",
-    "FGSM is 1 point stronger (McNemar p < 0.001), or chance breaks more than 0.5 %",
+    "FGSM breaks 1 point more, or random points more than 0.5 % of survivors (p < 0.001)",
 )
 def single_steps(context: AuditContext) -> Finding:
     """Neither one step nor chance may beat the iterated attack."""
-    rows = context.survivors()
     one = context.attack("fgsm", partial(fgsm, draws=context.draws))
-    drop = worse(context.attacked(), context.is_correct(one, "fresh"))
-    broken = _broken_by_chance(context, rows)
-    share = 100 * broken / max(1, len(rows))
+    drop = worse(context.attacked(), context.is_correct(one, "fresh"), tests=2)
+    rows = context.survivors()
+    rows = context.choose(rows[context.attacked()[rows]])
+    broken = more_than(_broken_by_chance(context, rows), 0.005, tests=2)
+    if 100 * len(rows) < len(context.images):  # so few that they do not matter
+        broken = Outcome(broken.points, False, False)
     more = "more" if drop.points > 0 else "fewer"
     measured = f"FGSM breaks {abs(drop.points):.1f} points {more} than PGD; "
-    measured += f"random points break {share:.1f} % of survivors"
-    alarm = (
+    measured += f"random points break {broken.points:.1f} % of survivors"
+    return judge(
+        single_steps,
+        [drop, broken],
+        measured,
         "One step, or chance, breaks images that the iterated attack does not: its gradients are "
-        "masked."
+        "masked.",
+        "Iteration beats one step, and chance.",
     )
-    if share > 0.5 and broken >= 2:
-        return single_steps.finding(ALARM, measured, alarm)
-    return judge(single_steps, [drop], measured, alarm, "Iteration beats one step, and chance.")
 
 
-def _broken_by_chance(context: AuditContext, rows: Tensor) -> int:
-    """Return how many survivors a random point breaks, by two votes, each with fresh noise."""
-    rows = rows[context.attacked()[rows]][: context.effort.few]
+def _broken_by_chance(context: AuditContext, rows: Tensor) -> Tensor:
+    """Return which of ``rows`` the worst of many random points breaks, by fresh votes."""
     images, labels = context.images[rows], context.labels[rows]
-    eot = EOTLoss(context.model, ATTACK_LOSSES["margin"])
-    broken = torch.zeros(len(rows), dtype=torch.bool, device=images.device)
+    broken = torch.ones(len(rows), dtype=torch.bool, device=images.device)
+    if len(rows) == 0:
+        return broken
+    eot = EOTLoss(context.model, ATTACK_LOSSES["margin"], random=context.random)
     with isolated_rng(context.seed):
-        draws = 4 if context.random else 1
-        for number in range(context.effort.points):
-            left = (~broken).nonzero().flatten()
-            if len(left) == 0:
-                break
-            points = context.ball.random(images[left])
-            wrong = eot.evaluate(points, labels[left], fresh_seeds(draws)).wrong >= 1
-            suspects = wrong.nonzero().flatten()
-            for turn in range(2):  # a success by a lucky draw does not count
-                where = rows[left[suspects]]
-                correct = context.is_correct(points[suspects], "points", number, turn, rows=where)
-                suspects = suspects[~correct]
-            # Nor does an image whose own vote is undecided: without the point it must be correct.
-            where = rows[left[suspects]]
-            stands = context.is_correct(context.images[where], "points", number, rows=where)
-            broken[left[suspects[stands]]] = True
-    return int(broken.sum())
+        best = BestPoints(eot, images, labels, fresh_seeds(4 if context.random else 1))
+        for _ in range(context.effort.points):
+            best.offer(context.ball.random(images))
+    # An image whose own vote is near a tie does not count, nor one that one vote gets wrong.
+    for turn in range(3 if context.random else 1):
+        broken &= ~context.is_correct(best.points, "points", turn, rows=rows)
+        broken &= context.is_correct(images, "no points", turn, rows=rows)
+    return broken
 
 
 @check(
     8,
     "without gradients",
     "Square on the survivors, its loss over several draws, fresh votes",
-    "it breaks 0.2 points more (McNemar p < 0.001)",
+    "it breaks 0.2 points more (p < 0.001)",
 )
 def queries(context: AuditContext) -> Finding:
     """An attack without gradients must not break what gradients do not."""
-    rows = context.survivors()[: context.effort.few]
-    if not isinstance(context.ball, Linf) or len(rows) == 0:
-        reason = "no survivors" if len(rows) == 0 else "Square works within Linf only"
-        return queries.finding(SKIPPED, reason, "Nothing to try.")
+    if not isinstance(context.ball, Linf):
+        return queries.finding(SKIPPED, "no L-infinity ball", "Square works within Linf only.")
+    rows = context.choose(context.survivors())
     draws = 4 if context.random else 1
     run = partial(square, queries=context.effort.queries, draws=draws)
-    before, after = context.attacked(), context.attacked().clone()
-    after[rows] &= context.is_correct(context.attack("square", run, rows=rows), "fresh", rows=rows)
-    drop, broken = worse(before, after, points=0.2), int((before & ~after).sum())
+    before, after = torch.zeros_like(context.attacked()), torch.zeros_like(context.attacked())
+    before[rows] = context.attacked()[rows]
+    after[rows] = context.is_correct(context.attack("square", run, rows=rows), "fresh", rows=rows)
+    drop = worse(before, after, points=0.2)
     return judge(
         queries,
         [drop],
-        f"breaks {broken} of {len(rows)} survivors ({drop.points:.1f} points)",
+        f"breaks {int((before & ~after).sum())} of {len(rows)} survivors ({drop.points:.1f} "
+        "points)",
         "Random search breaks images that gradients do not: the white-box attack cannot be "
         "relied on here.",
         "Random search finds no more than gradients do.",
@@ -211,34 +212,57 @@ def queries(context: AuditContext) -> Finding:
 @check(
     12,
     "silent success",
-    "wrong draws along the way of PGD; two estimates of the loss at its end",
-    "more than 0.5 % won and lost again, or the loss is known to no better than 10 %",
+    "wrong draws along the way of PGD; the loss at its end over 32 draws",
+    "more than 0.5 % won and lost again, or the loss known to no better than 10 % (p < 0.001)",
 )
 def endings(context: AuditContext) -> Finding:
     """Success on the way must last to the end, and the loss must be known."""
+    left = more_than(_left_success(context), 0.005, tests=2)
+    swing = _fluctuation(context, _path(context)[-1][0])
+    return judge(
+        endings,
+        [left, swing],
+        f"{left.points:.1f} % won on the way and lost at the end; loss known to {swing.points:.1f} "
+        "%",
+        "The attack passes through success and leaves it, or its loss cannot be told apart "
+        "from noise: keep the best point, judged on averages, or average over more draws.",
+        "Successes last to the end.",
+        "to attack",
+    )
+
+
+def _left_success(context: AuditContext) -> Tensor:
+    """Return (N,) which images the attack had won on its way, but not at its end."""
     path = _path(context)
     wrong = torch.stack([values.wrong for _, values in path])
-    certain = 1.0 if not context.random else 0.75
-    passed = (wrong[:-1] >= certain).any(0) & (wrong[-1] <= 1 - certain)
-    lost = 100 * float(passed.float().mean())
-    swing = _fluctuation(context, path[-1][0])
-    measured = f"{lost:.1f} % won on the way and lost at the end; loss known to {swing:.1f} %"
-    if (lost > 0.5 and int(passed.sum()) >= 2) or swing > 10:
-        return endings.finding(
-            ALARM,
-            measured,
-            "The attack passes through success and leaves it, or its loss cannot be told apart "
-            "from noise: keep the best point, judged on averages, or average over more draws.",
+    certain = 0.75 if context.random else 1.0
+    highest, step = wrong[:-1].max(0)
+    left = (highest >= certain) & (wrong[-1] <= 1 - certain)
+    rows = left.nonzero().flatten()
+    if not context.random or len(rows) == 0:
+        return left
+    # Among many steps a lucky draw is likely: fresh draws must agree.
+    won = torch.stack([path[int(step[row])][0][row] for row in rows])
+    labels = context.labels[context.few()][rows]
+    eot = EOTLoss(context.model, ATTACK_LOSSES["cross_entropy"])
+    with isolated_rng(context.seed):
+        on_way, at_end = (
+            eot.evaluate(points, labels, fresh_seeds(_CONFIRMING)).wrong
+            for points in (won, path[-1][0][rows])
         )
-    return endings.finding(CLEAR, measured, "Successes last to the end.")
+    left[rows] = (on_way >= certain) & (at_end <= 1 - certain)
+    return left
 
 
-def _fluctuation(context: AuditContext, points: Images) -> float:
-    """Return by how many per cent two estimates of the mean loss differ."""
+def _fluctuation(context: AuditContext, points: Images) -> Outcome:
+    """Say by how many per cent the mean loss of 16 draws is off, on average, if by more than 10."""
     if not context.random:
-        return 0.0
+        return Outcome(0.0, False, False)
     eot = EOTLoss(context.model, ATTACK_LOSSES["cross_entropy"])
     labels = context.labels[context.few()]
     with isolated_rng(context.seed):
-        one, two = (eot.evaluate(points, labels, fresh_seeds(16)).value for _ in range(2))
-    return 100 * float((one - two).abs().mean() / (one + two).mean().clamp_min(1e-6) * 2**0.5)
+        losses = [eot.evaluate(points, labels, [s]).value for s in fresh_seeds(_CONFIRMING)]
+    every = torch.stack(losses)
+    off, value = math.sqrt(2 / math.pi / 16) * every.std(0), every.mean(0)
+    points_off = 100 * float(off.mean() / value.mean().clamp_min(1e-6))
+    return positive_mean(off - 0.1 * value, points_off, tests=2)

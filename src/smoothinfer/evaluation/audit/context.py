@@ -10,10 +10,13 @@ from torch import Tensor, nn
 
 from smoothinfer.attacks import pgd
 from smoothinfer.attacks.checks import is_random
+from smoothinfer.attacks.gate import own_tensor, plain_images
+from smoothinfer.data.selection import choose_rows
 from smoothinfer.engine.voting import RULES, Rule
 from smoothinfer.noise.noisy_model import NoisyModel
 from smoothinfer.numerics.balls import Ball
 from smoothinfer.numerics.randomness import derive_seed, isolated_rng, stream
+from smoothinfer.runtime.foreign import logits_of
 from smoothinfer.runtime.modes import device_of
 from smoothinfer.smoothing import classifier
 from smoothinfer.smoothing.classifier import SmoothedClassifier
@@ -86,7 +89,7 @@ class AuditContext:
 
     Attributes:
         random: whether two passes differ.
-        differentiable: whether it has gradients at all.
+        no_gradient: why attacks that follow gradients cannot be run; ``""`` if they can.
         passes: most passes of a vote.
         draws, steps, starts: of the direct attack. A static model has one draw; the noise of a
             random one varies its single start.
@@ -103,7 +106,7 @@ class AuditContext:
     samples: int | None = None
     voted: bool = False
     random: bool = field(init=False)
-    differentiable: bool = field(init=False)
+    no_gradient: str = field(init=False)
     passes: int = field(init=False)
     draws: int = field(init=False)
     steps: int = field(init=False)
@@ -112,29 +115,52 @@ class AuditContext:
 
     def __post_init__(self) -> None:
         device = device_of(self.model, self.images)
-        self.images, self.labels = self.images.to(device), self.labels.to(device)
+        self.images = plain_images(self.model, self.images).to(device)
+        self.labels = own_tensor(self.labels).to(device)
         effort, random = self.effort, is_random(self.model, self.images)
         self.random = random
         self.passes = min(effort.samples, self.samples or effort.samples) if random else 1
         self.draws = effort.draws if random else 1
         self.steps = effort.steps if random else effort.static_steps
         self.starts = 1 if random else effort.static_starts
-        with torch.enable_grad(), isolated_rng(self.seed):
-            logits = self.model(self.images[:2].clone().requires_grad_())
-        self.differentiable = logits.requires_grad
+        self.no_gradient = self._find_gradient()
+
+    def _find_gradient(self) -> str:
+        images = self.images[:2].clone().requires_grad_()
+        with isolated_rng(self.seed):
+            try:
+                logits = logits_of(self.model, images)
+                if not logits.requires_grad:
+                    return "the logits are cut off from the image by torch.no_grad, detach or numpy"
+                (slope,) = torch.autograd.grad(logits.sum(), images, allow_unused=True)
+            except Exception as error:  # a user's forward, or its backward, may fail in any way
+                first = str(error).strip().split("\n")[0]
+                return f"{type(error).__name__}: {first}"[:200]
+        return "" if slope is not None else "the logits do not depend on the image"
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether attacks can follow gradients."""
+        return not self.no_gradient
 
     @property
     def base(self) -> nn.Module | None:
         """The same network without its noise, for a `NoisyModel`."""
         return self.model.module if isinstance(self.model, NoisyModel) else None
 
-    def few(self) -> slice:
-        """Return the images of the expensive checks."""
-        return slice(0, min(self.effort.few, len(self.images)))
+    def few(self, most: int | None = None) -> Tensor:
+        """Return the rows of the images of the expensive checks, at most ``most`` of them."""
+        return self.choose(torch.arange(len(self.labels), device=self.labels.device), most)
 
-    def is_correct(
-        self, images: Images, *key: object, rows: Tensor | slice | None = None
-    ) -> Tensor:
+    def choose(self, rows: Tensor, most: int | None = None) -> Tensor:
+        """Return some of ``rows``, of each class its share: the same for everybody.
+
+        The first ones would be of one class where the data are in the order of their classes.
+        """
+        labels = self.labels[rows].cpu()
+        return rows[choose_rows(labels, most or self.effort.few).to(rows.device)]
+
+    def is_correct(self, images: Images, *key: object, rows: Tensor | None = None) -> Tensor:
         """Return whether the vote on ``images`` is correct, (N,), from the stream called ``key``.
 
         Images that are decided early get fewer passes.
@@ -154,7 +180,7 @@ class AuditContext:
         attack: Callable[..., Images],
         *,
         target: nn.Module | None = None,
-        rows: Tensor | slice | None = None,
+        rows: Tensor | None = None,
         ball: Ball | None = None,
     ) -> Images:
         """Return the images of ``rows`` under ``attack``, in batches, from a named stream."""

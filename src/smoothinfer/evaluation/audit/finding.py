@@ -1,17 +1,18 @@
-"""The finding of a check of the audit, and the tests that tell a drop from chance."""
+"""The finding of a check of the audit, and how the tests of a check make one."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
-from torch import Tensor
+from smoothinfer.evaluation.audit.chance import Outcome
 
 CLEAR, NOTE, ALARM, SKIPPED = "clear", "note", "alarm", "skipped"
-_CERTAIN = 1e-3
+SURVIVE, RIGHT = "that survive the attack", "that are right"
 UNCLEAR = (
-    "Too few images to tell: there is a difference that would matter, and it may be chance. Audit "
-    "more images."
+    "Too few images to tell: what was measured would matter, and it may be chance. Audit more "
+    "images."
 )
+TOO_FEW = "Too few images to tell: with so few this check cannot fire. Audit more images."
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Finding:
         measured: the figures.
         state: ``"clear"``, ``"alarm"``, ``"note"`` (worth knowing, no defect), or ``"skipped"``.
         verdict: in plain words.
+        too_few: whether more images could change the state: the audit is not complete.
     """
 
     number: int
@@ -35,6 +37,7 @@ class Finding:
     measured: str
     state: str
     verdict: str
+    too_few: bool = False
 
     @property
     def fired(self) -> bool:
@@ -60,13 +63,24 @@ class Check:
 
     def __call__(self, context: Any) -> Finding:
         if self.static and not context.random:
-            return self.finding(SKIPPED, "static model", self.static)
+            return self.finding(SKIPPED, "no noise", self.static)
         return self.run(context)
 
     def finding(self, state: str, measured: str, verdict: str) -> Finding:
         """Return the finding of this check."""
         about = (self.number, self.name, self.procedure, self.threshold)
         return Finding(*about, measured=measured, state=state, verdict=verdict)
+
+    def too_few(self, needs: int, have: int, which: str) -> Finding:
+        """Return the finding of this check for too few images.
+
+        Args:
+            needs, have: numbers of images.
+            which: of the images, such as ``"that are right"``.
+        """
+        there = f"there is {have}" if have == 1 else f"there are {have}"
+        measured = f"needs at least {needs} images {which}: {there}"
+        return replace(self.finding(SKIPPED, measured, TOO_FEW), too_few=True)
 
 
 def check(
@@ -76,62 +90,30 @@ def check(
     return lambda run: Check(number, name, procedure, threshold, run, static)
 
 
-def more_than(found: Tensor, share: float) -> bool:
-    """Say whether more than ``share`` of the images are ``found`` (N,), beyond chance.
+def judge(
+    check: Check,
+    outcomes: Sequence[Outcome],
+    measured: str,
+    alarm: str,
+    clear: str,
+    which: str = SURVIVE,
+) -> Finding:
+    """Return the finding of a check by the ``outcomes`` of its tests.
 
-    >>> import torch
-    >>> more_than(torch.arange(64) < 4, 0.05), more_than(torch.arange(1000) < 80, 0.05)
-    (False, True)
+    One that fired is an alarm. Without an alarm, one that could not fire leaves the check undone.
+
+    Args:
+        check: the check.
+        outcomes: of its tests.
+        measured: the figures.
+        alarm, clear: verdicts.
+        which: of the images, where they are too few.
     """
-    return _chance(int(found.sum()), len(found), share) < _CERTAIN
-
-
-def _chance(successes: int, trials: int, share: float) -> float:
-    """Return the probability of at least so many successes."""
-    from scipy.stats import binom
-
-    return float(binom.sf(successes - 1, trials, share))
-
-
-class Drop(NamedTuple):
-    """By how many points one vote is right on fewer images than another.
-
-    Attributes:
-        points: per cent of the images.
-        fired: it is large enough to matter, and beyond chance.
-        unclear: it is large enough to matter, and may be chance: there are too few images.
-    """
-
-    points: float
-    fired: bool
-    unclear: bool
-
-
-def worse(before: Tensor, after: Tensor, points: float = 1.0) -> Drop:
-    """Say whether ``after`` (N,) is right on fewer images than ``before``, beyond chance.
-
-    By at least ``points`` per cent of the images, and with a one-sided McNemar p-value below
-    0.001: of the images on which the two differ, too many went one way. Ten must, and none the
-    other way, so that with few images a drop that matters can be `unclear`.
-
-    >>> import torch
-    >>> before, after = torch.ones(1000).bool(), torch.arange(1000) >= 10
-    >>> worse(before, after)
-    Drop(points=1.0, fired=True, unclear=False)
-    >>> worse(before[:100], after[1:101])
-    Drop(points=9.0, fired=False, unclear=True)
-    """
-    lost, won = int((before & ~after).sum()), int((~before & after).sum())
-    drop = 100 * (lost - won) / max(1, len(before))
-    chance = _chance(lost, lost + won, 0.5) if lost + won else 1.0
-    matters, sure = drop >= points, chance < _CERTAIN
-    return Drop(drop, matters and sure, matters and not sure)
-
-
-def judge(check: Check, drops: Sequence[Drop], measured: str, alarm: str, clear: str) -> Finding:
-    """Return the finding of a check by its ``drops``: alarm, clear, or too few images to tell."""
-    if any(drop.fired for drop in drops):
+    if any(outcome.fired for outcome in outcomes):
         return check.finding(ALARM, measured, alarm)
-    if any(drop.unclear for drop in drops):
-        return check.finding(NOTE, measured, UNCLEAR)
+    if lacking := [outcome for outcome in outcomes if outcome.needs]:
+        most = max(lacking, key=lambda outcome: outcome.needs)
+        return check.too_few(most.needs, most.have, which)
+    if any(outcome.unclear for outcome in outcomes):
+        return replace(check.finding(NOTE, measured, UNCLEAR), too_few=True)
     return check.finding(CLEAR, measured, clear)

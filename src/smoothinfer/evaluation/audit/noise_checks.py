@@ -5,6 +5,7 @@ import hashlib
 import torch
 from torch import Tensor
 
+from smoothinfer.evaluation.audit.chance import more_than, worse
 from smoothinfer.evaluation.audit.context import BATCH, AuditContext
 from smoothinfer.evaluation.audit.finding import (
     ALARM,
@@ -14,9 +15,9 @@ from smoothinfer.evaluation.audit.finding import (
     Finding,
     check,
     judge,
-    worse,
 )
 from smoothinfer.numerics.randomness import isolated_rng
+from smoothinfer.runtime.foreign import logits_of
 from smoothinfer.types import Images
 
 
@@ -25,8 +26,8 @@ from smoothinfer.types import Images
     "surrogates",
     "PGD on the network with its noise off, and on the soft vote, tried on the vote",
     "a surrogate's attack is 1 point stronger than the direct one, or the network without noise "
-    "1 point more robust (McNemar p < 0.001; a note: as robust)",
-    static="There is no noise to turn off.",
+    "1 point more robust (p < 0.001; a note: as robust)",
+    static="A model without noise has none to turn off.",
 )
 def transfer(context: AuditContext) -> Finding:
     """Attacks made elsewhere must not beat the direct one."""
@@ -36,43 +37,50 @@ def transfer(context: AuditContext) -> Finding:
     tries = {"soft vote": (context.model, context.pgd(gradient="pooled"))}
     if context.base is not None:
         tries["noise off"] = (context.base, context.pgd(draws=1))
+    tests = len(tries) + 1
     transferred = {
         name: context.attack(name, run, target=target, rows=part)
         for name, (target, run) in tries.items()
     }
     for name, images in transferred.items():
         kept = context.is_correct(images, "transfer", rows=part)
-        drops.append(worse(direct, kept))
+        drops.append(worse(direct, kept, tests=tests))
         measured.append(f"from {name}: {100 * kept.float().mean():.1f} %")
-    useless, without = False, None
+    useless = False
     if context.base is not None:
         with torch.no_grad():
-            bare = context.base(transferred["noise off"]).argmax(1) == context.labels[part]
+            answers = logits_of(context.base, transferred["noise off"])
+        bare = answers.argmax(1) == context.labels[part]
         measured.append(f"its network without noise, attacked: {100 * bare.float().mean():.1f} %")
-        useless, without = bool(direct.sum() <= bare.sum()), worse(bare, direct)
-    if without is not None and without.fired:
-        return transfer.finding(
-            ALARM,
-            "; ".join(measured),
-            "Under attack the noise adds nothing: the same network without it is more robust.",
-        )
-    alarm = (
+        useless = bool(direct.sum() <= bare.sum())
+        without = worse(bare, direct, tests=tests, candidates=context.clean()[part])
+        if without.fired:
+            return transfer.finding(
+                ALARM,
+                "; ".join(measured),
+                "Under attack the noise adds nothing: the same network without it is more robust.",
+            )
+        drops.append(without)
+    found = judge(
+        transfer,
+        drops,
+        "; ".join(measured),
         "An attack made on a surrogate beats the direct one: the direct attack does not "
-        "follow the vote. Quote the stronger."
+        "follow the vote. Quote the stronger.",
+        "No surrogate beats the direct attack.",
     )
-    if useless and not any(drop.fired for drop in drops):
+    if useless and found.state == CLEAR:
         verdict = "Under attack the noise adds nothing over the same network without it."
         return transfer.finding(NOTE, "; ".join(measured), verdict)
-    clear = "No surrogate beats the direct attack."
-    return judge(transfer, drops, "; ".join(measured), alarm, clear)
+    return found
 
 
 @check(
     10,
     "secrecy",
     "PGD on 16 known draws, judged on them; PGD on fresh draws, judged on fresh ones",
-    "known noise is more than 5 points weaker (McNemar p < 0.001)",
-    static="There is no noise to know.",
+    "known noise is at least 5 points weaker (p < 0.001)",
+    static="A model without noise has none to keep secret.",
 )
 def secrecy(context: AuditContext) -> Finding:
     """Known noise must not be much easier to attack than fresh noise."""
@@ -101,8 +109,9 @@ def secrecy(context: AuditContext) -> Finding:
     11,
     "persistent attacker",
     "the same adversarial images, voted on again and again",
-    "10 votes lose more than 1 point, or 100 votes more than 2 (a note: a single draw differs)",
-    static="It answers the same each time.",
+    "10 votes lose more than 1 point, or 100 votes more than 2 (p < 0.001; a note: a single draw "
+    "differs)",
+    static="A model without noise gives the same answer to every attempt.",
 )
 def persistence(context: AuditContext) -> Finding:
     """A fresh vote must agree with the attack's own count, and so must a hundred."""
@@ -118,31 +127,33 @@ def persistence(context: AuditContext) -> Finding:
     fresh = 100 * float(context.attacked().float().mean())
     single = _last_draw(context, adversarial)
     own = 100 * float(single.float().mean())
-    measured = f"a single draw {own:.1f} %, a fresh vote {fresh:.1f} %; right in "
-    measured += ", ".join(f"all of {k} votes {share:.1f} %" for k, share in after.items())
-    before = 100 * float(first.float().mean())
-    most = max(after)
-    allowed = 2.0 if most >= 100 else 1.0
-    if before - after[most] > allowed + 100 / len(adversarial):
-        return persistence.finding(
-            ALARM,
-            measured,
-            "Votes near a tie change from vote to vote: an attacker who may submit an image again "
-            "and again succeeds. Quote the accuracy over repeated votes, or use more samples.",
-        )
-    if worse(single, context.attacked()).fired or worse(context.attacked(), single).fired:
+    measured = f"a single draw {own:.1f} %, a fresh vote {fresh:.1f} %; right in one "
+    measured += "vote " + ", in all of ".join(
+        f"{share:.1f} %" if k == 1 else f"{k} votes {share:.1f} %" for k, share in after.items()
+    )
+    lost = more_than(first & ~kept, 0.02 if max(after) >= 100 else 0.01, first)
+    found = judge(
+        persistence,
+        [lost],
+        measured,
+        "Votes near a tie change from vote to vote: an attacker who may submit an image again "
+        "and again succeeds. Quote the accuracy over repeated votes, or use more samples.",
+        "Fresh votes agree.",
+    )
+    differs = worse(single, context.attacked()), worse(context.attacked(), single)
+    if found.state == CLEAR and any(each.fired for each in differs):
         return persistence.finding(
             NOTE,
             measured,
             "Fresh votes agree with each other, not with a single draw: an attack that is judged, "
             "stopped or chosen on its own last draw misreports this model. Judge by votes.",
         )
-    return persistence.finding(CLEAR, measured, "Fresh votes agree.")
+    return found
 
 
 def _last_draw(context: AuditContext, images: Images) -> Tensor:
     with torch.no_grad(), isolated_rng(context.seed):
-        answers = [context.model(part).argmax(1) for part in images.split(BATCH)]
+        answers = [logits_of(context.model, part).argmax(1) for part in images.split(BATCH)]
     return torch.cat(answers) == context.labels
 
 
@@ -158,7 +169,7 @@ def selection(context: AuditContext) -> Finding:
         return selection.finding(
             SKIPPED,
             "the images of training and tuning are not known",
-            "Name them (a model with its card does) to have this checked.",
+            "Give them as seen=..., or audit a model whose card names its training data.",
         )
     mine = image_hashes(context.images)
     shared = sum(one in context.seen for one in mine)

@@ -1,31 +1,43 @@
 """The audit: thirteen checks that tell robustness from randomness."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
+from smoothinfer.attacks.gate import check_differentiable
 from smoothinfer.data import ImageData, class_names_of, images_and_labels, match_classes
 from smoothinfer.engine.voting import RULES, rule_of
-from smoothinfer.errors import InputError, check_images, check_labels
-from smoothinfer.evaluation.audit import attack_checks, gradient_checks, noise_checks
+from smoothinfer.errors import InputError, check_images, check_labels, check_type, plain_seed
+from smoothinfer.evaluation.audit import (
+    attack_checks,
+    gradient_checks,
+    noise_checks,
+    randomness_check,
+)
 from smoothinfer.evaluation.audit.context import FULL, QUICK, AuditContext
 from smoothinfer.evaluation.audit.finding import SKIPPED, Check, Finding
 from smoothinfer.numerics.balls import Ball, Linf, check_ball
 from smoothinfer.numerics.statistics import Interval, proportion
-from smoothinfer.runtime.modes import check_eval
+from smoothinfer.runtime.modes import check_eval, count_classes
 from smoothinfer.runtime.progress import progress_bar
 from smoothinfer.smoothing.classifier import SmoothedClassifier
 from smoothinfer.types import Images, Labels
 
-_MODULES = (gradient_checks, attack_checks, noise_checks)
+_MODULES = (gradient_checks, randomness_check, attack_checks, noise_checks)
 _FOUND = [each for module in _MODULES for each in vars(module).values() if isinstance(each, Check)]
 CHECKS = {each.number: each for each in sorted(_FOUND, key=lambda each: each.number)}
+Result = TypeVar("Result")
 _NO_GRADIENT = "It compares attacks that follow gradients."
-_WITHOUT_GRADIENT = (gradient_checks.gradients, gradient_checks.randomness, noise_checks.selection)
+_WITHOUT_GRADIENT = (
+    gradient_checks.gradients,
+    randomness_check.randomness,
+    noise_checks.selection,
+)
 
 
 @dataclass(frozen=True)
@@ -49,14 +61,28 @@ class Audit:
         return [finding for finding in self.findings if finding.fired]
 
     @property
+    def too_few(self) -> list[Finding]:
+        """The findings that more images could change: with any, the audit is not complete."""
+        return [finding for finding in self.findings if finding.too_few]
+
+    @property
     def verdict(self) -> str:
-        """One sentence."""
-        skipped = ", ".join(str(each.number) for each in self.findings if each.state == SKIPPED)
-        if not self.fired:
-            verdict = "Nothing fired: no sign that the measured robustness is an artefact"
-            return f"{verdict} (skipped: check {skipped})." if skipped else f"{verdict}."
-        names = ", ".join(f"{finding.number} ({finding.name})" for finding in self.fired)
-        return f"Not to be relied on: check {names} fired."
+        """One sentence or two."""
+        unsure = ", ".join(str(each.number) for each in self.too_few)
+        other = [each for each in self.findings if each.state == SKIPPED and not each.too_few]
+        skipped = ", ".join(str(each.number) for each in other)
+        end = f" (skipped: check {skipped})." if skipped else "."
+        if self.fired:
+            names = ", ".join(f"{finding.number} ({finding.name})" for finding in self.fired)
+            return f"Not to be relied on: check {names} fired."
+        if unsure:
+            count = self.clean.images
+            images = f"{count} images are" if count > 1 else "one image is"
+            return (
+                f"Not complete: {images} too few to tell by check {unsure}. No check fired; audit "
+                f"more images{end}"
+            )
+        return f"Nothing fired: no sign that the measured robustness is an artefact{end}"
 
 
 def audit(
@@ -88,7 +114,7 @@ def audit(
 
     Raises:
         InputError: data are malformed, there are none, a number of a check is unknown, or the
-            model is correct on no image.
+            model is correct on no image or returns NaN.
 
     Source: the checks are named after Carlini et al. 2019 (arXiv 1902.06705), Athalye et al. 2018
     (arXiv 1802.00420), Pintor et al. 2022 (arXiv 2106.09947) and Zimmermann et al. 2022 (arXiv
@@ -101,50 +127,63 @@ def audit(
     >>> [finding.state for finding in found.findings]
     ['clear', 'clear']
     """
-    if isinstance(data, ImageData):
-        data = match_classes(data, class_names_of(model))
-    images, labels = images_and_labels(data)
     chosen = sorted(CHECKS if checks is None else set(checks))
     unknown_checks = set(chosen) - set(CHECKS)
     if unknown_checks:
         raise InputError(f"no check {sorted(unknown_checks)}: they are numbered 1 to {len(CHECKS)}")
     check_ball(ball)
+    check_type("model", model, nn.Module, "a torch.nn.Module from images to logits")
+    smooth = model if isinstance(model, SmoothedClassifier) and model.seed is None else None
+    inner = model if smooth is None else smooth.model
+    with torch.inference_mode(False), torch.enable_grad():
+        images, labels = _checked(inner, data)
+        own = "prediction" if smooth is None else smooth.rule  # may be a rule without a name
+        context = AuditContext(
+            inner,
+            images,
+            labels,
+            ball,
+            effort=QUICK if quick else FULL,
+            seed=plain_seed(seed),
+            seen=_hashes(seen),
+            rule=rule_of(rule or own),
+            samples=smooth.samples if smooth else None,
+            voted=smooth is not None and smooth.samples > 1,
+        )
+        if not context.clean().any():
+            raise InputError(
+                f"no image is classified correctly ({len(images)} given): audit other images, or "
+                "a better model"
+            )
+        return _run(context, chosen, progress)
+
+
+def _checked(model: nn.Module, data: ImageData | tuple[Images, Labels]) -> tuple[Images, Labels]:
+    """Return images and labels that the model takes."""
+    if isinstance(data, ImageData):
+        data = match_classes(data, class_names_of(model))
+    images, labels = images_and_labels(data)
     check_images(images)
     check_labels(labels, images)
     if len(images) == 0:
         raise InputError("there are no images to audit")
-    smooth = model if isinstance(model, SmoothedClassifier) and model.seed is None else None
-    inner = model if smooth is None else smooth.model
-    own = "prediction" if smooth is None else smooth.rule  # may be a custom rule without a name
-    check_eval(inner)
-    context = AuditContext(
-        inner,
-        images,
-        labels,
-        ball,
-        effort=QUICK if quick else FULL,
-        seed=seed,
-        seen=_hashes(seen),
-        rule=rule_of(rule or own),
-        samples=smooth.samples if smooth else None,
-        voted=smooth is not None and smooth.samples > 1,
-    )
-    if not context.clean().any():
-        raise InputError(f"the model is wrong on all of the {len(images)} images: audit another")
-    return _run(context, chosen, progress)
+    check_eval(model)
+    check_differentiable(model)
+    check_labels(labels, images, count_classes(model, images))
+    return images, labels
 
 
 def _run(context: AuditContext, chosen: list[int], progress: bool) -> Audit:
     findings, seconds = [], {}
     with progress_bar("auditing", len(chosen) + 1, shown=progress) as bar:
-        clean, attacked = context.clean(), context.attacked()
+        clean, attacked = context.clean(), _under_attack(context.attacked)
         for number in chosen:
             bar.advance()
             bar.update(CHECKS[number].name)
             begun = time.perf_counter()
             check = CHECKS[number]
             if context.differentiable or check in _WITHOUT_GRADIENT:
-                findings.append(check(context))
+                findings.append(_under_attack(partial(check, context)))
             else:
                 findings.append(check.finding(SKIPPED, "no gradient", _NO_GRADIENT))
             seconds[number] = round(time.perf_counter() - begun, 1)
@@ -162,6 +201,14 @@ def _run(context: AuditContext, chosen: list[int], progress: bool) -> Audit:
     }
     counts = [proportion(int(right.sum()), len(right)) for right in (clean, attacked)]
     return Audit(findings, counts[0], counts[1], about)
+
+
+def _under_attack(run: Callable[[], Result]) -> Result:
+    """Return what ``run`` does; an error there comes from images that the user never saw."""
+    try:
+        return run()
+    except InputError as error:
+        raise InputError(f"under attack {error}") from error
 
 
 def _hashes(seen: Images | Iterable[Images] | None) -> frozenset[bytes] | None:

@@ -144,8 +144,9 @@ def _audit(source: Source) -> Markup:
     heads = ["", "check", "state", "measured", "verdict", "fires when"]
     states = {(at, 2): {"class": line[2]} for at, line in enumerate(lines)}
     about = audit["about"]
+    too_few = any(finding.get("too_few") for finding in audit["findings"])
     return _AUDIT.format(
-        state="alarm" if audit["fired"] else "clear",
+        state="alarm" if audit["fired"] else "note" if too_few else "clear",
         model=audit["model"],
         verdict=audit["verdict"],
         clean=interval_text(audit["clean"]),
