@@ -29,6 +29,7 @@ from smoothinfer.evaluation.origins import (
     is_own,
     is_rounding,
     library_digest,
+    module_of,
 )
 from smoothinfer.evaluation.source_code import Reference, read_code, references
 
@@ -77,7 +78,7 @@ class CodeWalk:
             return digest_of([self._value(value.__self__), self._value(value.__func__)])
         if isinstance(value, _BOUND):
             return self._builtin(value)
-        if not is_own(type(value).__module__) and hasattr(value, "__wrapped__"):  # lru_cache
+        if not is_own(module_of(type(value))) and hasattr(value, "__wrapped__"):  # lru_cache
             return digest_of([type(value).__name__, self._value(value.__wrapped__)])
         return ""
 
@@ -143,7 +144,7 @@ class CodeWalk:
         elif isinstance(value, _CODE) or not _belongs_to_library(name, value):
             # Objects of libraries, or None in their place, may depend on the machine.
             known = value is not None and isinstance(value, (*PLAIN, *_CONTAINERS, *_CODE))
-            if known or not is_ours(home) or is_own(type(value).__module__):
+            if known or not is_ours(home) or is_own(module_of(type(value))):
                 self._take_global(f"{module}.{name}", module, value)
 
     def _take_global(self, name: str, module: str, value: Any) -> None:
@@ -169,11 +170,11 @@ class CodeWalk:
     def _class(self, kind: type) -> str:
         if id(kind) in self._classes:
             return self._classes[id(kind)][1]
-        name = f"{kind.__module__}.{kind.__qualname__}"
+        name = f"{module_of(kind)}.{kind.__qualname__}"
         self._classes[id(kind)] = (kind, f"class:{name}")  # the end of a circle
-        if not is_own(kind.__module__):
+        if not is_own(module_of(kind)):
             self._library_class(kind)
-        elif not _computes_nothing(kind.__module__):
+        elif not _computes_nothing(module_of(kind)):
             digest = digest_of(self._members(kind))
             if "<" in name or self.code.get(name, digest) != digest:
                 name = f"{name}.{digest}"  # several share it
@@ -185,7 +186,7 @@ class CodeWalk:
         held = [self._value(base) for base in (*kind.__bases__, type(kind))]
         fields = vars(kind).get("__dataclass_fields__", {}).values()
         held += [f"{field.name}:{self._value(field.default_factory)}" for field in fields]
-        with self._inside(kind.__module__):
+        with self._inside(module_of(kind)):
             for key, value in sorted(vars(kind).items()):
                 about = key.startswith("__") and not callable(value)  # name, line, annotations
                 if not about and key not in (*_PRINTING, *_ABOUT) and not _is_generated(value):
@@ -203,16 +204,16 @@ class CodeWalk:
         if type(value).__name__.endswith("_descriptor"):  # a slot, or a method that is no Python
             return type(value).__name__
         known = value is None or isinstance(value, (*PLAIN, *_CONTAINERS)) or callable(value)
-        return self._value(value) if known or not is_ours(kind.__module__) else type(value).__name__
+        return self._value(value) if known or not is_ours(module_of(kind)) else type(value).__name__
 
     def _library_class(self, kind: type) -> None:
         """Take in what is not of a library in one of its classes: bases and replaced methods."""
-        self._library(kind.__module__)
+        self._library(module_of(kind))
         for base in kind.__mro__[1:]:
             self._class(base)
         for name, value in vars(kind).items():
             if _is_patch(value):
-                self._take_global(f"{kind.__module__}.{kind.__qualname__}.{name}", "", value)
+                self._take_global(f"{module_of(kind)}.{kind.__qualname__}.{name}", "", value)
 
     def _library(self, module: str) -> None:
         """Take in the files of an installed library, unless its versions differ in rounding."""
@@ -263,7 +264,7 @@ def _is_patch(value: Any) -> bool:
 
 def _belongs_to_library(name: str, value: Any) -> bool:
     """Say whether a global is an object of a library, imported from it by its name."""
-    if isinstance(value, (*PLAIN, *_CONTAINERS)) or is_own(type(value).__module__):
+    if isinstance(value, (*PLAIN, *_CONTAINERS)) or is_own(module_of(type(value))):
         return False
     modules = [module for title, module in list(sys.modules.items()) if not is_own(title)]
     return any(getattr(module, "__dict__", {}).get(name) is value for module in modules)

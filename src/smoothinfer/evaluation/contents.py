@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from smoothinfer.evaluation.origins import module_of
 from smoothinfer.runtime.modes import frozen_parameters
 
 # Objects of these modules compute nothing: locks, streams of text, queues, loggers.
@@ -18,7 +19,7 @@ _IDLE = {
     *("_thread", "threading", "_queue", "queue", "io", "_io", "logging", "weakref"),
     *("torch.cuda.streams", "torch.cuda.graphs"),
 }
-_MANGLED = re.compile(rb"___torch_mangle_\d+\.?")  # numbers the classes of a process
+_MANGLED = re.compile(rb"[./]___torch_mangle_\d+")  # numbers the classes of a process
 _NO_CONTENT = (".debug_pkl", "/version", "/byteorder", "/serialization_id")
 
 
@@ -39,15 +40,17 @@ def tensor_digest(tensor: Tensor) -> str:
     >>> tensor_digest(one) == tensor_digest(one.bfloat16())
     False
     """
-    kind = f"tensor:{tensor.dtype}{tuple(tensor.shape)}"
+    made_of_others = hasattr(tensor, "__tensor_flatten__")  # the sizes of a nested one are symbols
+    shape = () if made_of_others else tuple(tensor.shape)
     with torch.no_grad():
-        return kind + digest_of(_numbers_of(tensor.detach()))
+        return f"tensor:{tensor.dtype}{shape}{digest_of(_numbers_of(tensor.detach()))}"
 
 
 def _numbers_of(tensor: Tensor) -> Any:
-    if hasattr(tensor, "__tensor_flatten__"):  # a tensor made of others, such as a nested one
+    if hasattr(tensor, "__tensor_flatten__"):
         names, about = tensor.__tensor_flatten__()
-        return [*(tensor_digest(getattr(tensor, name)) for name in names), str(about)]
+        kept = sorted((k, str(v)) for k, v in dict(about or {}).items() if k != "requires_grad")
+        return [type(tensor).__name__, *(tensor_digest(getattr(tensor, n)) for n in names), kept]
     if tensor.is_quantized:
         return [str(tensor.qscheme()), *map(tensor_digest, _quantised_parts(tensor))]
     if tensor.layout == torch.sparse_coo:
@@ -117,4 +120,4 @@ def state_of(value: Any) -> Any:
 
 def is_idle(kind: type) -> bool:
     """Say whether objects of this class, such as a lock, compute no number."""
-    return kind.__module__ in _IDLE
+    return module_of(kind) in _IDLE

@@ -26,7 +26,7 @@ from smoothinfer.evaluation.contents import (
     state_of,
     tensor_digest,
 )
-from smoothinfer.evaluation.origins import is_ours, is_own
+from smoothinfer.evaluation.origins import is_ours, is_own, module_of
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 # Bookkeeping of torch.nn.Module; parameters, buffers, submodules and hooks are hashed apart.
@@ -155,7 +155,8 @@ class Fingerprint(CodeWalk):
         if id(tensor) not in self._tensors:
             self._tensors[id(tensor)] = tensor, self._tensor_digest(tensor)
         digest = self._tensors[id(tensor)][1]
-        about = getattr(tensor, "__dict__", {})
+        plain = type(tensor) in (Tensor, nn.Parameter)  # others keep their parts in attributes
+        about = plain and vars(tensor)
         return f"{digest}{self._attributes(tensor, set())}" if about else digest
 
     def _tensor_digest(self, tensor: Tensor) -> str:
@@ -168,7 +169,7 @@ class Fingerprint(CodeWalk):
     def _module(self, module: nn.Module) -> str:
         if isinstance(module, torch.jit.ScriptModule):
             return digest_of([scripted_digest(module), self._hooks(module)])
-        if type(module).__module__ == "torch._dynamo.eval_frame":
+        if module_of(type(module)) == "torch._dynamo.eval_frame":
             return digest_of(["compiled", self._value(module._orig_mod)])
         parts = [self._class(type(module))]
         left_out = _BOOKKEEPING
@@ -192,7 +193,7 @@ class Fingerprint(CodeWalk):
     def _object(self, value: Any) -> str:
         kind = type(value)
         parts = [self._class(kind)]
-        if is_own(kind.__module__):
+        if is_own(module_of(kind)):
             return digest_of([*parts, self._attributes(value, set())])
         if hasattr(value, "save_to_buffer"):  # a function of TorchScript
             return scripted_digest(value)
@@ -200,7 +201,7 @@ class Fingerprint(CodeWalk):
         if state is not None:
             return digest_of([*parts, self._value(state)])
         if not getattr(value, "__dict__", None):
-            self.unreadable.add(f"an object of {kind.__module__}.{kind.__qualname__}")
+            self.unreadable.add(f"an object of {module_of(kind)}.{kind.__qualname__}")
         return digest_of([*parts, self._attributes(value, set())])
 
     def _attributes(self, value: Any, left_out: set[str]) -> str:
@@ -213,7 +214,7 @@ class Fingerprint(CodeWalk):
 
 def is_builtin(value: Any) -> bool:
     """Say whether ``value`` is nothing beside what it contains: no object of a user's class."""
-    return not is_own(type(value).__module__)
+    return not is_own(module_of(type(value)))
 
 
 def _slots(value: Any) -> list[tuple[str, Any]]:

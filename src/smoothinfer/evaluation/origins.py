@@ -44,10 +44,16 @@ def is_own(module: str) -> bool:
     top = module.partition(".")[0]
     if top in ("smoothinfer", "__main__"):
         return True
-    if top in _ROUNDING or top in sys.stdlib_module_names:
+    if top in _ROUNDING or top.startswith("_cython_") or top in sys.stdlib_module_names:
         return False
     path = file_of(module) or file_of(top)
     return not path.startswith(_INSTALLED)
+
+
+def module_of(kind: type) -> str:
+    """Return the module of a class; some that are no Python do not name it."""
+    module = kind.__module__
+    return module if isinstance(module, str) else "builtins"
 
 
 def is_rounding(module: str) -> bool:
