@@ -109,7 +109,7 @@ def number_formats(precision: str, device: torch.device) -> str:
     The device, the number of threads and the version of torch are not among them: rows name them.
 
     >>> number_formats("fp32", torch.device("cpu"))
-    'fp32, matmul none, conv none'
+    'fp32, matmul fp32, conv fp32'
     """
     formats = [resolve_precision(precision, device)]
     backend = torch.backends.cuda if device.type == "cuda" else torch.backends.mkldnn
@@ -126,7 +126,9 @@ def number_formats(precision: str, device: torch.device) -> str:
 def _short_format(backend: Any) -> str:
     """Return the format, such as tf32, in which a backend multiplies float32."""
     own = getattr(backend, "fp32_precision", None)  # of torch 2.9 and later
-    return str(getattr(backend, "allow_tf32", None) if own is None else own)
+    if own is None:
+        own = "tf32" if getattr(backend, "allow_tf32", False) else "none"
+    return "fp32" if own in ("none", "ieee") else str(own)
 
 
 def unreadable_part(*prints: Fingerprint) -> Key:
