@@ -141,11 +141,16 @@ class CodeWalk:
             self._library(module)
             if _is_patch(value):
                 self._take_global(f"{module}.{name}", module, value)
-        elif isinstance(value, _CODE) or not _belongs_to_library(name, value):
-            # Objects of libraries, or None in their place, may depend on the machine.
-            known = value is not None and isinstance(value, (*PLAIN, *_CONTAINERS, *_CODE))
-            if known or not is_ours(home) or is_own(module_of(type(value))):
-                self._take_global(f"{module}.{name}", module, value)
+        elif self._counts(home, name, value):
+            self._take_global(f"{module}.{name}", module, value)
+
+    def _counts(self, home: str, name: str, value: Any) -> bool:
+        """Say whether a global of the module ``home`` counts."""
+        if isinstance(value, (*PLAIN, *_CONTAINERS, *_CODE)):
+            return True
+        if is_ours(home):  # objects of libraries, or None in their place, may depend on the machine
+            return value is not None and is_own(module_of(type(value)))
+        return not _belongs_to_library(name, value)
 
     def _take_global(self, name: str, module: str, value: Any) -> None:
         name = f"{name}=" if isinstance(value, _CODE) else name  # beside the code itself
@@ -264,7 +269,7 @@ def _is_patch(value: Any) -> bool:
 
 def _belongs_to_library(name: str, value: Any) -> bool:
     """Say whether a global is an object of a library, imported from it by its name."""
-    if isinstance(value, (*PLAIN, *_CONTAINERS)) or is_own(module_of(type(value))):
+    if is_own(module_of(type(value))):
         return False
     modules = [module for title, module in list(sys.modules.items()) if not is_own(title)]
     return any(getattr(module, "__dict__", {}).get(name) is value for module in modules)
