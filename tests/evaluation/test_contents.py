@@ -1,13 +1,6 @@
 """Digests of contents: another number is another digest, another way to keep it is not."""
 
-import collections
 import copy
-import io
-import threading
-import weakref
-from dataclasses import dataclass
-from enum import Enum
-from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -81,115 +74,6 @@ def test_how_a_tensor_lies_in_memory_does_not_count():
     assert tensor_digest(one.mT) == tensor_digest(one.mT.contiguous())
 
 
-class By(Enum):
-    SMALL = 1
-    LARGE = 2
-
-
-@dataclass
-class Settings:
-    by: object
-
-
-class Steps(list):
-    scale = 1.0
-
-
-class Holder:
-    def __init__(self, held):
-        self.held = held
-
-
-class Slots:
-    __slots__ = ("__hidden",)
-
-    def __init__(self, held):
-        self.__hidden = held
-
-
-class OneSlot:
-    __slots__ = "held"  # noqa: PLC0205
-
-    def __init__(self, held):
-        self.held = held
-
-
-def steps(scale):
-    made = Steps([1])
-    made.scale = scale
-    return made
-
-
-def looped(held):
-    made = Holder(held)
-    made.itself = made
-    return made
-
-
-@pytest.mark.parametrize(
-    "hold",
-    [
-        lambda n: n,
-        lambda n: [{"a": (n,)}],
-        lambda n: {n},
-        lambda n: {n: 1},
-        lambda n: range(n),
-        lambda n: slice(n),
-        lambda n: bytearray([n]),
-        lambda n: np.float32(n),
-        lambda n: np.array([None, n]),
-        lambda n: np.array([("a", n)], dtype=[("name", "U1"), ("size", "i4")]),
-        lambda n: np.random.default_rng(n),
-        lambda n: torch.Generator().manual_seed(n),
-        lambda n: torch.distributions.Normal(0.0, 1 + n * 1e-7),
-        lambda n: collections.deque([n]),
-        lambda n: collections.Counter(a=n),
-        lambda n: SimpleNamespace(f=SimpleNamespace(n=n)),
-        lambda n: By(n),
-        lambda n: Settings(n),
-        lambda n: Settings(torch.tensor(n)),
-        steps,
-        looped,
-        Holder,
-        Slots,
-        OneSlot,
-        lambda n: [0, n].index,
-        lambda n: partial(print, sep=n),
-        lambda n: weakref.ref(ALIVE[n]),
-        lambda n: iter([0] * n),
-        lambda n: torch.nn.Linear(n, 1, bias=False).requires_grad_(False)._parameters.keys() and n,
-    ],
-)
-def test_objects_are_told_apart_by_what_they_hold(hold):
-    assert key_of(Holder(hold(1))) == key_of(Holder(hold(1))) != key_of(Holder(hold(2)))
-    assert not unreadable(hold(1))
-
-
-ALIVE = {1: Holder(1), 2: Holder(2)}
-
-
-def unreadable(*values):
-    prints = Fingerprint()
-    prints.of(*values)
-    return prints.unreadable
-
-
-def test_the_order_of_a_dictionary_counts_and_that_of_attributes_does_not():
-    assert key_of([{"a": 1, "b": 2}]) != key_of([{"b": 2, "a": 1}])
-    one, two = SimpleNamespace(a=1, b=2), Holder(1)
-    two.more = 2
-    three = Holder.__new__(Holder)
-    three.more, three.held = 2, 1
-    assert key_of(two) == key_of(three)
-    assert key_of(one) == key_of(SimpleNamespace(a=1, b=2))
-
-
-def test_locks_and_streams_do_not_count():
-    held = [threading.Lock(), io.StringIO("a"), threading.Event()]
-    assert key_of(held) == key_of([threading.Lock(), io.StringIO("b"), threading.Event()])
-    assert not unreadable(held)
-
-
 class Net(nn.Module):
     def __init__(self, **held):
         super().__init__()
@@ -220,8 +104,8 @@ def test_a_network_stays_the_same_after(change):
 
 @pytest.mark.parametrize(
     "held",
-    [0.5, [0.5], {"a": 0.5}, np.array([0.5]), torch.tensor(0.5), Settings(0.5), By.LARGE, nn.ReLU,
-     nn.ReLU(), [nn.Linear(1, 1)], lambda x: x, Holder(nn.ReLU())],
+    [0.5, [0.5], {"a": 0.5}, np.array([0.5]), torch.tensor(0.5), nn.ReLU, nn.ReLU(),
+     [nn.ReLU()], lambda x: x, SimpleNamespace(inner=nn.ReLU())],
 )  # fmt: skip
 def test_what_a_network_holds_beside_its_tensors_counts(held):
     keys = [key_of(net) for net in (Net(), Net(held=None), Net(held=held), Net(held=held))]
@@ -277,8 +161,10 @@ def test_a_quantised_network_counts():
             net.linear.weight.mul_(by)
         return torch.ao.quantization.quantize_dynamic(net, {nn.Linear}, torch.qint8)
 
+    prints = Fingerprint()
+    prints.of(made(1))
+    assert not prints.unreadable
     assert key_of(made(1)) == key_of(made(1)) != key_of(made(2))
-    assert not unreadable(made(1))
 
 
 def test_a_traced_graph_counts():
@@ -288,21 +174,3 @@ def test_a_traced_graph_counts():
         return torch.fx.symbolic_trace(nn.Sequential(nn.Flatten(), nn.Hardtanh(-by, by)))
 
     assert key_of(made(1.0)) == key_of(made(1.0)) != key_of(made(2.0))
-
-
-def hidden():
-    yield 1
-
-
-@pytest.mark.parametrize("value", [hidden(), Holder(hidden()), torch.ones(1, device="meta")])
-def test_what_cannot_be_read_is_named(value):
-    (name,) = unreadable(value)
-    assert "generator" in name or "meta" in name
-    assert not unreadable(Holder(1), Net(), si.pgd, torch.compile(Net()))
-
-
-def test_values_that_are_deeply_nested_are_named():
-    deep = []
-    for _ in range(10_000):
-        deep = [deep]
-    assert unreadable(deep) == {"a deeply nested value"}

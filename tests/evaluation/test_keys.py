@@ -125,7 +125,7 @@ import json, sys
 import user
 print(json.dumps(user.keys()))
 """
-MODULE = '''
+MODULE = """
 import enum
 import os
 from dataclasses import dataclass
@@ -193,7 +193,7 @@ def keys():
     work = prepare(noisy, data, attack=attacks, samples=[2])
     examples = [work.keys.of_examples(name, 0) for name in attacks]
     return [*work.units, *examples, _common_key(noisy, {})]
-'''
+"""
 
 
 def test_keys_are_the_same_in_every_process_and_folder(tmp_path):
@@ -239,7 +239,7 @@ def test_what_cannot_be_read_is_computed_anew_each_time(tmp_path):
         assert runner.rows().num_rows == 8
         assert runner.reuse() == ["2 stored units are taken over"]  # of this very evaluation
     assert len(list(tmp_path.glob("*.parquet"))) == 4
-    with pytest.raises(si.InputError, match="generator cannot be read.*without --shard"):
+    with pytest.raises(si.InputError, match=r"generator cannot be read.*without --shard"):
         Runner([work_of(data, net=Hides())], Store(tmp_path), (0, 2))
 
 

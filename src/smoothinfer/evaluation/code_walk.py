@@ -37,6 +37,7 @@ from smoothinfer.evaluation.source_code import Reference, read_code, references
 _NO_NUMBERS = (
     "errors",
     "types",
+    "evaluation.makers",
     "runtime.checksums",
     "runtime.drafts",
     "runtime.files",
@@ -51,6 +52,7 @@ PLAIN = (bool, int, float, complex, str, bytes)
 _CONTAINERS = (list, tuple, Mapping, set, frozenset, Tensor, np.ndarray)
 _BOUND = (BuiltinFunctionType, BuiltinMethodType, MethodWrapperType)
 _CODE = (type, FunctionType, MethodType, partial)
+_OPERATORS = ("aten", "mkldnn", "onednn", "prim", "prims", "quantized", "torchvision")
 _PATCHABLE = (torch, torch.Tensor, nn.functional, nn.init)
 
 
@@ -139,6 +141,8 @@ class CodeWalk:
             self._value(value)
         elif not is_own(module):  # an attribute of a library, unless somebody has replaced it
             self._library(module)
+            if module.startswith("torch.ops.") and module.split(".")[2] not in _OPERATORS:
+                self.unreadable.add(f"{module}.{name}")
             if _is_patch(value):
                 self._take_global(f"{module}.{name}", module, value)
         elif self._counts(home, name, value):

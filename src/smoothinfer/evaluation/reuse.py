@@ -50,9 +50,8 @@ def check_shareable(keys: Mapping[str, Key], parts: int) -> None:
 
 def _other_makers(store: Store, units: Sequence[str]) -> str:
     """Name what made ``units``, unless it was this version of the package on this computer."""
-    today = maker()
-    made = [each for each in store.makers(units) if each["version"] != today["version"]]
-    made += [each for each in store.makers(units) if each["computer"] != today["computer"]]
+    same = {name: each for name, each in maker().items() if name != "code"}  # that is in the key
+    made = [each for each in store.makers(units) if not same.items() <= each.items()]
     others = sorted({maker_text(each) for each in made})
     return f", made by {'; '.join(others)}" if others else ""
 

@@ -39,6 +39,7 @@ class Store:
         self.folder = None if folder is None else Path(folder)
         self._kept: dict[str, Rows] = {}
         self._paths = self._listed()
+        self._about: dict[Path, dict[str, str]] = {}
 
     def has(self, unit: str) -> bool:
         """Say whether the work ``unit`` is done."""
@@ -111,11 +112,13 @@ class Store:
         return [json.loads(each["key"]) for each in self._metadata(names) if "key" in each]
 
     def _metadata(self, names: Collection[str] | None = None) -> Iterator[dict[str, str]]:
-        """Yield the metadata of the shards called ``names``, or of all."""
+        """Yield the metadata of the shards called ``names``, or of all; each is read once."""
         listed = self._listed()
         for path in (listed[name] for name in listed if names is None or name in names):
             try:
-                yield _metadata_of(_read(path))
+                if path not in self._about:
+                    self._about[path] = _metadata_of(_read(path))
+                yield self._about[path]
             except InputError as error:  # of another setting, perhaps: its rows are not asked for
                 warnings.warn(f"{error}; its costs do not count", stacklevel=3)
 
