@@ -16,7 +16,7 @@ from torch import nn
 
 import smoothinfer as si
 from smoothinfer.evaluation.fingerprint import Fingerprint
-from tests.evaluation.user_files import key_of
+from tests.evaluation.user_files import key_of, key_of_attack
 
 
 class By(Enum):
@@ -132,10 +132,17 @@ def hidden():
     yield 1
 
 
-@pytest.mark.parametrize("value", [hidden(), Holder(hidden()), torch.ones(1, device="meta")])
+class Broken(collections.UserDict):
+    def __iter__(self):
+        raise OSError("it is gone")
+
+
+@pytest.mark.parametrize(
+    "value", [hidden(), Holder(hidden()), torch.ones(1, device="meta"), Broken(a=1)]
+)
 def test_what_cannot_be_read_is_named(value):
     (name,) = unreadable(value)
-    assert "generator" in name or "meta" in name
+    assert "generator" in name or "Tensor" in name or "Broken" in name
     assert not unreadable(Holder(1), nn.ReLU(), si.pgd, torch.compile(nn.ReLU()))
 
 
@@ -144,3 +151,22 @@ def test_values_that_are_deeply_nested_are_named():
     for _ in range(10_000):
         deep = [deep]
     assert unreadable(deep) == {"a deeply nested value"}
+
+
+def test_objects_that_all_hold_each_other_take_no_time():
+    def ring(last):
+        nodes = [Holder(number) for number in range(30)]
+        for node in nodes:
+            node.others = nodes
+        nodes[-1].held = last
+        return nodes
+
+    assert key_of(ring(1)) == key_of(ring(1)) != key_of(ring(2))
+
+
+def test_code_may_use_other_code_in_long_chains(tmp_path):
+    """Python's own limit is 1,000 calls within calls."""
+    text = "".join(f"def f{k}(x):\n    return f{k + 1}(x)\n" for k in range(2000))
+    text += "def f2000(x):\n    return x + 0.1\nattack = f0\n"
+    before = key_of_attack(tmp_path, mine=text)
+    assert key_of_attack(tmp_path, mine=text.replace("0.1", "0.2")) != before

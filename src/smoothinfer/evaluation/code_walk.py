@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from types import (
@@ -64,6 +65,7 @@ class CodeWalk:
         self.unreadable: set[str] = set()
         self._classes: dict[int, tuple[type, str]] = {}
         self._libraries: set[type] = set()  # classes of libraries that were searched for patches
+        self._pending: deque[tuple[str, Reference]] = deque()  # not followed yet
         self._folder = ""  # of the code that is read now
 
     def _value(self, value: Any) -> str:
@@ -125,9 +127,14 @@ class CodeWalk:
             name = f"{name}.{digest}"  # several share it
         if name not in self.code:
             self.code[name] = digest
-            for found in references(function):
-                self._reference(function.__globals__.get("__name__") or "__main__", found)
+            home = function.__globals__.get("__name__") or "__main__"
+            self._pending += [(home, found) for found in references(function)]
         return name
+
+    def _finish(self) -> None:
+        """Take in what the code that was met uses, and what that uses in turn."""
+        while self._pending:
+            self._reference(*self._pending.popleft())
 
     def _world(self, function: FunctionType) -> list[str]:
         """Return the digests of globals that no module holds, so that their names may be shared."""
@@ -173,7 +180,7 @@ class CodeWalk:
             self.code[label] = library_digest("smoothinfer") if is_ours(name) else ""
             for each, value in () if is_ours(name) else sorted(vars(module).items()):
                 if not each.startswith("__"):
-                    self._reference(name, Reference(name, each, value))
+                    self._pending.append((name, Reference(name, each, value)))
         return f"module:{name}"
 
     def _class(self, kind: type) -> str:

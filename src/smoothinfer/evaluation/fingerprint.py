@@ -62,6 +62,7 @@ class Fingerprint(CodeWalk):
         super().__init__(code)
         self._tensors = {} if tensors is None else tensors
         self._open: set[int] = set()  # values whose digest is being computed: cycles end here
+        self._known: dict[int, tuple[Any, str]] = {}  # values that many others may hold
 
     def of(self, *values: Any) -> str:
         """Return the digest of ``values`` by their contents; their code goes to ``code``.
@@ -69,10 +70,15 @@ class Fingerprint(CodeWalk):
         The order of a mapping counts inside of ``values``, where code may go through it.
         """
         try:
-            return digest_of([self._given(value) for value in values])
+            digest = digest_of([self._given(value) for value in values])
+            self._finish()
         except RecursionError:
             self.unreadable.add("a deeply nested value")
-            return ""
+            digest = ""
+        self._open.clear()
+        self._pending.clear()
+        self._known.clear()  # until the next call it may change
+        return digest
 
     def _given(self, value: Any) -> str:
         if isinstance(value, Mapping):
@@ -84,7 +90,8 @@ class Fingerprint(CodeWalk):
         ``code``.
         """
         self._patches()
-        return self._hooks(torch_module, "_global")
+        self._finish()
+        return self.of(*([*getattr(torch_module, f"_global{kind}").values()] for kind in _HOOKS))
 
     def package_code(self) -> str:
         """Return the digest of the package's own code that was met."""
@@ -97,13 +104,21 @@ class Fingerprint(CodeWalk):
     def _value(self, value: Any) -> str:
         if value is None or type(value) in PLAIN:
             return f"{type(value).__name__}:{self._relative(repr(value))}"
+        if id(value) in self._known:
+            return self._known[id(value)][1]
         if id(value) in self._open:
             return "cycle"
         self._open.add(id(value))
         try:
-            return self._compound(value)
-        finally:
-            self._open.discard(id(value))
+            digest = self._compound(value)
+        except RecursionError:
+            raise
+        except Exception:  # a user's object may fail in any way when it is looked into
+            self.unreadable.add(f"an object of {module_of(type(value))}.{type(value).__name__}")
+            digest = "unreadable"
+        self._open.discard(id(value))
+        self._known[id(value)] = value, digest
+        return digest
 
     def _compound(self, value: Any) -> str:
         if isinstance(value, Tensor):
@@ -153,18 +168,11 @@ class Fingerprint(CodeWalk):
 
     def _tensor(self, tensor: Tensor) -> str:
         if id(tensor) not in self._tensors:
-            self._tensors[id(tensor)] = tensor, self._tensor_digest(tensor)
+            self._tensors[id(tensor)] = tensor, tensor_digest(tensor)
         digest = self._tensors[id(tensor)][1]
         plain = type(tensor) in (Tensor, nn.Parameter)  # others keep their parts in attributes
         about = plain and vars(tensor)
         return f"{digest}{self._attributes(tensor, set())}" if about else digest
-
-    def _tensor_digest(self, tensor: Tensor) -> str:
-        try:
-            return tensor_digest(tensor)
-        except (RuntimeError, TypeError, NotImplementedError):  # formats that have no numbers here
-            self.unreadable.add(f"a tensor of {tensor.dtype} on {tensor.device}")
-            return "tensor"
 
     def _module(self, module: nn.Module) -> str:
         if isinstance(module, torch.jit.ScriptModule):
@@ -186,9 +194,8 @@ class Fingerprint(CodeWalk):
         parts.append(self._attributes(module, left_out))
         return digest_of(parts)
 
-    def _hooks(self, owner: Any, prefix: str = "") -> str:
-        kinds = [f"{prefix}{kind}" for kind in _HOOKS]
-        return digest_of([[*map(self._value, getattr(owner, k, {}).values())] for k in kinds])
+    def _hooks(self, owner: Any) -> str:
+        return digest_of([[*map(self._value, getattr(owner, k, {}).values())] for k in _HOOKS])
 
     def _object(self, value: Any) -> str:
         kind = type(value)
