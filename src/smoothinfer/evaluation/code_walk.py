@@ -53,7 +53,7 @@ PLAIN = (bool, int, float, complex, str, bytes)
 _CONTAINERS = (list, tuple, Mapping, set, frozenset, Tensor, np.ndarray)
 _BOUND = (BuiltinFunctionType, BuiltinMethodType, MethodWrapperType)
 _CODE = (type, FunctionType, MethodType, partial)
-_OPERATORS = ("aten", "mkldnn", "onednn", "prim", "prims", "quantized", "torchvision")
+_OPERATORS = ("aten", "mkldnn", "onednn", "prim", "prims", "quantized")
 _PATCHABLE = (torch, torch.Tensor, nn.functional, nn.init)
 
 

@@ -67,7 +67,7 @@ class Fingerprint(CodeWalk):
     def of(self, *values: Any) -> str:
         """Return the digest of ``values`` by their contents; their code goes to ``code``.
 
-        The order of a mapping counts inside of ``values``, where code may go through it.
+        The order of a dictionary counts inside of ``values``, where code may go through it.
         """
         try:
             digest = digest_of([self._given(value) for value in values])
@@ -81,7 +81,7 @@ class Fingerprint(CodeWalk):
         return digest
 
     def _given(self, value: Any) -> str:
-        if isinstance(value, Mapping):
+        if type(value) is dict:
             return digest_of(sorted((self._value(k), self._value(v)) for k, v in value.items()))
         return self._value(value)
 
