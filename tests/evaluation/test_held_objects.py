@@ -7,7 +7,7 @@ import weakref
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -82,6 +82,9 @@ def looped(held):
         lambda n: torch.distributions.Normal(0.0, 1 + n * 1e-7),
         lambda n: collections.deque([n]),
         lambda n: collections.Counter(a=n),
+        lambda n: collections.defaultdict([n].copy),
+        lambda n: MappingProxyType({"a": n}),
+        lambda n: np.ma.array([0, 0], mask=[True, n == 1]),
         lambda n: SimpleNamespace(f=SimpleNamespace(n=n)),
         lambda n: By(n),
         lambda n: Settings(n),

@@ -5,10 +5,11 @@ run. Contents and code are told apart, so that a changed key can say why it chan
 look into it names: nobody can tell whether that has changed.
 """
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from contextvars import ContextVar
 from pathlib import PurePath
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 from weakref import ref
 
@@ -34,6 +35,11 @@ _BOOKKEEPING = {
     *vars(nn.Module()),
     *("_is_full_backward_hook", "_compiled_call_impl", "_is_torch_compile"),
 } - {"training"}
+# Containers that are nothing beside what they contain.
+_CONTAINERS = (
+    *(dict, OrderedDict, MappingProxyType, list, tuple, set, frozenset),
+    *(np.ndarray, torch.Generator),
+)
 _GRAPH = {"_graph", "_code", "_tracer_cls", "_tracer_extras", "_lineno_map", "_prologue_start"}
 
 
@@ -140,7 +146,8 @@ class Fingerprint(CodeWalk):
         if callable(value) and (found := self._callable(value)):
             return found
         if found := self._container(value):
-            return found if is_builtin(value) else digest_of([found, self._object(value)])
+            alone = type(value) in _CONTAINERS or isinstance(value, np.generic)
+            return found if alone else digest_of([found, self._object(value)])
         return self._object(value)
 
     def _relative(self, text: str) -> str:
@@ -217,11 +224,6 @@ class Fingerprint(CodeWalk):
         kept = [(str(name), each) for name, each in held.items() if name not in left_out]
         kept.sort(key=lambda item: item[0])
         return digest_of([(name, self._value(each)) for name, each in kept])
-
-
-def is_builtin(value: Any) -> bool:
-    """Say whether ``value`` is nothing beside what it contains: no object of a user's class."""
-    return not is_own(module_of(type(value)))
 
 
 def _slots(value: Any) -> list[tuple[str, Any]]:
