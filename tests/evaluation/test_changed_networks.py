@@ -101,3 +101,21 @@ def test_a_hook_on_all_modules_counts():
         assert key_of(1)[1] != before[1]
     finally:
         handle.remove()
+
+
+def negated(graph, examples):
+    return lambda *args: tuple(-each for each in graph(*args))
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_the_backend_of_a_compiled_network_counts_if_it_is_the_users(inside):
+    def compiled(backend):
+        with si.isolated_rng(0):
+            net = Net()
+        if not inside:
+            return torch.compile(net, backend=backend)
+        net.compile(backend=backend)
+        return net
+
+    keys = [key_of(compiled(backend)) for backend in ("eager", "inductor", negated, negated)]
+    assert keys[0] == keys[1] != keys[2] == keys[3]

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from smoothinfer.evaluation.contents import digest_of
+from smoothinfer.evaluation.contents import backend_of, digest_of
 from smoothinfer.evaluation.origins import (
     PACKAGE,
     file_digest,
@@ -97,7 +97,7 @@ class CodeWalk:
 
     def _function(self, function: FunctionType) -> str:
         if original := vars(function).get("_torchdynamo_orig_callable"):
-            return digest_of(["compiled", self._value(original)])
+            return self._compiled(function, original)
         module = function.__globals__.get("__name__") or "__main__"
         name = f"{module}.{function.__code__.co_qualname}"
         held = [self._held(function, module)]
@@ -108,6 +108,11 @@ class CodeWalk:
             if function.__globals__ is not vars(sys.modules.get(module, function)):
                 held += self._world(function)  # that of a string which was executed, perhaps
         return f"function:{name}" + "".join(each and f",{each}" for each in held)
+
+    def _compiled(self, compiled: Any, original: Any) -> str:
+        """Return the digest of what ``torch.compile`` made; its own backends only round."""
+        parts = ["compiled", self._value(original), self._value(backend_of(compiled))]
+        return digest_of(parts)
 
     def _held(self, function: FunctionType, module: str) -> str:
         """Return the digest of what ``function`` holds beside its code; ``""`` for nothing."""

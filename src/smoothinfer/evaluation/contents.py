@@ -5,13 +5,14 @@ import io
 import re
 import zipfile
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from smoothinfer.evaluation.origins import module_of
+from smoothinfer.evaluation.origins import is_own, module_of
 from smoothinfer.runtime.modes import frozen_parameters
 
 # Objects of these modules compute nothing: locks, streams of text, queues, loggers.
@@ -96,6 +97,23 @@ def _saved(scripted: Any) -> bytes:
         return save()
     with frozen_parameters(scripted):  # whether they need a gradient does not count
         return save()
+
+
+def backend_of(compiled: Any) -> Any:
+    """Return the function that was given to ``torch.compile`` as its backend, ``None`` without.
+
+    Args:
+        compiled: a module or function that ``torch.compile`` returned.
+    """
+    found = getattr(getattr(compiled, "dynamo_ctx", None), "callback", None)
+    names = compiled.__code__.co_freevars if isinstance(compiled, FunctionType) else ()
+    if "callback" in names:
+        found = (compiled.__closure__ or ())[names.index("callback")].cell_contents
+    while inner := getattr(found, "_torchdynamo_orig_backend", None):
+        found = inner
+    backend = getattr(found, "compiler_fn", None)
+    ours = isinstance(backend, FunctionType) and is_own(backend.__module__ or "")
+    return backend if ours else None
 
 
 def state_of(value: Any) -> Any:

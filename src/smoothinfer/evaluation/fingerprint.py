@@ -185,7 +185,7 @@ class Fingerprint(CodeWalk):
         if isinstance(module, torch.jit.ScriptModule):
             return digest_of([scripted_digest(module), self._hooks(module)])
         if module_of(type(module)) == "torch._dynamo.eval_frame":
-            return digest_of(["compiled", self._value(module._orig_mod)])
+            return self._compiled(module, module._orig_mod)
         parts = [self._class(type(module))]
         left_out = _BOOKKEEPING
         if isinstance(module, torch.fx.GraphModule):  # its nodes hold each other
@@ -196,8 +196,8 @@ class Fingerprint(CodeWalk):
             parts.append(f"{name}={self._value(tensor)}")
         parts += [f"{name}={self._value(part)}" for name, part in module._modules.items()]
         parts.append(self._hooks(module))
-        if vars(module).get("_compiled_call_impl") is not None:
-            parts.append("compiled")
+        if compiled := vars(module).get("_compiled_call_impl"):  # by module.compile()
+            parts.append(self._compiled(compiled, None))
         parts.append(self._attributes(module, left_out))
         return digest_of(parts)
 
