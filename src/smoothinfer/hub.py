@@ -40,6 +40,8 @@ class HubModel(
     >>> model.push_to_hub("me/my-model")  # doctest: +SKIP
     """
 
+    _volatile = (*NoisyModel._volatile, "card", "card_weights")  # type: ignore[assignment]
+
     card: dict[str, Any]
     card_weights: str  # digest of the weights that the card describes
 

@@ -48,6 +48,7 @@ def planted(tmp_path_factory):
         ("a sign in a ball", 1, "the code of smoothinfer has changed"),
         ("a default step size", 1, "the code of smoothinfer has changed"),
         ("a loss", 1, "the code of smoothinfer has changed"),
+        ("the gate of attacks", 1, "the code of smoothinfer has changed"),
         ("the scale of a noise", 2, "the code of smoothinfer has changed"),
         ("the rounding of a verdict", 2, "the code of smoothinfer has changed"),
         ("the user's factory", 2, "the model"),

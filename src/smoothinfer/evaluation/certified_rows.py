@@ -1,6 +1,7 @@
 """Certificates of a data set, as rows: which images are certified, and within which radius."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from torch import nn
 from smoothinfer.data import ImageData
 from smoothinfer.errors import InputError, check_seed
 from smoothinfer.evaluation.fingerprint import Fingerprint
+from smoothinfer.evaluation.keys import Key, digest_of_key, number_formats, unreadable_part
+from smoothinfer.evaluation.makers import MADE_BY, maker
+from smoothinfer.evaluation.reuse import check_shareable, reuse_lines
 from smoothinfer.evaluation.rows import Rows
 from smoothinfer.evaluation.store import Store
-from smoothinfer.evaluation.units import digest_of_key
 from smoothinfer.numerics.randomness import derive_seed
 from smoothinfer.numerics.statistics import Interval, proportion
 from smoothinfer.runtime.modes import device_of
@@ -33,9 +36,12 @@ def certify_rows(
     skip: int = 1,
     seed: int = 0,
     progress: bool = False,
+    tell: Callable[[str], object] = lambda line: None,
     **options: Any,
 ) -> Rows:
     """Return a row for every ``skip``-th image: prediction, certified radius, passes used.
+
+    The metadata of the rows name what made them.
 
     Args:
         model: see `certify`.
@@ -44,28 +50,48 @@ def certify_rows(
         skip: Cohen's protocol takes every 20th test image.
         seed: names the passes; every batch of images has passes of its own.
         progress: show a progress bar.
+        tell: takes lines that say which certificates are taken over from ``out``, which are
+            computed anew, and why.
         options: of `certify`: samples, selection, alpha, radius.
 
     Raises:
-        InputError: see `certify`; or ``skip`` is less than 1.
+        InputError: see `certify`; or ``skip`` is less than 1, or stored rows are damaged.
     """
     check_seed(seed)
     sigma, kept = certifiable_sigma(model), every(skip, data)
     settings = {"sigma": sigma, "seed": seed} | {k: v for k, v in options.items() if v is not None}
-    prints = Fingerprint()
-    content = prints.of(settings, model, data.hash, skip, len(data))
-    prints.of(_certify_batch, certify)
-    digest = digest_of_key({"content": content, **prints.code})
+    common = _common_key(model, settings)
+    keys: dict[str, Key] = {}
+    batches: dict[str, torch.Tensor] = {}
+    for rows in kept.split(_BATCH):
+        part = data[rows]
+        key = common | {"images": Fingerprint().of(rows, part.pixels, part.labels)}
+        unit = f"certified-{int(rows[0]):06d}-{digest_of_key(key)}"
+        keys[unit], batches[unit] = key, rows
     store, processes = Store(out), Processes()
-    units = {f"certified-{int(rows[0]):06d}-{digest}": rows for rows in kept.split(_BATCH)}
-    mine = processes.share(list(units))
+    check_shareable(keys, processes.count)
+    store.check(keys)
+    for line in reuse_lines(store, keys):
+        tell(line)
+    mine = processes.share(list(keys))
     for unit in track(mine, "certifying", shown=progress and processes.main):
         if not store.has(unit):
-            batch = _certify_batch(model, data, units[unit], seed, options)
+            batch = _certify_batch(model, data, batches[unit], seed, options)
             columns = {name: [value] * len(batch["image"]) for name, value in settings.items()}
-            store.write(unit, pa.table(batch | columns))
+            about = {**maker(), "key": json.dumps(keys[unit])}
+            store.write(unit, pa.table(batch | columns).replace_schema_metadata(about))
     processes.wait()
-    return store.read(list(units))
+    made_by = json.dumps(store.makers(keys))
+    return store.read(list(keys)).replace_schema_metadata({MADE_BY: made_by})
+
+
+def _common_key(model: nn.Module, settings: dict[str, Any]) -> Key:
+    """Return the parts of the key that all batches share."""
+    prints = Fingerprint()
+    key = {"settings": prints.of(settings), "model": prints.of(model), "hooks": prints.of_torch()}
+    prints.of(_certify_batch, certify)
+    key |= {"package code": prints.package_code(), "user code": prints.user_code()}
+    return key | {"precision": number_formats("auto", device_of(model))} | unreadable_part(prints)
 
 
 def every(skip: int, data: ImageData) -> torch.Tensor:

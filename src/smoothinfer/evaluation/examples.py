@@ -49,7 +49,7 @@ class ExampleExport:
         for attack in work.attacks:
             if attack == CLEAN:
                 continue
-            keys = [work.examples_key(attack, at) for at in starts]
+            keys = [work.keys.of_examples(attack, at) for at in starts]
             made_of = hashlib.sha256("".join(keys).encode()).hexdigest()
             if _made_of(self.path(attack)) == made_of:
                 continue

@@ -1,247 +1,238 @@
 """Keys of rows: a key changes exactly when a number of the row could.
 
 A fingerprint walks through values (settings, images, a model, an attack) and all code that they
-run. Contents and code are told apart, so that a changed key can say why it changed.
+run. Contents and code are told apart, so that a changed key can say why it changed. What it cannot
+look into it names: nobody can tell whether that has changed.
 """
 
-import hashlib
-import inspect
-from collections.abc import Callable, Mapping
-from functools import partial
-from types import CellType, FunctionType, MethodType, ModuleType
+from collections import OrderedDict
+from collections.abc import Mapping
+from contextvars import ContextVar
+from pathlib import PurePath
+from types import MappingProxyType, ModuleType
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
 
-from smoothinfer.evaluation.source_code import (
-    file_digest,
-    file_of,
-    is_ignored,
-    is_own,
-    read_code,
-    references,
+from smoothinfer.evaluation.code_walk import PLAIN, CodeWalk
+from smoothinfer.evaluation.contents import (
+    array_digest,
+    digest_of,
+    is_idle,
+    scripted_digest,
+    state_of,
+    tensor_digest,
 )
+from smoothinfer.evaluation.origins import is_ours, is_own, module_of
 
-_PACKAGE = "smoothinfer."
-# Modules of the package that compute no number of a row.
-_NO_NUMBERS = (
-    "errors",
-    "types",
-    "runtime.checksums",
-    "runtime.drafts",
-    "runtime.files",
-    "runtime.locks",
-    "runtime.progress",
-    "runtime.provenance",
-    "runtime.signals",
-)
-_PRINTING = ("__repr__", "__str__", "extra_repr")
-_PLAIN = (bool, int, float, complex, str, bytes)
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 # Bookkeeping of torch.nn.Module; parameters, buffers, submodules and hooks are hashed apart.
-_BOOKKEEPING = {*vars(nn.Module()), "_is_full_backward_hook"} - {"training"}
+_BOOKKEEPING = {
+    *vars(nn.Module()),
+    *("_is_full_backward_hook", "_compiled_call_impl", "_is_torch_compile"),
+} - {"training"}
+# Containers that are nothing beside what they contain.
+_CONTAINERS = (
+    *(dict, OrderedDict, MappingProxyType, list, tuple, set, frozenset),
+    *(np.ndarray, torch.Generator),
+)
+_GRAPH = {"_graph", "_code", "_tracer_cls", "_tracer_extras", "_lineno_map", "_prologue_start"}
 
 
-class Fingerprint:
+class Fingerprint(CodeWalk):
     """Digests of values, and of the code that they run.
 
     Args:
         code: digests to begin with.
+        tensors: digests of tensors, by identity, with the tensors: kept from one fingerprint to
+            the next while these do not change.
 
     Attributes:
         code: digest of each function that was met, and of each global value it uses, by name.
+        unreadable: what was met whose code or content cannot be read.
 
     >>> one, two = Fingerprint(), Fingerprint()
     >>> one.of([1, 2.0]) == two.of([1, 2.0]), one.of([1]) == one.of([True])
     (True, False)
     """
 
-    def __init__(self, code: Mapping[str, str] | None = None) -> None:
-        self.code: dict[str, str] = dict(code or {})
+    def __init__(
+        self,
+        code: Mapping[str, str] | None = None,
+        tensors: dict[int, tuple[Tensor, str]] | None = None,
+    ) -> None:
+        super().__init__(code)
+        self._tensors = {} if tensors is None else tensors
         self._open: set[int] = set()  # values whose digest is being computed: cycles end here
+        self._known: dict[int, tuple[Any, str]] = {}  # values that many others may hold
 
     def of(self, *values: Any) -> str:
-        """Return the digest of ``values`` by their contents; their code goes to ``code``."""
-        return _digest([self._value(value) for value in values])
+        """Return the digest of ``values`` by their contents; their code goes to ``code``.
+
+        The order of a dictionary counts inside of ``values``, where code may go through it.
+        """
+        try:
+            digest = digest_of([self._given(value) for value in values])
+            self._finish()
+        except RecursionError:
+            self.unreadable.add("a deeply nested value")
+            digest = ""
+        self._open.clear()
+        self._pending.clear()
+        self._known.clear()  # until the next call it may change
+        return digest
+
+    def _given(self, value: Any) -> str:
+        if type(value) is dict:
+            return digest_of(sorted((self._value(k), self._value(v)) for k, v in value.items()))
+        return self._value(value)
+
+    def of_torch(self) -> str:
+        """Return the digest of hooks on all modules; functions of torch that were replaced go to
+        ``code``.
+        """
+        self._patches()
+        self._finish()
+        return self.of(*([*getattr(torch_module, f"_global{kind}").values()] for kind in _HOOKS))
 
     def package_code(self) -> str:
         """Return the digest of the package's own code that was met."""
-        return _digest(sorted(item for item in self.code.items() if _is_ours(item[0])))
+        return digest_of(sorted(item for item in self.code.items() if is_ours(item[0])))
 
     def user_code(self) -> str:
         """Return the digest of all other code that was met."""
-        return _digest(sorted(item for item in self.code.items() if not _is_ours(item[0])))
+        return digest_of(sorted(item for item in self.code.items() if not is_ours(item[0])))
 
     def _value(self, value: Any) -> str:
-        if value is None or isinstance(value, _PLAIN):
-            return f"{type(value).__name__}:{value!r}"
+        if value is None or type(value) in PLAIN:
+            return f"{type(value).__name__}:{self._relative(repr(value))}"
+        if id(value) in self._known:
+            return self._known[id(value)][1]
         if id(value) in self._open:
             return "cycle"
         self._open.add(id(value))
         try:
-            return self._compound(value)
-        finally:
-            self._open.discard(id(value))
+            digest = self._compound(value)
+        except RecursionError:
+            raise
+        except Exception:  # a user's object may fail in any way when it is looked into
+            self.unreadable.add(f"an object of {module_of(type(value))}.{type(value).__name__}")
+            digest = "unreadable"
+        self._open.discard(id(value))
+        self._known[id(value)] = value, digest
+        return digest
 
     def _compound(self, value: Any) -> str:
         if isinstance(value, Tensor):
-            return _tensor(value)
-        if isinstance(value, np.ndarray | np.generic):
-            array = np.ascontiguousarray(value)
-            return f"array:{array.dtype}{array.shape}{_digest(array.tobytes())}"
-        if isinstance(value, Mapping):
-            return _digest(sorted((self._value(k), self._value(v)) for k, v in value.items()))
-        if isinstance(value, list | tuple):
-            return _digest([self._value(each) for each in value])
-        if isinstance(value, set | frozenset):
-            return _digest(sorted(self._value(each) for each in value))
-        if isinstance(value, torch.Generator):
-            return f"generator:{_tensor(value.get_state())}"
-        if isinstance(value, ModuleType):
-            return f"module:{value.__name__}"
+            return self._tensor(value)
         if isinstance(value, type):
             return self._class(value)
         if isinstance(value, nn.Module):
             return self._module(value)
+        if isinstance(value, ModuleType):
+            return self._whole_module(value)
+        if isinstance(value, PurePath):
+            return f"path:{self._relative(str(value))}"
+        if isinstance(value, ref):
+            return self._value(value())
+        if isinstance(value, ContextVar):
+            return f"variable:{self._value(value.get(None))}"
+        if is_idle(type(value)):
+            return type(value).__name__
         if callable(value) and (found := self._callable(value)):
             return found
+        if found := self._container(value):
+            alone = type(value) in _CONTAINERS or isinstance(value, np.generic)
+            return found if alone else digest_of([found, self._object(value)])
         return self._object(value)
 
-    def _callable(self, value: Callable[..., Any]) -> str:
-        """Return the digest of a function, a method or a partial; ``""`` for other callables."""
-        if isinstance(value, partial):
-            return _digest([self._value(p) for p in (value.func, value.args, value.keywords)])
-        if isinstance(value, MethodType):
-            return _digest([self._value(value.__self__), self._callable(value.__func__)])
-        function = inspect.unwrap(value)
-        if isinstance(function, FunctionType):
-            return self._function(function)
-        if isinstance(function, partial | MethodType):
-            return self._callable(function)
-        if inspect.isbuiltin(function) or inspect.ismethoddescriptor(function):
-            return f"builtin:{getattr(function, '__qualname__', '')}"
+    def _relative(self, text: str) -> str:
+        """Leave out the folder of the code that holds ``text``: it differs between computers."""
+        return text.replace(self._folder, "<folder>") if len(self._folder) > 1 else text
+
+    def _container(self, value: Any) -> str:
+        """Return the digest of what numbers, texts, arrays and containers hold; else ``""``."""
+        if isinstance(value, PLAIN):
+            exact = next(kind for kind in PLAIN if isinstance(value, kind))
+            return f"{type(value).__name__}:{exact.__repr__(value)}"  # type: ignore[arg-type]
+        if isinstance(value, np.ndarray | np.generic) and not value.dtype.hasobject:
+            return array_digest(value)
+        if isinstance(value, np.ndarray):
+            return digest_of([str(value.shape), self._value(value.tolist())])
+        if isinstance(value, Mapping):
+            return digest_of([(self._value(k), self._value(v)) for k, v in value.items()])
+        if isinstance(value, list | tuple):
+            return digest_of([self._value(each) for each in value])
+        if isinstance(value, set | frozenset):
+            return digest_of(sorted(self._value(each) for each in value))
+        if isinstance(value, torch.Generator):
+            return f"generator:{tensor_digest(value.get_state())}"
         return ""
 
-    def _function(self, function: FunctionType) -> str:
-        module = function.__module__ or "__main__"  # code typed in or executed from a string
-        name = f"{module}.{function.__qualname__}"
-        if not is_own(module):
-            self._library(module)
-            return f"function:{name}"
-        cells = [self._value(_content(cell)) for cell in function.__closure__ or ()]
-        digest = read_code(function.__code__).digest
-        if "<lambda>" in name or "<locals>" in name:
-            name = f"{name}.{digest}"  # several may share a name
-        if not _computes_nothing(module) and name not in self.code:
-            self.code[name] = digest
-            for used, value in references(function):
-                self._global(used, value)
-        defaults = self._value((function.__defaults__, function.__kwdefaults__))
-        return _digest([f"function:{name}", cells, defaults])
-
-    def _global(self, name: str, value: Any) -> None:
-        """Take in a global that some code uses: as code if it is code, else by its content."""
-        function = inspect.unwrap(value) if callable(value) else value
-        if isinstance(function, type | FunctionType | MethodType | partial):
-            self._value(value)
-            return
-        # Objects of libraries, or None in their place, may depend on the machine.
-        plain = isinstance(value, (*_PLAIN, list, tuple, Mapping, set, frozenset, Tensor))
-        if (plain or is_own(type(value).__module__)) and name not in self.code:
-            self.code[name] = ""
-            self.code[name] = self._value(value)
-
-    def _class(self, kind: type) -> str:
-        name = f"{kind.__module__}.{kind.__qualname__}"
-        if not is_own(kind.__module__):
-            self._library(kind.__module__)
-            return f"class:{name}"
-        if _computes_nothing(kind.__module__) or name in self.code:
-            return f"class:{name}"
-        self.code[name] = ""
-        held = [self._value(base) for base in kind.__bases__]
-        for key, value in sorted(vars(kind).items()):
-            about = key.startswith("__") and not callable(value)  # name, line, annotations
-            if not about and key not in _PRINTING and not _is_generated(value):
-                held.append(f"{key}={self._member(value)}")
-        self.code[name] = _digest(held)
-        return f"class:{name}"
-
-    def _member(self, value: Any) -> str:
-        """Return the digest of an attribute of a class."""
-        if isinstance(value, staticmethod | classmethod):
-            return self._value(value.__func__)
-        if isinstance(value, property):
-            return _digest([self._value(each) for each in (value.fget, value.fset)])
-        if hasattr(value, "func") and not isinstance(value, partial):  # a cached property
-            return self._value(value.func)
-        simple = value is None or isinstance(value, (*_PLAIN, tuple, list, dict))
-        return self._value(value) if simple or callable(value) else type(value).__name__
+    def _tensor(self, tensor: Tensor) -> str:
+        if id(tensor) not in self._tensors:
+            self._tensors[id(tensor)] = tensor, tensor_digest(tensor)
+        digest = self._tensors[id(tensor)][1]
+        plain = type(tensor) in (Tensor, nn.Parameter)  # others keep their parts in attributes
+        about = plain and vars(tensor)
+        return f"{digest}{self._attributes(tensor, set())}" if about else digest
 
     def _module(self, module: nn.Module) -> str:
+        if isinstance(module, torch.jit.ScriptModule):
+            return digest_of([scripted_digest(module), self._hooks(module)])
+        if module_of(type(module)) == "torch._dynamo.eval_frame":
+            return self._compiled(module, module._orig_mod)
         parts = [self._class(type(module))]
+        left_out = _BOOKKEEPING
+        if isinstance(module, torch.fx.GraphModule):  # its nodes hold each other
+            called = [node.target for node in module.graph.nodes if node.op == "call_function"]
+            parts += [module.code, self._value(called)]
+            left_out = left_out | _GRAPH
         for name, tensor in (*module._parameters.items(), *module._buffers.items()):
             parts.append(f"{name}={self._value(tensor)}")
         parts += [f"{name}={self._value(part)}" for name, part in module._modules.items()]
-        for kind in _HOOKS:
-            hooks = getattr(module, kind, {}).values()
-            parts.append(f"{kind}={[self._value(hook) for hook in hooks]}")
-        parts.append(self._attributes(module, _BOOKKEEPING))
-        return _digest(parts)
+        parts.append(self._hooks(module))
+        if compiled := vars(module).get("_compiled_call_impl"):  # by module.compile()
+            parts.append(self._compiled(compiled, None))
+        parts.append(self._attributes(module, left_out))
+        return digest_of(parts)
+
+    def _hooks(self, owner: Any) -> str:
+        return digest_of([[*map(self._value, getattr(owner, k, {}).values())] for k in _HOOKS])
 
     def _object(self, value: Any) -> str:
         kind = type(value)
         parts = [self._class(kind)]
-        if not is_own(kind.__module__):
-            text = repr(value)
-            parts.append("" if " at 0x" in text else text)
-        if is_own(kind.__module__) or not is_ignored(kind.__module__):
-            parts.append(self._attributes(value, set()))
-        return _digest(parts)
+        if is_own(module_of(kind)):
+            return digest_of([*parts, self._attributes(value, set())])
+        if hasattr(value, "save_to_buffer"):  # a function of TorchScript
+            return scripted_digest(value)
+        state = state_of(value)
+        if state is not None:
+            return digest_of([*parts, self._value(state)])
+        if not getattr(value, "__dict__", None):
+            self.unreadable.add(f"an object of {module_of(kind)}.{kind.__qualname__}")
+        return digest_of([*parts, self._attributes(value, set())])
 
     def _attributes(self, value: Any, left_out: set[str]) -> str:
         left_out = left_out | set(getattr(type(value), "_volatile", ()))
-        slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
-        held = {name: getattr(value, name) for name in slots if hasattr(value, name)}
-        held |= getattr(value, "__dict__", {})
-        kept = {name: each for name, each in held.items() if name not in left_out}
-        return _digest(sorted((name, self._value(each)) for name, each in kept.items()))
-
-    def _library(self, module: str) -> None:
-        """Take in the file of an installed library's module, unless its version stands for it."""
-        if not is_ignored(module):
-            self.code[module] = file_digest(file_of(module))
+        held = dict(_slots(value)) | getattr(value, "__dict__", {})
+        kept = [(str(name), each) for name, each in held.items() if name not in left_out]
+        kept.sort(key=lambda item: item[0])
+        return digest_of([(name, self._value(each)) for name, each in kept])
 
 
-def _is_ours(name: str) -> bool:
-    return name.startswith(_PACKAGE)
-
-
-def _computes_nothing(module: str) -> bool:
-    return module.removeprefix(_PACKAGE) in _NO_NUMBERS
-
-
-def _content(cell: CellType) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # not filled yet
-        return None
-
-
-def _is_generated(value: Any) -> bool:
-    """Say whether a method was written by a decorator such as ``dataclass``."""
-    code = getattr(inspect.unwrap(value) if callable(value) else value, "__code__", None)
-    return code is not None and code.co_filename == "<string>"
-
-
-def _tensor(tensor: Tensor) -> str:
-    whole = tensor.detach().cpu().contiguous().reshape(-1)
-    content = whole.view(torch.uint8).numpy().tobytes() if whole.numel() else b""
-    return f"tensor:{tensor.dtype}{tuple(tensor.shape)}{_digest(content)}"
-
-
-def _digest(content: Any) -> str:
-    encoded = content if isinstance(content, bytes) else repr(content).encode()
-    return hashlib.sha256(encoded).hexdigest()[:32]
+def _slots(value: Any) -> list[tuple[str, Any]]:
+    held = []
+    for kind in type(value).__mro__:
+        names = kind.__dict__.get("__slots__", ())
+        for name in (names,) if isinstance(names, str) else names:
+            hidden = name.startswith("__") and not name.endswith("__")
+            name = f"_{kind.__name__.lstrip('_')}{name}" if hidden else name
+            if hasattr(value, name) and name not in ("__dict__", "__weakref__"):
+                held.append((name, getattr(value, name)))
+    return held

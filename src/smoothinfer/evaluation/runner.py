@@ -2,8 +2,7 @@
 
 import json
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -12,6 +11,8 @@ from smoothinfer.engine.passes import passes
 from smoothinfer.errors import InputError
 from smoothinfer.evaluation.costs import Cost
 from smoothinfer.evaluation.example_cache import queried_by
+from smoothinfer.evaluation.keys import Key
+from smoothinfer.evaluation.reuse import check_shareable, reuse_lines
 from smoothinfer.evaluation.rows import Rows
 from smoothinfer.evaluation.store import Store, have_one_file
 from smoothinfer.evaluation.units import UNIT_IMAGES, Evaluation
@@ -60,8 +61,8 @@ class Runner:
         shard: (i, N): run the i-th of N parts, from 0, of all units.
 
     Raises:
-        InputError: two evaluations are the same, there is no such part, or several processes have
-            no folder in common.
+        InputError: two evaluations are the same, there is no such part, several processes have no
+            folder in common, or a model or attack that cannot be read is shared out.
     """
 
     def __init__(
@@ -79,6 +80,9 @@ class Runner:
             raise InputError("two settings are the same: give each a description of its own")
         if have_one_file(self.works):
             raise InputError("two attacks have names that are spelt alike: call them differently")
+        check_shareable(
+            {unit: self._key(unit) for unit in self.works}, parts * self.processes.count
+        )
         self.mine = self.processes.share(list(self.works)[number::parts])
 
     def plan(self) -> CostPlan:
@@ -93,22 +97,11 @@ class Runner:
 
     def reuse(self) -> list[str]:
         """Say how many stored units are taken over, how many are computed anew, and why."""
-        missing = self._missing()
-        lines = []
-        if len(missing) < len(self.mine):
-            lines.append(f"{len(self.mine) - len(missing)} stored units are taken over")
-        reasons: dict[tuple[int, str], str] = {}
-        counts: Counter[str] = Counter()
-        for unit in missing:
-            work, (attack, _) = self.works[unit], self.works[unit].units[unit]
-            if (id(work), attack) not in reasons:
-                stored = self.store.keys_like(unit)
-                reasons[id(work), attack] = _changes(work.keys[attack], stored)
-            counts[reasons[id(work), attack]] += 1
-        for reason, count in counts.items():
-            if reason:
-                lines.append(f"{count} units are computed anew: {reason} since they were stored")
-        return lines
+        return reuse_lines(self.store, {unit: self._key(unit) for unit in self.mine})
+
+    def _key(self, unit: str) -> Key:
+        work = self.works[unit]
+        return work.keys.of_rows(*work.units[unit])
 
     def run(self, progress: bool = False) -> None:
         """Run the missing units, and wait for the other processes; a killed run resumes here.
@@ -158,7 +151,7 @@ class Runner:
         # A setting may lack a column that another has, such as a target.
         tables = [self.store.read([unit]) for unit in self.works]
         rows = pa.concat_tables(tables, promote_options="default")
-        models = {key["model"] for work in self.works.values() for key in work.keys.values()}
+        models = set().union(*(work.keys.models for work in self.works.values()))
         return rows.replace_schema_metadata({MODELS: json.dumps(sorted(models))})
 
     def _missing(self) -> list[str]:
@@ -189,30 +182,13 @@ class Runner:
             if work.attacks[name] is None:
                 continue
             if work.cache is not None:
-                key = work.examples_key(name, at)
+                key = work.keys.of_examples(name, at)
                 if key in counted or work.cache.has(key):  # once for several settings
                     continue
                 counted.add(key)
             if name not in per_image:  # the passes of an attack hardly depend on sigma and radius
                 per_image[name] = _probe(work, name)
             yield per_image[name] * self._images(unit)
-
-
-def _changes(key: Mapping[str, str], stored: Sequence[Mapping[str, str]]) -> str:
-    """Say in which parts ``key`` differs from the most similar of ``stored``; ``""`` for none.
-
-    >>> _changes({"settings": "a", "model": "b"}, [{"settings": "a", "model": "c"}])
-    'the model has changed'
-    """
-    alike = [each for each in stored if each.get("settings") == key["settings"]]
-    differ = [[part for part in key if each.get(part) != key[part]] for each in alike]
-    if not differ:
-        return ""
-    names = [_PARTS.get(part, f"the {part}") for part in min(differ, key=len)]
-    return f"{' and '.join(names)} {'have' if len(names) > 1 else 'has'} changed"
-
-
-_PARTS = {"package code": "the code of smoothinfer", "user code": "the code of model or attack"}
 
 
 def _probe(work: Evaluation, name: str) -> float:

@@ -1,21 +1,26 @@
-"""The code that a function runs, read from its source: comments, docstrings and layout left out."""
+"""The code that a function runs: comments, docstrings, annotations and layout left out."""
 
 import ast
+import dis
 import functools
 import hashlib
 import inspect
 import linecache
+import os
 import sys
-import sysconfig
 from collections.abc import Iterator
-from types import CodeType, FunctionType
+from importlib.util import resolve_name
+from types import CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
+from smoothinfer.evaluation.origins import imported, is_ours
+
 _SKIPPED_FIELDS = {"annotation", "returns", "type_comment", "type_params", "kind", "ctx"}
-_INSTALLED = tuple(sysconfig.get_path(n) for n in ("stdlib", "platstdlib", "purelib", "platlib"))
-# Libraries whose numbers may differ in the last bits between versions: rows name those versions.
-_LIBRARIES = ("torch", "numpy", "scipy", "pyarrow", "foolbox", "eagerpy")
-_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+_HAS_DOCSTRING = 0x4000000  # of a code's flags, from Python 3.13 on
+_LOOKS_UP = {"globals", "eval", "exec", "__import__", "import_module"}  # names unknown until run
+_NOT_FOUND = object()
+Import = tuple[str, str, str]  # local name, module, and name in it or ""
 
 
 class Code(NamedTuple):
@@ -23,108 +28,174 @@ class Code(NamedTuple):
 
     Attributes:
         digest: changes when the code does.
-        names: global names that it uses.
-        attributes: (name, attribute) pairs that it uses.
-        imports: (module, name) pairs that it imports.
+        chains: names that it uses, each with the attributes behind it, as in ``np.random.rand``.
+        imports: what it imports when it runs.
+        looks_up: whether it may use any global, by ``eval`` and the like.
     """
 
     digest: str
-    names: tuple[str, ...]
-    attributes: tuple[tuple[str, str], ...]
-    imports: tuple[tuple[str, str], ...]
-
-
-def is_own(module: str) -> bool:
-    """Say whether ``module`` is of this package or of the user, not of an installed library.
-
-    >>> is_own("smoothinfer.numerics.balls"), is_own("torch.nn"), is_own("json")
-    (True, False, False)
-    """
-    if module.partition(".")[0] in ("smoothinfer", "__main__"):
-        return True
-    path = file_of(module)
-    return bool(path) and not path.startswith(_INSTALLED)
-
-
-def is_ignored(module: str) -> bool:
-    """Say whether the code of ``module`` is named by its version alone."""
-    top = module.partition(".")[0]
-    return top in _LIBRARIES or top in sys.stdlib_module_names or not file_of(module)
-
-
-def file_of(module: str) -> str:
-    """Return the file of a loaded module, ``""`` if it has none."""
-    return getattr(sys.modules.get(module), "__file__", None) or ""
-
-
-@functools.cache
-def file_digest(path: str) -> str:
-    """Return the SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.sha256(file.read()).hexdigest()
+    chains: tuple[tuple[str, ...], ...]
+    imports: tuple[Import, ...]
+    looks_up: bool
 
 
 @functools.cache
 def read_code(code: CodeType) -> Code:
-    """Return the code of a function.
+    """Return the code of a function, as it was when it was loaded.
 
-    Comments, docstrings, annotations, layout and the texts of exceptions do not count. Without
-    source (typed into an interpreter, or several lambdas on one line) the byte code is read.
+    Comments, docstrings, annotations, layout and the texts of exceptions do not count. The byte
+    code is read, in which these count in part, where the source is missing (typed into an
+    interpreter), ambiguous (several lambdas on one line), or another one by now.
     """
-    node = _nodes(code.co_filename).get((code.co_name, code.co_firstlineno))
+    names = _names_in(code)
+    node = _source_of(code)
     if node is None:
-        return Code(_digest(_dump_bytecode(code)), tuple(sorted(_bytecode_names(code))), (), ())
-    parts = list(ast.walk(node))
-    names = {part.id for part in parts if isinstance(part, ast.Name)}
-    attributes = {
-        (part.value.id, part.attr)
-        for part in parts
-        if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name)
-    }
-    imports = {
-        (part.module, alias.name)
-        for part in parts
-        if isinstance(part, ast.ImportFrom) and part.module
-        for alias in part.names
-    }
-    used = (tuple(sorted(each)) for each in (names, attributes, imports))
-    return Code(_digest(_dump(node)), *used)  # type: ignore[arg-type]
+        chains: set[tuple[str, ...]] = {(name,) for name in names}
+        imports = _imports_in(code)
+        digest = _digest(_dump_bytecode(code))
+    else:
+        imports = {each for part in ast.walk(node) for each in _imports_of(part)}
+        used = names | {local for local, _, _ in imports}
+        chains = {chain for chain in _chains(node) if chain[0] in used}
+        digest = _digest(_dump(node))
+    looks_up = bool(names & _LOOKS_UP)
+    if looks_up:  # by import_module("helper"), perhaps
+        imports |= {("", text, "") for text in _texts_in(code) if _is_dotted(text)}
+    return Code(digest, tuple(sorted(chains)), tuple(sorted(imports)), looks_up)
 
 
-def references(function: FunctionType) -> Iterator[tuple[str, Any]]:
-    """Yield (name, value) of all globals that ``function`` uses, imports inside it included."""
+class Reference(NamedTuple):
+    """A value that some code uses: the module in which it is found, its name there, itself."""
+
+    module: str
+    name: str
+    value: Any
+
+
+def references(function: FunctionType) -> Iterator[Reference]:
+    """Yield all globals that ``function`` uses, and what it imports when it runs.
+
+    An attribute of a module stands for itself: of the module nothing else is used. A module that
+    is used as a whole, such as an argument, is yielded.
+    """
     code, world = read_code(function.__code__), function.__globals__
-    for name in code.names:
-        if name in world and not inspect.ismodule(world[name]):
-            yield f"{function.__module__}.{name}", world[name]
-    for name, attribute in code.attributes:
-        module = world.get(name)
-        if inspect.ismodule(module) and is_own(module.__name__):
-            yield f"{module.__name__}.{attribute}", getattr(module, attribute, None)
-    for source, name in code.imports:
-        if source in sys.modules:
-            yield f"{source}.{name}", getattr(sys.modules[source], name, None)
+    home = world.get("__name__") or "__main__"
+    local = {}
+    for name, value in _import_all(code.imports, world.get("__package__") or ""):
+        local[name] = value
+        if not name:
+            yield Reference(home, value.__name__, value)
+    for root, *attributes in code.chains:
+        value = local.get(root, world.get(root, _NOT_FOUND))
+        if value is not _NOT_FOUND and not root.startswith("__"):
+            yield _follow(Reference(home, root, value), attributes)
+    if code.looks_up and not is_ours(home):
+        for name in sorted(name for name in world if not name.startswith("__")):
+            yield Reference(home, name, world[name])
+
+
+def _follow(found: Reference, attributes: list[str]) -> Reference:
+    """Return what is found behind a value when modules are passed through."""
+    for attribute in attributes:
+        if not isinstance(found.value, ModuleType):
+            break
+        inner = getattr(found.value, attribute, _NOT_FOUND)
+        if inner is _NOT_FOUND:
+            break
+        found = Reference(found.value.__name__, attribute, inner)
+    return found
+
+
+def _import_all(imports: tuple[Import, ...], package: str) -> Iterator[tuple[str, Any]]:
+    """Yield the local names of ``imports`` with their values."""
+    for local, source, name in imports:
+        try:
+            path = resolve_name(source, package)
+        except ImportError:  # a relative import outside of a package
+            continue
+        module = imported(path)
+        if module is None:
+            continue
+        if name:
+            inner = imported(f"{path}.{name}") if not hasattr(module, name) else None
+            yield local, getattr(module, name, inner or module)
+        else:  # "import a.b" binds a, "import a.b as c" binds a.b
+            top = path.partition(".")[0]
+            yield local, imported(top) if local == top else module
+
+
+def _imports_of(part: ast.AST) -> Iterator[Import]:
+    if isinstance(part, ast.Import):
+        for alias in part.names:
+            yield alias.asname or alias.name.partition(".")[0], alias.name, ""
+    elif isinstance(part, ast.ImportFrom):
+        source = "." * part.level + (part.module or "")
+        for alias in part.names:
+            yield alias.asname or alias.name, source, alias.name
+
+
+def _imports_in(code: CodeType) -> set[Import]:
+    """Return the modules that byte code imports, each to be used as a whole."""
+    steps = [step for each in _all_codes(code) for step in dis.get_instructions(each)]
+    found = set()
+    for at, step in enumerate(steps):
+        if step.opname == "IMPORT_NAME":
+            level = next((s.argval for s in steps[at - 1 :: -1] if isinstance(s.argval, int)), 0)
+            found.add((step.argval.partition(".")[0], "." * level + step.argval, ""))
+    return found
+
+
+def _chains(node: ast.AST) -> Iterator[tuple[str, ...]]:
+    """Yield each name that is read below ``node``, with the attributes that are taken of it."""
+    chain: list[str] = []
+    inner = node
+    while isinstance(inner, ast.Attribute):
+        chain.append(inner.attr)
+        inner = inner.value
+    if isinstance(inner, ast.Name):
+        yield (inner.id, *reversed(chain))
+        return
+    for child in ast.iter_child_nodes(inner):
+        yield from _chains(child)
+
+
+def _source_of(code: CodeType) -> ast.AST | None:
+    """Return the source of ``code``, if the file still holds what was loaded from it."""
+    try:
+        state = os.stat(code.co_filename)
+        stamp = (state.st_mtime_ns, state.st_size)
+    except (OSError, ValueError):
+        stamp = (0, 0)  # a cell of a notebook
+    node, compiled = _functions(code.co_filename, stamp).get(_place(code), (None, None))
+    return node if compiled == code else None
 
 
 @functools.cache
-def _nodes(path: str) -> dict[tuple[str, int], ast.AST]:
+def _functions(
+    path: str, stamp: tuple[int, int]
+) -> dict[tuple[str, int], tuple[ast.AST | None, CodeType | None]]:
     """Return all functions in a file, by name and first line (that of the first decorator)."""
+    linecache.checkcache(path)
     try:
         tree = ast.parse("".join(linecache.getlines(path)))
-    except (SyntaxError, ValueError):
+        codes = list(_all_codes(compile(tree, path, "exec", dont_inherit=True)))
+    except (SyntaxError, ValueError, RecursionError):
         return {}
-    found: dict[tuple[str, int], ast.AST] = {}
-    lambdas: list[int] = []
-    for node in ast.walk(tree):
-        if isinstance(node, _FUNCTIONS):
-            line = min([node.lineno, *(each.lineno for each in node.decorator_list)])
-            found[node.name, line] = node
-        elif isinstance(node, ast.Lambda):
-            lambdas.append(node.lineno)
-            found["<lambda>", node.lineno] = node
-    for line in {line for line in lambdas if lambdas.count(line) > 1}:
-        del found["<lambda>", line]
-    return found
+    compiled = {_place(each): each for each in codes}
+    places = [_place(each) for each in codes]
+    nodes = {_place_of(node): node for node in ast.walk(tree) if isinstance(node, _FUNCTIONS)}
+    alone = [place for place in nodes if places.count(place) == 1]
+    return {place: (nodes[place], compiled[place]) for place in alone}
+
+
+def _place(code: CodeType) -> tuple[str, int]:
+    return code.co_name, code.co_firstlineno
+
+
+def _place_of(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> tuple[str, int]:
+    if isinstance(node, ast.Lambda):
+        return "<lambda>", node.lineno
+    return node.name, min([node.lineno, *(each.lineno for each in node.decorator_list)])
 
 
 def _dump(value: Any) -> str:
@@ -133,10 +204,8 @@ def _dump(value: Any) -> str:
         return f"[{','.join(_dump(each) for each in value)}]"
     if not isinstance(value, ast.AST):
         return repr(value)
-    if isinstance(value, ast.Raise):
-        return "Raise()"
     fields = []
-    for name, child in ast.iter_fields(value):
+    for name, child in ast.iter_fields(_without_texts(value)):
         if name in _SKIPPED_FIELDS or child is None or child == []:
             continue
         if name == "body" and isinstance(child, list):
@@ -145,18 +214,71 @@ def _dump(value: Any) -> str:
     return f"{type(value).__name__}({','.join(fields)})"
 
 
+def _without_texts(node: ast.AST) -> ast.AST:
+    """Leave out the text of an exception; its kind, and numbers that it carries, stay."""
+    if isinstance(node, ast.Assert):
+        return ast.Assert(test=node.test)
+    if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+        kept = [each for each in node.exc.args if not _is_text(each)]
+        return ast.Raise(exc=ast.Call(func=node.exc.func, args=kept, keywords=node.exc.keywords))
+    return node
+
+
+def _is_text(node: ast.AST) -> bool:
+    if isinstance(node, ast.BinOp):  # a sum of texts
+        return _is_text(node.left) or _is_text(node.right)
+    constant = isinstance(node, ast.Constant) and isinstance(node.value, str)
+    return constant or isinstance(node, ast.JoinedStr)
+
+
 def _is_docstring(statement: ast.AST) -> bool:
     return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
 
+def _all_codes(code: CodeType) -> Iterator[CodeType]:
+    """Yield ``code`` and all functions inside it."""
+    yield code
+    for each in code.co_consts:
+        if isinstance(each, CodeType):
+            yield from _all_codes(each)
+
+
 def _dump_bytecode(code: CodeType) -> str:
-    consts = [_dump_bytecode(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
-    return f"{code.co_code!r}{code.co_names}{consts}"
+    consts = [_dump_constant(each) for each in code.co_consts]
+    if consts and _has_docstring(code):
+        consts[0] = ""
+    shape = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_names)
+    names = (code.co_varnames, code.co_freevars, code.co_cellvars)
+    return f"{code.co_code!r}{code.co_exceptiontable!r}{shape}{names}{consts}"
 
 
-def _bytecode_names(code: CodeType) -> set[str]:
-    inner = (_bytecode_names(c) for c in code.co_consts if isinstance(c, CodeType))
-    return set(code.co_names).union(*inner)
+def _has_docstring(code: CodeType) -> bool:
+    if sys.version_info >= (3, 13):
+        return bool(code.co_flags & _HAS_DOCSTRING)
+    # The constants of a function without a docstring begin with None; a class body is no function.
+    return bool(code.co_flags & inspect.CO_NEWLOCALS) and isinstance(code.co_consts[0], str)
+
+
+def _dump_constant(value: Any) -> str:
+    if isinstance(value, CodeType):
+        return _dump_bytecode(value)
+    if isinstance(value, frozenset):  # its order differs between processes
+        return f"frozenset{sorted(map(_dump_constant, value))}"
+    if isinstance(value, tuple):
+        return f"({','.join(map(_dump_constant, value))})"
+    return repr(value)
+
+
+def _names_in(code: CodeType) -> set[str]:
+    return {name for each in _all_codes(code) for name in each.co_names}
+
+
+def _texts_in(code: CodeType) -> set[str]:
+    return {const for c in _all_codes(code) for const in c.co_consts if isinstance(const, str)}
+
+
+def _is_dotted(text: str) -> bool:
+    return all(part.isidentifier() for part in text.split("."))
 
 
 def _digest(text: str) -> str:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from smoothinfer.errors import InputError
+from smoothinfer.evaluation.makers import Maker, count_makers
 from smoothinfer.evaluation.rows import CLEAN, Rows
 from smoothinfer.runtime.files import write_bytes
 from smoothinfer.runtime.locks import wait_for_folder
@@ -38,6 +39,7 @@ class Store:
         self.folder = None if folder is None else Path(folder)
         self._kept: dict[str, Rows] = {}
         self._paths = self._listed()
+        self._about: dict[Path, dict[str, str]] = {}
 
     def has(self, unit: str) -> bool:
         """Say whether the work ``unit`` is done."""
@@ -99,23 +101,24 @@ class Store:
                 total[1] += float(cost["images"])
         return {attack: seconds / images for attack, (seconds, images) in spent.items()}
 
-    def computers(self, units: Iterable[str]) -> list[str]:
-        """Return the computers that computed ``units``, each once."""
-        about = self._metadata({_file_name(unit) for unit in units})
-        return sorted({each["computer"] for each in about if "computer" in each})
+    def makers(self, units: Iterable[str]) -> list[Maker]:
+        """Return what made ``units``: versions and computers, each with the number of its units."""
+        return count_makers(self._metadata({_file_name(unit) for unit in units}))
 
     def keys_like(self, unit: str) -> list[dict[str, str]]:
         """Return the keys of all stored shards with the attack and batch of ``unit``."""
-        prefix = _file_name(unit.rpartition("-")[0]) + "-"
-        names = [name for name in self._listed() if name.startswith(prefix)]
+        prefix = f"{_plain(unit.rpartition('-')[0])}-"[:_LONGEST]
+        names = [name for name in self._paths if name.startswith(prefix)]
         return [json.loads(each["key"]) for each in self._metadata(names) if "key" in each]
 
     def _metadata(self, names: Collection[str] | None = None) -> Iterator[dict[str, str]]:
-        """Yield the metadata of the shards called ``names``, or of all."""
+        """Yield the metadata of the shards called ``names``, or of all; each is read once."""
         listed = self._listed()
         for path in (listed[name] for name in listed if names is None or name in names):
             try:
-                yield _metadata_of(_read(path))
+                if path not in self._about:
+                    self._about[path] = _metadata_of(_read(path))
+                yield self._about[path]
             except InputError as error:  # of another setting, perhaps: its rows are not asked for
                 warnings.warn(f"{error}; its costs do not count", stacklevel=3)
 
@@ -192,8 +195,12 @@ def have_one_file(units: Iterable[str]) -> bool:
 
 
 def _file_name(unit: str) -> str:
-    name = re.sub(r"[^A-Za-z0-9_.=-]+", "_", unit)
+    name = _plain(unit)
     return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}-{_digest(unit.encode())}"
+
+
+def _plain(unit: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.=-]+", "_", unit)
 
 
 def _digest(content: bytes) -> str:

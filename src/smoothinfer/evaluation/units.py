@@ -1,7 +1,6 @@
 """The units of an evaluation: attack a batch, vote on it with passes that the attack never saw."""
 
 import functools
-import hashlib
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -20,13 +19,13 @@ from smoothinfer.engine.voting import Rule
 from smoothinfer.errors import InputError, check_images, check_labels, check_seed
 from smoothinfer.evaluation.costs import Cost
 from smoothinfer.evaluation.example_cache import ExampleCache, is_ours, queried_by
-from smoothinfer.evaluation.fingerprint import Fingerprint
+from smoothinfer.evaluation.keys import Keys, digest_of_key
+from smoothinfer.evaluation.makers import maker
 from smoothinfer.evaluation.rows import CLEAN, Rows
 from smoothinfer.numerics.balls import Ball
 from smoothinfer.numerics.precision import tile_for
 from smoothinfer.numerics.randomness import derive_seed, stream
 from smoothinfer.runtime.modes import check_eval, count_classes, device_of, frozen_parameters
-from smoothinfer.runtime.provenance import computer
 from smoothinfer.smoothing.classifier import SmoothedClassifier
 from smoothinfer.types import Images, Labels
 
@@ -88,31 +87,15 @@ class Evaluation:
     def units(self) -> dict[str, tuple[str, int]]:
         """Names of the units, each with its attack and the first image of its batch."""
         return {
-            f"{name}-{at:06d}-{digest_of_key(key)}": (name, at)
-            for name, key in self.keys.items()
+            f"{name}-{at:06d}-{digest_of_key(self.keys.of_rows(name, at))}": (name, at)
+            for name in self.attacks
             for at in range(0, len(self.images), UNIT_IMAGES)
         }
 
     @functools.cached_property
-    def keys(self) -> dict[str, dict[str, str]]:
-        """For each attack the digests of everything that its rows depend on, by what it is."""
-        smooth, common = self.classifier, Fingerprint()
-        how = (smooth.tile, smooth.precision, smooth.per_image, smooth.seed)
-        votes = (self.rules, self.samples, self.stop, self.delta)
-        settings = common.of(self.seed, self.describe, how, votes)
-        shared = {
-            "images": common.of(self.images, self.labels),
-            "model": common.of(smooth.model, self.target),
-        }
-        common.of(*_CODE_OF_ROWS, SmoothedClassifier)
-        keys = {}
-        for name, attack in self.attacks.items():
-            own = Fingerprint(common.code)
-            place = () if attack is None else (self.ball, *_CODE_OF_EXAMPLES)
-            key = {"settings": f"{settings}{own.of(*place)}", **shared, "attack": own.of(attack)}
-            key |= {"package code": own.package_code(), "user code": own.user_code()}
-            keys[name] = key
-        return keys
+    def keys(self) -> Keys:
+        """Digests of everything that rows and adversarial examples depend on."""
+        return Keys(self, UNIT_IMAGES, _CODE_OF_EXAMPLES, (*_CODE_OF_ROWS, SmoothedClassifier))
 
     @property
     def units_at_once(self) -> int:
@@ -140,7 +123,7 @@ class Evaluation:
         examples = [self.examples(*place) for place in places]
         found = self._vote([adversarial for adversarial, _ in examples], advance)
         return [
-            self._to_rows(self.keys[place[0]], *place, *example, verdicts)
+            self._to_rows(self.keys.of_rows(*place), *place, *example, verdicts)
             for place, example, verdicts in zip(places, examples, found, strict=True)
         ]
 
@@ -191,7 +174,7 @@ class Evaluation:
             for (rule, samples), each in verdicts.items()
         )
         about = {"attack": name, "images": f"{len(images)}", "seconds": f"{cost.seconds:.3f}"}
-        about |= {"computer": computer(), "key": json.dumps(key)}
+        about |= {**maker(), "key": json.dumps(key)}
         return rows.replace_schema_metadata(about)
 
     def _batch(self, at: int) -> tuple[Images, Labels]:
@@ -199,30 +182,12 @@ class Evaluation:
         batch = slice(at, at + UNIT_IMAGES)
         return self.images[batch].to(device), self.labels[batch].to(device)
 
-    def examples_key(self, name: str, at: int) -> str:
-        """Return the name of a batch of adversarial examples: a digest of all it depends on."""
-        batch = slice(at, at + UNIT_IMAGES)
-        return Fingerprint().of(self._worlds[name], at, self.images[batch], self.labels[batch])
-
-    @functools.cached_property
-    def _worlds(self) -> dict[str, str]:
-        """For each attack the digest of everything that its examples depend on, but the images."""
-        worlds = {}
-        for name, attack in self.attacks.items():
-            prints = Fingerprint()
-            # An attack that never queries its target gives the same examples for all targets.
-            queried = self.target if queried_by(attack, self.target) is self.target else None
-            content = prints.of(name, attack, queried, self.ball, self.seed)
-            prints.of(*_CODE_OF_EXAMPLES)
-            worlds[name] = digest_of_key({"content": content, **prints.code})
-        return worlds
-
     def examples(self, name: str, at: int) -> tuple[Images, Cost]:
         """Return the batch from image ``at`` on under the attack ``name``, and its cost."""
         images, labels = self._batch(at)
         if self.attacks[name] is None:
             return images, Cost()
-        key = self.examples_key(name, at) if self.cache is not None else ""
+        key = self.keys.of_examples(name, at) if self.cache is not None else ""
         if self.cache is not None and self.cache.has(key):
             adversarial, cost = self.cache.get(key)
             return adversarial.to(images), cost
@@ -257,11 +222,6 @@ class Evaluation:
             stacklevel=2,
         )
         return self.ball.project(points, images)
-
-
-def digest_of_key(key: Mapping[str, str]) -> str:
-    """Return the digest that names units and examples with this key."""
-    return hashlib.sha256(repr(sorted(key.items())).encode()).hexdigest()[:12]
 
 
 def _verdict_rows(

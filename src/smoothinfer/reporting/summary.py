@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smoothinfer.evaluation.examples import ExampleExport, load_examples
+from smoothinfer.evaluation.makers import MADE_BY, Maker, maker_text
 from smoothinfer.evaluation.rows import Rows, summarise
 from smoothinfer.evaluation.runner import Runner
-from smoothinfer.evaluation.store import Store, write_table
+from smoothinfer.evaluation.store import write_table
+from smoothinfer.reporting.escaping import escape_markdown
 from smoothinfer.reporting.result_tables import accuracy_table, cost_table, gain_table
 from smoothinfer.reporting.votes import first_votes, vote_text
 from smoothinfer.runtime.files import write_json, write_text
@@ -24,25 +26,41 @@ _INTERVAL = "95 % (Wilson) over images, noise fixed by the seed"
 def write_summary(rows: Rows, runner: Runner, out: Path, settings: dict[str, Any]) -> None:
     """Write ``table.parquet``, ``table.md``, ``summary.json`` and ``costs.json`` into ``out``."""
     seconds, entries = runner.store.seconds(), summarise(rows)
+    made_by = runner.store.makers(runner.works)
     summary = {
-        **settings,
+        **{name: value for name, value in settings.items() if name != "versions"},  # today's
         "interval": _INTERVAL,
         "settings": entries,
-        "computers": runner.store.computers(runner.works),
+        "computers": sorted({each["computer"] for each in made_by}),
+        MADE_BY: made_by,
         "table": write_table(rows, out / "table.parquet"),
     }
     write_json(out / "summary.json", summary)
     tables = [accuracy_table(entries), gain_table(entries), cost_table(entries, seconds)]
-    write_text(out / "table.md", "\n".join(table.markdown() for table in tables))
+    parts = [*(table.markdown() for table in tables), _made_by_markdown(made_by)]
+    write_text(out / "table.md", "\n".join(parts))
     write_json(out / "costs.json", {"seconds per image": seconds})
 
 
-def print_summary(console: Terminal, rows: Rows, store: Store, out: Path) -> None:
-    """Print the accuracies, the gain of the vote and the cost of the attacks."""
+def _made_by_markdown(made_by: Sequence[Maker]) -> str:
+    """Return a line for each version and computer that made some of the rows."""
+    texts = (escape_markdown(maker_text(each)) for each in made_by)
+    lines = (f"- {text}: {each['units']} units" for text, each in zip(texts, made_by, strict=True))
+    return "\n".join(["Rows were made by", "", *lines, ""])
+
+
+def print_summary(console: Terminal, rows: Rows, runner: Runner, out: Path) -> None:
+    """Print the accuracies, the gain of the vote and the cost of the attacks.
+
+    Where several versions or computers made the rows, a line names them.
+    """
     entries = summarise(rows)
     accuracy_table(entries, "accuracy, % (95 % interval)").print(console, gaps=True)
-    for table in (gain_table(entries), cost_table(entries, store.seconds())):
+    for table in (gain_table(entries), cost_table(entries, runner.store.seconds())):
         table.print(console)
+    made_by = sorted({maker_text(each) for each in runner.store.makers(runner.works)})
+    if len(made_by) > 1:
+        console.print(f"note: rows were made by {'; '.join(made_by)}", markup=False)
     console.print(f"rows in {out / 'rows'}, summary in {out / 'summary.json'}")
 
 

@@ -15,7 +15,7 @@ from smoothinfer.reporting.members import read_json_member, read_member
 from smoothinfer.reporting.shapes import SUMMARY
 from smoothinfer.runtime.printable import one_line, printable
 
-_SETTINGS = ("command", "asked", "computers", "versions", "data")
+_SETTINGS = ("command", "asked", "computers", "made_by", "data")
 _LARGEST = 4 * 2**30  # bytes
 _MOST_ROWS, _MOST_COLUMNS = 10**8, 500
 _MOST_SAMPLES = 10**9

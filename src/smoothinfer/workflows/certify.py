@@ -1,5 +1,6 @@
 """``smoothinfer certify``: Cohen's certificates and predictions of a data set."""
 
+import json
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from smoothinfer.evaluation.certified_rows import (
     certify_rows,
     every,
 )
+from smoothinfer.evaluation.makers import MADE_BY
 from smoothinfer.numerics.randomness import derive_seed
 from smoothinfer.numerics.statistics import proportion
 from smoothinfer.reporting.figures import certified_curve
@@ -79,6 +81,7 @@ def run(options: Namespace) -> int:
         radius = optional_number("radius", options.radius)
         content = certify_images(model, data, out, options.skip, options.seed, radius, **how)
         name = "certified.json"
+        del settings["versions"]  # today's: rows may have been taken over
     if Processes().main:
         write_json(out / name, {"settings": settings, **content})
     return 0
@@ -103,12 +106,13 @@ def certify_images(
     """
     main = Processes().main
     how: dict[str, Any] = {"skip": skip, "seed": seed, "radius": radius}
-    rows = certify_rows(model, data, out=out / "rows", progress=True, **how, **options)
+    console = Terminal(quiet=not main)
+    place: dict[str, Any] = {"out": out / "rows", "progress": True, "tell": console.print}
+    rows = certify_rows(model, data, **place, **how, **options)
     sigma = rows["sigma"][0].as_py()
     # Not rounded: a certificate at exactly the tested radius reaches it.
     radii = [0.5 * sigma * k for k in range(9)] if radius is None else [radius]
     shares = certified_accuracy(rows, radii)
-    console = Terminal(quiet=not main)
     for at, share in zip(radii, shares, strict=True):
         console.print(f"radius {at:5.3f}: {share} %")
     abstained = rows["predicted"].to_pylist().count(ABSTAIN)
@@ -120,6 +124,7 @@ def certify_images(
         certified_curve(rows, out / "certified.png", f"{len(rows)} images of {data.name}")
     return {
         "images": len(rows),
+        MADE_BY: json.loads(rows.schema.metadata[MADE_BY.encode()]),
         "abstained": abstained,
         "average radius": mean,
         "certified accuracy": [

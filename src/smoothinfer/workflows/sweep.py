@@ -215,7 +215,7 @@ def run_sweep(
         if export:
             _export(works, rows, out / "examples", images.classes)
         write_summary(rows, runner, out, settings)
-    print_summary(console, rows, runner.store, out)
+    print_summary(console, rows, runner, out)
     return rows
 
 
