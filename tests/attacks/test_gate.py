@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import smoothinfer as si
-from smoothinfer.attacks.gate import is_eight_bit
+from smoothinfer.numerics.balls import is_eight_bit
 
 OPTIONS = {
     "cw": {"steps": 20, "searches": 3},

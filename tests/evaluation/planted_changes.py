@@ -47,7 +47,7 @@ CHANGES = {
     "a sign in a ball": ("numerics/balls.py", "return gradient.sign()", "return -gradient.sign()"),
     "a default step size": ("attacks/projected_gradient.py", "radius / 4 if", "radius / 5 if"),
     "a loss": ("attacks/losses.py", "F.softplus(others - right", "F.softplus(right - others"),
-    "the gate of attacks": ("attacks/gate.py", "_TOLERANCE = 1e-3", "_TOLERANCE = 2e-3"),
+    "the gate of attacks": ("attacks/gate.py", "ball.radius + 1e-3", "ball.radius + 2e-3"),
     "the scale of a noise": ("noise/additive.py", "step = self.sigma *", "step = 2 * self.sigma *"),
     "the rounding of a verdict": ("engine/sums.py", "rows].argmax", "rows].half().argmax"),
     "the user's factory": ("../user.py", "SCALE = 2.0", "SCALE = 3.0"),

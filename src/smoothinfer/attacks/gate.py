@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from smoothinfer.errors import InputError, check_images, check_labels, check_type, python_number
-from smoothinfer.numerics.balls import Ball, Linf, check_ball, pick_images
+from smoothinfer.numerics.balls import Ball, Linf, check_ball, is_eight_bit, pick_images
 from smoothinfer.runtime.foreign import dtype_of, logits_of
 from smoothinfer.runtime.memory import OUT_OF_MEMORY, is_out_of_memory
 from smoothinfer.runtime.modes import check_eval, is_training
@@ -23,7 +23,6 @@ from smoothinfer.types import Images, Labels, Logits
 
 Attack = TypeVar("Attack", bound=Callable[..., Images])
 _INSIDE = ContextVar("inside", default=False)
-_TOLERANCE = 1e-3  # of a grey level
 
 
 def gated(attack: Attack) -> Attack:
@@ -163,22 +162,12 @@ def _in_eight_bits(
     if not is_eight_bit(images).all():
         raise InputError("quantize needs images of 8 bits, with pixels k/255: these have others")
     if isinstance(ball, Linf):  # else the rounding of a point at its edge would leave it
-        ball = Linf(int(255 * ball.radius + _TOLERANCE) / 255)
+        ball = Linf(int(255 * ball.radius + 1e-3) / 255)
     points = attack(_Rounding(model), images, labels, ball, **options).detach()
     nearest = _round(points)
     # Pixels moved a little less far than the point are surely within the ball.
     shorter = (images + ((points - images) * 255 + 0.0).trunc() / 255).mul(255).round() / 255
     return pick_images(ball.distance(nearest, images) <= ball.radius + 1e-6, nearest, shorter)
-
-
-def is_eight_bit(images: Images) -> Tensor:
-    """Say of each image, (N,), whether all its pixels are multiples of 1/255.
-
-    >>> is_eight_bit(torch.tensor([[[[8 / 255]]], [[[0.5]]]])).tolist()
-    [True, False]
-    """
-    rest = (images * 255 - (images * 255).round()).abs()
-    return rest.flatten(1).amax(1) <= _TOLERANCE if rest.numel() else rest.flatten(1).any(1)
 
 
 def _round(images: Images) -> Images:

@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from smoothinfer.attacks import Attack
-from smoothinfer.attacks.gate import is_eight_bit
 from smoothinfer.engine.stopping import VoteSpec, stopping
 from smoothinfer.engine.tally import Prediction, vote
 from smoothinfer.engine.voting import Rule
@@ -22,7 +21,7 @@ from smoothinfer.evaluation.example_cache import ExampleCache, is_ours, queried_
 from smoothinfer.evaluation.keys import Keys, digest_of_key
 from smoothinfer.evaluation.makers import maker
 from smoothinfer.evaluation.rows import CLEAN, Rows
-from smoothinfer.numerics.balls import Ball
+from smoothinfer.numerics.balls import Ball, is_eight_bit
 from smoothinfer.numerics.precision import tile_for
 from smoothinfer.numerics.randomness import derive_seed, stream
 from smoothinfer.runtime.modes import check_eval, count_classes, device_of, frozen_parameters

@@ -135,6 +135,16 @@ def pick_images(first: Tensor, one: Images, other: Images) -> Images:
     return torch.where(per_image(first, one), one, other)
 
 
+def is_eight_bit(images: Images) -> Tensor:
+    """Say of each image, (N,), whether all its pixels are multiples of 1/255.
+
+    >>> is_eight_bit(torch.tensor([[[[8 / 255]]], [[[0.5]]]])).tolist()
+    [True, False]
+    """
+    rest = (images * 255 - (images * 255).round()).abs()
+    return rest.flatten(1).amax(1) <= 1e-3 if rest.numel() else rest.flatten(1).any(1)
+
+
 def _norm(images: Images) -> Tensor:
     return images.flatten(1).norm(dim=1)
 
