@@ -106,7 +106,7 @@ def _check(model: nn.Module, images: Images, labels: Labels, ball: Ball) -> None
 
 
 def _with_quantize(attack: Callable[..., Any]) -> inspect.Signature:
-    signature = inspect.signature(attack)
+    signature = inspect.signature(attack, eval_str=True)
     own = list(signature.parameters.values())
     place = next((i for i, each in enumerate(own) if each.kind is each.VAR_KEYWORD), len(own))
     option = inspect.Parameter(

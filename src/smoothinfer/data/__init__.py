@@ -76,8 +76,10 @@ def load_split(source: str, split: str, limit: int | None = None, first: bool = 
     """
     own = split.removeprefix(OWN_SPLIT)
     if own == split and split not in SPLITS:
-        own = f"{OWN_SPLIT}{split} (a split that the data set itself has)"
-        raise unknown("split", split, {*SPLITS, VALIDATION, own} - {split})
+        raise InputError(
+            f"{unknown('split', split, (*SPLITS, VALIDATION))}; {OWN_SPLIT}{split} is a split that "
+            "the data set itself has"
+        )
     return load_data(source, own, limit, first=first)
 
 

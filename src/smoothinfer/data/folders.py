@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 from PIL import Image
@@ -23,6 +22,7 @@ SPLIT_NAMES = {
 }
 _NAMED = {name: split for split, names in SPLIT_NAMES.items() for name in names}
 _TABLES = (".parquet", ".arrow", ".csv", ".jsonl", ".tar", ".zip")
+_MOST_OTHERS = 20_000  # files that are no data; a disk's root holds more
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # labels of another layout
 
 
@@ -57,6 +57,8 @@ def _find_pictures(root: Path) -> PictureFolder | None:
         root = inner[0]
         folders = _split_folders(root)
     if any((place / name).exists() for place in (root, *folders.values()) for name in _METADATA):
+        for _ in _files(root):
+            pass  # each is checked
         return None
     if not folders:
         if any(path.suffix.lower() in _TABLES for path in _files(root)):
@@ -134,25 +136,46 @@ def _split_folders(root: Path) -> dict[str, Path]:
 
 def _pictures_in(split: Path) -> Iterator[tuple[str, Path]]:
     """Yield the class and path of every picture, in the order of their paths."""
-    endings = {
-        ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN
-    }
+    endings = _endings()
     for path in sorted(_files(split), key=lambda each: each.as_posix()):
         parts = path.relative_to(split).parts
         if path.suffix.lower() in endings:
             yield (parts[0] if len(parts) > 1 else ""), path
 
 
-def _refuse(error: OSError) -> NoReturn:
-    raise error  # os.walk would leave the folder out and say nothing
-
-
 def _files(folder: Path) -> Iterator[Path]:
-    """Yield all files that are not hidden, through links to folders of classes too."""
-    for place, inner, names in os.walk(folder, onerror=_refuse):
-        inner[:] = [each for each in inner if each[0] != "."]
-        yield from (Path(place, name) for name in names if name[0] != ".")
-        if Path(place) == folder:
-            for name in inner:
-                if Path(place, name).is_symlink():
-                    yield from _files(Path(place, name))
+    """Yield all files that are not hidden, through links to folders of classes too.
+
+    Raises:
+        InputError: one is a pipe or a device, or far too many are neither pictures nor tables.
+    """
+    known, places, others, data = {*_endings(), *_TABLES}, [folder], 0, 0
+    while places:
+        place = places.pop()
+        with os.scandir(place) as entries:
+            shown = [entry for entry in entries if entry.name[0] != "."]
+        # Links further down are not followed: they may lead in circles.
+        places += [Path(e.path) for e in shown if e.is_dir(follow_symlinks=place == folder)]
+        for path in (Path(entry.path) for entry in shown if _is_file(entry)):
+            data += path.suffix.lower() in known
+            others += path.suffix.lower() not in known
+            if others > max(_MOST_OTHERS, data):
+                raise InputError(
+                    f"{folder} holds more than {_MOST_OTHERS:,} files that are no pictures: name "
+                    "the folder of the data itself"
+                )
+            yield path
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """Say whether it is no folder; a link that leads nowhere is a file that cannot be read."""
+    if entry.is_dir():
+        return False
+    if not entry.is_file() and os.path.exists(entry.path):
+        raise InputError(f"{entry.path} is no plain file: take it out")
+    return True
+
+
+def _endings() -> set[str]:
+    """Return the endings of files that can be read as pictures."""
+    return {end for end, kind in Image.registered_extensions().items() if kind in Image.OPEN}

@@ -19,16 +19,16 @@ def one_line(error: BaseException) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
-def check_memory(name: str, needed: int) -> None:
+def check_memory(name: str, needed: int, remedy: str = "give smaller or fewer images") -> None:
     """Raise `InputError` if ``needed`` bytes are more than half of the memory that is free.
 
-    Half, because the pixels are copied once on their way.
+    Half, because pixels are copied once on their way, and weights get gradients.
     """
     free = _free_memory()
     if free is not None and needed > free // 2:
         raise InputError(
             f"{name} takes {_gibibytes(needed)} of memory, more than half of the "
-            f"{_gibibytes(free)} that are free: give smaller or fewer images"
+            f"{_gibibytes(free)} that are free: {remedy}"
         )
 
 

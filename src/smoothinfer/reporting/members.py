@@ -8,9 +8,9 @@ from typing import Any
 from smoothinfer.errors import InputError
 from smoothinfer.reporting.shapes import check_shape
 from smoothinfer.runtime.checksums import check_content
+from smoothinfer.runtime.files import LARGEST_JSON
 from smoothinfer.runtime.printable import printable
 
-_LARGEST_JSON = 64 * 2**20  # bytes
 _DEEPEST = 40  # levels of JSON; to write it back takes a stack
 
 
@@ -62,7 +62,7 @@ def read_json_member(name: str, folder: Path, shape: Any) -> dict[str, Any]:
     """
     path = folder / name
     try:
-        text = read_member(path, folder, _LARGEST_JSON).decode()
+        text = read_member(path, folder, LARGEST_JSON).decode()
         content = json.loads(text, parse_constant=_refuse)
         content = check_content(content, path) if isinstance(content, dict) else content
         content = printable_json(content)

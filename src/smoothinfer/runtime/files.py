@@ -13,6 +13,9 @@ from smoothinfer.runtime.checksums import check_content, with_checksum
 from smoothinfer.runtime.drafts import create_draft, remove_dead_drafts
 
 
+LARGEST_JSON = 64 * 2**20  # bytes
+
+
 def write_whole(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
     """Write ``path`` through ``write(file)``: after a crash it is the old file or the new one.
 
@@ -83,6 +86,43 @@ def write_json(path: str | Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
+def read_content(path: str | Path, most: int | None = None) -> bytes:
+    """Return the content of a plain file.
+
+    Args:
+        path: of the file.
+        most: number of bytes that it may have; by default any.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InputError: it is larger, cannot be read, or is a pipe or a device, which may never end.
+    """
+    try:
+        state = os.stat(path)
+        check_plain(path)
+        if most is not None and state.st_size > most:
+            raise InputError(f"{path} has {state.st_size:,} bytes, more than the {most:,} allowed")
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in a name
+        if isinstance(error, InputError):
+            raise
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{path} cannot be read: {reason}") from error
+
+
+def check_plain(path: str | Path) -> None:
+    """Raise `InputError` if a folder, a pipe or a device is at ``path``.
+
+    >>> check_plain("/dev/null")
+    Traceback (most recent call last):
+    smoothinfer.errors.InputError: /dev/null is not a plain file: name another one
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise InputError(f"{path} is not a plain file: name another one")
+
+
 def read_json(path: str | Path, remedy: str = "") -> Any:
     """Read a JSON file, and compare and leave out the checksum that it carries.
 
@@ -94,11 +134,11 @@ def read_json(path: str | Path, remedy: str = "") -> Any:
         InputError: the file is missing, broken, damaged or edited; the message names it.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(read_content(path, LARGEST_JSON).decode())
     except FileNotFoundError:
         raise InputError(f"no such file: {path}") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except InputError:
+        raise
     except (ValueError, RecursionError) as error:  # also bytes that are no UTF-8
         hint = f": {remedy}" if remedy else ""
         raise InputError(f"{path} is not valid JSON ({error}){hint}") from error

@@ -50,12 +50,16 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     results = [Path(result) for result in options.results]
+    if options.hub is not None:
+        from smoothinfer.hub import check_hub_name
+
+        check_hub_name(options.hub)
     path = publish(options.model, options.name, Path(options.out), results, options.compact)
     Terminal().print(str(path))
-    if options.hub:
-        from smoothinfer.hub import HubModel
+    if options.hub is not None:
+        from smoothinfer.hub import push
 
-        Terminal().print(str(HubModel.from_checkpoint(path).push_to_hub(options.hub)))
+        Terminal().print(push(path, options.hub))
     return 0
 
 
