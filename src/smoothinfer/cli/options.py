@@ -25,7 +25,7 @@ from smoothinfer.data import (
     load_data,
     load_split,
 )
-from smoothinfer.errors import InputError, check_seed
+from smoothinfer.errors import InputError, check_seed, plain_float
 from smoothinfer.noise.noisy_model import NoisyModel, with_input_noise
 from smoothinfer.numerics.balls import BALLS, Ball
 from smoothinfer.runtime.processes import Processes
@@ -246,12 +246,13 @@ def _source(options: dict[str, Any]) -> nn.Module:
     if not isinstance(options.get("source"), str):
         raise InputError("transfer needs a source: 'transfer(source=\"runs/other\", steps=7)'")
     sigma, noise = options.pop("sigma", None), options.pop("noise", True)
+    sigma = None if sigma is None else plain_float("sigma of a source", sigma, at_least=0)
     if not isinstance(noise, bool) or not (noise or sigma is None):
         raise InputError("noise of a source is True or False, and with False there is no sigma")
     source = load(options["source"]).to(Processes().device)
     if not noise and isinstance(source, NoisyModel):
         source = source.module
-    return with_input_noise(source, None if sigma is None else float(sigma))
+    return with_input_noise(source, sigma)
 
 
 def weights_hash(model: str) -> str | None:

@@ -76,9 +76,10 @@ def load_split(source: str, split: str, limit: int | None = None, first: bool = 
     """
     own = split.removeprefix(OWN_SPLIT)
     if own == split and split not in SPLITS:
+        others = ", ".join(sorted({*SPLITS, VALIDATION} - {split}))
         raise InputError(
-            f"{unknown('split', split, (*SPLITS, VALIDATION))}; {OWN_SPLIT}{split} is a split that "
-            "the data set itself has"
+            f"unknown split {split!r}: choose one of {OWN_SPLIT}{split} (a split that the data set "
+            f"itself has), {others}"
         )
     return load_data(source, own, limit, first=first)
 

@@ -1,6 +1,7 @@
 """Folders of pictures, ``SPLIT/CLASS/picture``: classes are those of the training split."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ SPLIT_NAMES = {
 }
 _NAMED = {name: split for split, names in SPLIT_NAMES.items() for name in names}
 _TABLES = (".parquet", ".arrow", ".csv", ".jsonl", ".tar", ".zip")
-_MOST_OTHERS = 20_000  # files that are no data; a disk's root holds more
+_MOST_OTHERS = 5_000  # files that are no data, and two more for each that is
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # labels of another layout
 
 
@@ -52,21 +53,45 @@ def find_pictures(root: Path) -> PictureFolder | None:
 
 
 def _find_pictures(root: Path) -> PictureFolder | None:
+    counts = _count_files(root)
+    if not counts["pictures"] and not counts["tables"]:
+        raise InputError(
+            f"cannot load {root} (it holds no pictures and no tables): put pictures into train/CLASS/ and "
+            f"test/CLASS/, or give files that end in {', '.join(_TABLES)}"
+        )
     folders = _split_folders(root)
     while not folders and len(inner := _subfolders(root)) == 1:
         root = inner[0]
         folders = _split_folders(root)
     if any((place / name).exists() for place in (root, *folders.values()) for name in _METADATA):
-        for _ in _files(root):
-            pass  # each is checked
         return None
     if not folders:
-        if any(path.suffix.lower() in _TABLES for path in _files(root)):
+        if counts["tables"]:
             return None
         folders = {"train": root}
     splits = {split: list(_pictures_in(folder)) for split, folder in folders.items()}
     splits = {split: found for split, found in splits.items() if found}
     return PictureFolder(root, splits) if splits else None
+
+
+def _count_files(root: Path) -> Counter[str]:
+    """Count the pictures, the tables and the other files of a folder.
+
+    Raises:
+        InputError: far too many are others, through which the readers of tables would go for
+            minutes: this is no folder of data.
+    """
+    pictures, counts = _endings(), Counter[str]()
+    for path in _files(root):
+        ending = path.suffix.lower()
+        kind = "tables" if ending in _TABLES else "pictures" if ending in pictures else "others"
+        counts[kind] += 1
+        if counts["others"] > _MOST_OTHERS + 2 * (counts["pictures"] + counts["tables"]):
+            raise InputError(
+                f"{root} holds thousands of files that are neither pictures nor tables: name the "
+                "folder of the data itself"
+            )
+    return counts
 
 
 def read_pictures(source: str, split: str, folder: PictureFolder) -> ImageData:
@@ -147,24 +172,16 @@ def _files(folder: Path) -> Iterator[Path]:
     """Yield all files that are not hidden, through links to folders of classes too.
 
     Raises:
-        InputError: one is a pipe or a device, or far too many are neither pictures nor tables.
+        InputError: one is a pipe or a device.
     """
-    known, places, others, data = {*_endings(), *_TABLES}, [folder], 0, 0
+    places = [folder]
     while places:
         place = places.pop()
         with os.scandir(place) as entries:
             shown = [entry for entry in entries if entry.name[0] != "."]
         # Links further down are not followed: they may lead in circles.
         places += [Path(e.path) for e in shown if e.is_dir(follow_symlinks=place == folder)]
-        for path in (Path(entry.path) for entry in shown if _is_file(entry)):
-            data += path.suffix.lower() in known
-            others += path.suffix.lower() not in known
-            if others > max(_MOST_OTHERS, data):
-                raise InputError(
-                    f"{folder} holds more than {_MOST_OTHERS:,} files that are no pictures: name "
-                    "the folder of the data itself"
-                )
-            yield path
+        yield from (Path(entry.path) for entry in shown if _is_file(entry))
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
