@@ -67,7 +67,7 @@ CALLS = (
 OBJECTS = [f"tests.fuzz.factories:{name}" for name in vars(factories) if not name.startswith("_")]
 _REGISTRIES = (ATTACKS, MODELS, NOISES, BALLS, LOSSES, SCHEDULES)
 _LITERALS = ("-1", "0", "1e999", "'a'", "None", "[]", "{}", "True", "10**9", "10**30", "0.5", "''")
-_VALUES = (
+VALUES = (
     None, True, -1, 0, 1, 10**30, 1e308, float("nan"), float("inf"), "", " ", "a", "²", [], {},
     [[]], [None], {"a": 1}, {"name": "a"}, {"name": 3}, {"name": ["pgd"]}, "pgd(", "os:system",
     [1, "a"], "x" * 1000, "1e999", {"name": "pgd", "steps": {"a": 1}}, -(2**63) - 1, 10**9, "8/0",
@@ -197,15 +197,15 @@ class Commands:
         content = yaml.safe_load(path.read_text())
         if "extends" in content:
             content["extends"] = str(path.parent / content["extends"])
-        places = list(_places_in(content))
+        places = list(places_in(content))
         for _ in range(self.chance.choice((1, 1, 2))):
             holder, key = self.pick(places)
             if self.chance.random() < 0.2 and isinstance(holder, dict):
                 holder.pop(key, None)
             elif self.chance.random() < 0.2 and isinstance(holder, dict):
-                holder[self.pick(("", "x", 3, None, True, "name", "extends"))] = self.pick(_VALUES)
+                holder[self.pick(("", "x", 3, None, True, "name", "extends"))] = self.pick(VALUES)
             elif key in holder if isinstance(holder, dict) else key < len(holder):
-                holder[key] = self.pick(_VALUES)
+                holder[key] = self.pick(VALUES)
         name = f"recipe{next(self.numbers)}.yaml"
         (self.scratch / name).write_text(yaml.safe_dump(content, allow_unicode=False))
         return name
@@ -231,13 +231,13 @@ class Commands:
         return [WORDS, CALLS, self.paths, OBJECTS]
 
 
-def _places_in(value: Any) -> Iterator[tuple[Any, Any]]:
+def places_in(value: Any) -> Iterator[tuple[Any, Any]]:
     """The mappings and lists in ``value``, each with one of its keys."""
     pairs = value.items() if isinstance(value, dict) else enumerate(value)
     for key, each in list(pairs):
         yield value, key
         if isinstance(each, dict | list):
-            yield from _places_in(each)
+            yield from places_in(each)
 
 
 def _calls(source: Commands) -> Iterator[str]:
@@ -257,7 +257,7 @@ def _overrides(source: Commands) -> Iterator[str]:
     for _ in range(6):
         field = source.pick(dataclasses.fields(source.pick((Recipe, SweepRecipe)))).name
         inside = source.pick(("", "", "", ".name", ".steps", ".radius", ".images", ".weights", "."))
-        value = source.pick(_VALUES)
+        value = source.pick(VALUES)
         spelt = json.dumps(value) if source.chance.random() < 0.7 else source.pick(WORDS)
         yield f"{field}{inside}={spelt}"
 

@@ -21,32 +21,60 @@ SWEEP = {
 }
 
 
+_FEW = ("--data", "digits", "--limit", "4", "--seed", "1")
+_VOTE = (*_FEW, "--samples", "1", "2", "--attack", "fgsm")
+
+
 def make_world(root: Path) -> Path:
     """Write recipes, data and the folders of all commands into ``root``."""
     _write_recipes(root)
     _write_data(root)
-    run, few = str(root / "run"), ["--data", "digits", "--limit", "4", "--seed", "1"]
-    vote = [*few, "--samples", "1", "2", "--attack", "fgsm"]
-    line = ["tests.conftest:line", "--data", "digits"]
+    line = ["tests.conftest:line", "--data", "digits", "--limit", "16", "--radius", "0.05"]
+    results = ["--results", str(root / "evaluate"), "--out", str(root / "published")]
+    picture = ["--data", "digits", "--limit", "2", "--out", str(root / "picture")]
     for command in (
-        ["train", str(root / "tiny.yaml"), "--data", "digits", "--limit", "200", "--out", run],
-        ["evaluate", run, *vote, "--out", str(root / "evaluate")],
-        ["attack", run, *vote, "--out", str(root / "attack")],
-        ["calibrate", run, *vote[:6], "--samples", "2", "--attack", "fgsm", "--sigma", "0.1", "0.2"]
-        + ["--split", "test", "--out", str(root / "calibrate")],
-        ["certify", run, *few, "--sigma", "0.1", "--samples", "20", "--out", str(root / "certify")],
-        ["audit", *line, "--limit", "16", "--radius", "0.05", "--quick"]
-        + ["--out", str(root / "audit")],
-        ["sweep", str(root / "sweep.yaml"), "--out", str(root / "sweep")],
-        ["picture", "noise", run, "--data", "digits", "--limit", "2"]
-        + ["--out", str(root / "picture")],
-        ["publish", run, "--name", "net", "--results", str(root / "evaluate")]
-        + ["--out", str(root / "published")],
+        *(each(root) for each in (train, evaluate, attack, calibrate, certify, sweep)),
+        ["audit", *line, "--quick", "--out", str(root / "audit")],
+        ["picture", "noise", str(root / "run"), *picture],
+        ["publish", str(root / "run"), "--name", "net", *results],
         ["report", str(root / "evaluate"), "--out", str(root / "report")],
         ["models", "--folder", str(root / "published")],
     ):
         assert main(command) in (0, 1), command
     return root
+
+
+def train(root: Path) -> list[str]:
+    """The command that made ``run``."""
+    data = ["--data", "digits", "--limit", "200"]
+    return ["train", str(root / "tiny.yaml"), *data, "--out", str(root / "run")]
+
+
+def evaluate(root: Path) -> list[str]:
+    """The command that made ``evaluate``."""
+    return ["evaluate", str(root / "run"), *_VOTE, "--out", str(root / "evaluate")]
+
+
+def attack(root: Path) -> list[str]:
+    """The command that made ``attack``."""
+    return ["attack", str(root / "run"), *_VOTE, "--out", str(root / "attack")]
+
+
+def calibrate(root: Path) -> list[str]:
+    """The command that made ``calibrate``."""
+    grid = ["--samples", "2", "--attack", "fgsm", "--sigma", "0.1", "0.2", "--split", "test"]
+    return ["calibrate", str(root / "run"), *_FEW, *grid, "--out", str(root / "calibrate")]
+
+
+def certify(root: Path) -> list[str]:
+    """The command that made ``certify``."""
+    noise = ["--sigma", "0.1", "--samples", "20"]
+    return ["certify", str(root / "run"), *_FEW, *noise, "--out", str(root / "certify")]
+
+
+def sweep(root: Path) -> list[str]:
+    """The command that made ``sweep``."""
+    return ["sweep", str(root / "sweep.yaml"), "--out", str(root / "sweep")]
 
 
 def _write_recipes(root: Path) -> None:

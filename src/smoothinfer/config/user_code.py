@@ -1,4 +1,4 @@
-"""Code that users name as ``package.module:name``: who may name it, and what happens if it fails."""
+"""Code that users name as ``package.module:name``: who may, and what happens if it fails."""
 
 import contextlib
 import importlib

@@ -56,8 +56,8 @@ def _find_pictures(root: Path) -> PictureFolder | None:
     counts = _count_files(root)
     if not counts["pictures"] and not counts["tables"]:
         raise InputError(
-            f"cannot load {root} (it holds no pictures and no tables): put pictures into train/CLASS/ and "
-            f"test/CLASS/, or give files that end in {', '.join(_TABLES)}"
+            f"cannot load {root} (it holds no pictures and no tables): put pictures into "
+            f"train/CLASS/ and test/CLASS/, or files that end in {', '.join(_TABLES)} into it"
         )
     folders = _split_folders(root)
     while not folders and len(inner := _subfolders(root)) == 1:

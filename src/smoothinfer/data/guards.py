@@ -1,12 +1,9 @@
 """What all readers of data ask first: does it fit into memory, and how is a fault told."""
 
-import os
-from pathlib import Path
-
 from smoothinfer.errors import InputError
+from smoothinfer.runtime.memory import free_memory as _free_memory
 
 _LONGEST = 300  # of the text of an error from elsewhere
-_MEMINFO = Path("/proc/meminfo")
 
 
 def one_line(error: BaseException) -> str:
@@ -30,17 +27,6 @@ def check_memory(name: str, needed: int, remedy: str = "give smaller or fewer im
             f"{name} takes {_gibibytes(needed)} of memory, more than half of the "
             f"{_gibibytes(free)} that are free: {remedy}"
         )
-
-
-def _free_memory() -> int | None:
-    """Return the free memory in bytes; all there is where the system does not tell; or None."""
-    if _MEMINFO.is_file():
-        for line in _MEMINFO.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return None
 
 
 def _gibibytes(count: int) -> str:

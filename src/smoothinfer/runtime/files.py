@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 from smoothinfer.errors import InputError
 from smoothinfer.runtime.checksums import check_content, with_checksum
 from smoothinfer.runtime.drafts import create_draft, remove_dead_drafts
-
+from smoothinfer.runtime.memory import free_memory
 
 LARGEST_JSON = 64 * 2**20  # bytes
 
@@ -91,7 +91,7 @@ def read_content(path: str | Path, most: int | None = None) -> bytes:
 
     Args:
         path: of the file.
-        most: number of bytes that it may have; by default any.
+        most: number of bytes that it may have; by default half of the memory that is free.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -99,8 +99,10 @@ def read_content(path: str | Path, most: int | None = None) -> bytes:
     """
     try:
         state = os.stat(path)
-        check_plain(path)
-        if most is not None and state.st_size > most:
+        if not os.path.isdir(path):  # the error of the system says that
+            check_plain(path)
+        most = (free_memory() or 2 * state.st_size) // 2 if most is None else most
+        if state.st_size > most:
             raise InputError(f"{path} has {state.st_size:,} bytes, more than the {most:,} allowed")
         return Path(path).read_bytes()
     except FileNotFoundError:
