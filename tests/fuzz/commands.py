@@ -1,77 +1,16 @@
 """Bad commands from a seed, of all commands and all their arguments: the parsers tell them."""
 
 import argparse
-import dataclasses
-import inspect
 import itertools
-import json
-import os
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from smoothinfer.attacks import ATTACKS
-from smoothinfer.checkpoints import shipped
 from smoothinfer.cli import COMMANDS, _parser
-from smoothinfer.networks import MODELS
-from smoothinfer.noise import NOISES
-from smoothinfer.numerics.balls import BALLS
-from smoothinfer.recipes import Recipe
-from smoothinfer.training.losses import LOSSES
-from smoothinfer.training.schedules import SCHEDULES
-from smoothinfer.workflows.sweep import SweepRecipe
-from tests.fuzz import factories
-
-NUMBERS = ("-1", "0", "1e999", "nan", "inf", "-inf", str(10**30), "0.5", "1e-400", "8/0", "8/255")
-NO_NUMBERS = (
-    "a",
-    "",
-    " ",
-    "²",
-    "½",
-    "٣x",
-    "1,5",
-    "0x1g",
-    "--1",
-    "1 2",
-    "[1]",
-    "True",
-    "1e",
-    "\x1b",
-)
-WORDS = (
-    *NUMBERS, *NO_NUMBERS, "None", "null", "~", "{", "[1", "a\nb", "\x1b[31mred", "x" * 300,
-    "y" * 5000, "\udc80", "..", ".", "/", "/dev/null", "-", "a=b", ":", "::", "%s%n", "é" * 120,
-    "$(touch marker)", "!!python/name:os.system", "\x00", "a\x00b", "NUL", "\u202eabc",
-)  # fmt: skip
-CALLS = (
-    "pgd(", "pgd)", "pgd()", "pgd(steps=)", "pgd(7)", "cni(rank=-1)", "ball=linf", "ranks:",
-    "ranks:a", "ranks:nan", "ranks:1,", "ranks:-1,0", "transfer(source=3)", "a:b:c", ":x", "x:",
-    "os:system", "os:getcwd", "os:_exit", "sys:exit", "builtins:exit", "pgd(steps=1, steps=2)",
-    "pgd(**{})", "pgd(*[1])", "pgd(steps=1/0)", "pgd(steps=2**99)", "pgd(steps=[1])", "pgd(x)",
-    "pgd(steps=lambda: 1)", "pgd(steps=__import__('os').system('true'))", "pgd\x00", "pgd(a\nb)",
-    "pgd(steps='7')", "pgd(steps=7.0)", "pgd(steps=True)", "pgd(steps=None)", "pgd(model=1)",
-    "pgd(images=1)", "pgd(ball=1)", "pgd(generator=1)", "pgd(loss=7)", "pgd(loss='nobody')",
-    "pgd(step_size=nan)", "pgd(step_size=1e999)", "pgd(precision='fp16')", "pgd(targets=3)",
-    "(((((((((", "pgd(" + "(" * 500, "pgd(steps=" + "9" * 5000 + ")", "transfer", "transfer(a=1)",
-    "transfer(source='tests.fuzz.factories:raises')", "transfer(source='nobody', steps=2)",
-    "transfer(source='tests.conftest:line', attack='nobody')", "transfer(attack=transfer)",
-    "transfer(source='tests.conftest:line', attack=7)", "tests.conftest:line", "none(steps=2)",
-    "transfer(source='tests.conftest:line', sigma='a')", "tests.fuzz.factories:raises",
-    "transfer(source='tests.conftest:line', sigma=-1)", "os:getcwd(path=1)", "json:loads(s=2)",
-)  # fmt: skip
-OBJECTS = [f"tests.fuzz.factories:{name}" for name in vars(factories) if not name.startswith("_")]
-_REGISTRIES = (ATTACKS, MODELS, NOISES, BALLS, LOSSES, SCHEDULES)
-_LITERALS = ("-1", "0", "1e999", "'a'", "None", "[]", "{}", "True", "10**9", "10**30", "0.5", "''")
-VALUES = (
-    None, True, -1, 0, 1, 10**30, 1e308, float("nan"), float("inf"), "", " ", "a", "²", [], {},
-    [[]], [None], {"a": 1}, {"name": "a"}, {"name": 3}, {"name": ["pgd"]}, "pgd(", "os:system",
-    [1, "a"], "x" * 1000, "1e999", {"name": "pgd", "steps": {"a": 1}}, -(2**63) - 1, 10**9, "8/0",
-)  # fmt: skip
+from tests.fuzz.places import bad_paths, write_bad_recipe
+from tests.fuzz.pools import CALLS, NO_NUMBERS, NUMBERS, OBJECTS, WORDS, calls, overrides
 
 
 @dataclass
@@ -103,8 +42,7 @@ class Commands:
         self.chance, self.world, self.scratch = random.Random(seed), world, scratch
         self.numbers = itertools.count()
         self.actions = {name: actions_of(name) for name in COMMANDS}
-        self.paths = self._bad_paths()
-        self.recipes = sorted(shipped("recipes", "digits/cni-w.yaml").parents[1].rglob("*.yaml"))
+        self.paths = bad_paths(scratch / "paths", world)
 
     def __iter__(self) -> Iterator[Case]:
         names = list(COMMANDS)
@@ -152,7 +90,7 @@ class Commands:
     def _names(self, name: str) -> dict[str, tuple[Any, ...]]:
         recipe = "sweep.yaml" if name == "sweep" else "tiny.yaml"
         return {
-            "recipe": (self.world / recipe, self.scratch / self._bad_recipe()),
+            "recipe": (self.world / recipe, self._recipe()),
             "name": ("net",) if name == "publish" else ("table1", "figure2", "appendix-a"),
             "split": ("test", "train", "validation", "source:test"),
             "folders": (self.world / "evaluate", self.world / "audit", self.world / "certify"),
@@ -170,96 +108,37 @@ class Commands:
             "runs": (world,),
         }
 
-    def _bad_paths(self) -> list[str]:
-        """Files, folders, links in a circle, pipes and names that no file should have."""
-        here = self.scratch / "paths"
-        here.mkdir(parents=True)
-        (here / "file").write_text("no recipe, no data, no model")
-        (here / "empty").touch()
-        (here / "folder").mkdir()
-        os.symlink(here / "circle", here / "circle")
-        os.symlink(here / "nowhere", here / "dangling")
-        os.mkfifo(here / "pipe")
-        (here / "no entry").mkdir(mode=0)
-        for ending in ("npz", "safetensors", "yaml", "json", "parquet", "png"):
-            (here / f"empty.{ending}").touch()
-            (here / f"folder.{ending}").mkdir()
-            os.symlink(here / f"circle.{ending}", here / f"circle.{ending}")
-            os.mkfifo(here / f"pipe.{ending}")
-        inside = [str(path) for path in here.iterdir()]
-        strange = ("a\nb", "\x1b[31m", "z" * 300, "\udcff", "\x00", "file/inside", "a" * 200 + "/b")
-        world = [str(path) for path in self.world.rglob("*") if "pictures/" not in str(path)]
-        return [*inside, *(str(here / each) for each in strange), *world, str(here / "no entry/x")]
-
-    def _bad_recipe(self) -> str:
-        """Write a shipped recipe with a change somewhere; return the name of its file."""
-        path = self.pick(self.recipes)
-        content = yaml.safe_load(path.read_text())
-        if "extends" in content:
-            content["extends"] = str(path.parent / content["extends"])
-        places = list(places_in(content))
-        for _ in range(self.chance.choice((1, 1, 2))):
-            holder, key = self.pick(places)
-            if self.chance.random() < 0.2 and isinstance(holder, dict):
-                holder.pop(key, None)
-            elif self.chance.random() < 0.2 and isinstance(holder, dict):
-                holder[self.pick(("", "x", 3, None, True, "name", "extends"))] = self.pick(VALUES)
-            elif key in holder if isinstance(holder, dict) else key < len(holder):
-                holder[key] = self.pick(VALUES)
-        name = f"recipe{next(self.numbers)}.yaml"
-        (self.scratch / name).write_text(yaml.safe_dump(content, allow_unicode=False))
-        return name
+    def _recipe(self) -> Path:
+        path = self.scratch / f"recipe{next(self.numbers)}.yaml"
+        write_bad_recipe(self.chance, path)
+        return path
 
     def bad_value(self, action: argparse.Action) -> tuple[str, bool]:
         """A value for ``action``, and whether it is surely a bad one."""
         if action.choices is not None:
             return self.pick(WORDS), True
-        if action.type in (int, float) or getattr(action.type, "__name__", "") == "_seed":
+        if action.type is not None:  # all of them read numbers
             word = self.pick((*NUMBERS, *NO_NUMBERS))
             return word, word in NO_NUMBERS
         return self.pick(self.pick(self._pools(action.dest))), False
 
     def _pools(self, dest: str) -> list[Any]:
         if dest == "set":
-            return [list(_overrides(self))]
+            return [list(overrides(self.chance))]
         if dest == "recipe":
-            return [WORDS, self.paths, [str(self.scratch / self._bad_recipe())]]
+            return [WORDS, self.paths, [str(self._recipe())]]
         if dest == "model":
             return [WORDS, self.paths, OBJECTS, OBJECTS]
         if dest in _CALLED:
-            return [WORDS, CALLS, CALLS, OBJECTS, list(_calls(self)), list(_calls(self))]
+            return [
+                WORDS,
+                CALLS,
+                CALLS,
+                OBJECTS,
+                list(calls(self.chance)),
+                list(calls(self.chance)),
+            ]
         return [WORDS, CALLS, self.paths, OBJECTS]
-
-
-def places_in(value: Any) -> Iterator[tuple[Any, Any]]:
-    """The mappings and lists in ``value``, each with one of its keys."""
-    pairs = value.items() if isinstance(value, dict) else enumerate(value)
-    for key, each in list(pairs):
-        yield value, key
-        if isinstance(each, dict | list):
-            yield from places_in(each)
-
-
-def _calls(source: Commands) -> Iterator[str]:
-    """Calls of the parts of the package with a bad option."""
-    registry = source.pick(_REGISTRIES)
-    name = source.pick(registry)
-    for option in [*inspect.signature(registry[name]).parameters, "nobody"]:
-        yield f"{name}({option}={source.pick(_LITERALS)})"
-
-
-def _overrides(source: Commands) -> Iterator[str]:
-    """Changes of recipes: nonsense, and keys with bad values."""
-    yield source.pick(
-        ("a", "=", "a=", ".=1", "..=1", "=1", "a.b.c.d=1", "seed.a=1", "{=}", "\x00=1")
-    )
-    yield source.pick(("model.name.x=1", "seed=!!python/name:os.system", "seed=&a [*a]", "ema=[1"))
-    for _ in range(6):
-        field = source.pick(dataclasses.fields(source.pick((Recipe, SweepRecipe)))).name
-        inside = source.pick(("", "", "", ".name", ".steps", ".radius", ".images", ".weights", "."))
-        value = source.pick(VALUES)
-        spelt = json.dumps(value) if source.chance.random() < 0.7 else source.pick(WORDS)
-        yield f"{field}{inside}={spelt}"
 
 
 def _drop(source: Commands, name: str, parts: Any, case: Case) -> bool:
@@ -349,7 +228,8 @@ _VARIABLES = (
     "OMP_NUM_THREADS", "MPLBACKEND", "LC_ALL",
 )  # fmt: skip
 _GOOD: dict[str, tuple[Any, ...]] = {
-    "limit": (1, 2, 4), "samples": (1, 2, 20), "selection": (2, 10), "attack": ("fgsm", "pgd", "none"),
+    "limit": (1, 2, 4), "samples": (1, 2, 20), "selection": (2, 10),
+    "attack": ("fgsm", "pgd", "none"),
     "sigma": ("0.1", "0", "8/255"), "radius": ("0.1", "8/255"), "rule": ("soft", "prediction"),
     "seed": (0, -1, 7), "alpha": (0.01,), "delta": (0.01,), "skip": (1, 2), "set": ("seed=1",),
     "shard": ("0/1", "1/2"), "title": ("a title",),

@@ -1,5 +1,6 @@
 """Damaged and malicious files from a seed."""
 
+import contextlib
 import io
 import json
 import os
@@ -14,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from PIL import Image
 
 from smoothinfer.runtime.checksums import append_checksum, with_checksum
-from tests.fuzz.commands import VALUES, places_in
 from tests.fuzz.forgeries import forge
+from tests.fuzz.pools import VALUES, places_in
 from tests.fuzz.readers import READERS, Reader
 
 
@@ -177,16 +179,14 @@ def _restructure_forged(source: Damages, path: Path) -> None:
     """Change JSON, and give it a checksum that fits."""
     content = _restructured(source, path)
     if isinstance(content, dict):
-        try:
+        with contextlib.suppress(ValueError):  # NaN has none
             content = with_checksum(content)
-        except ValueError:  # NaN has none
-            pass
     path.write_text(json.dumps(content))
 
 
 def _restructured(source: Damages, path: Path) -> Any:
     """The JSON in ``path`` with a value of another kind, or without it, at some key."""
-    content = json.loads(path.read_text())
+    content = yaml.safe_load(path.read_text())  # JSON is YAML
     for _ in range(source.chance.choice((1, 1, 3))):
         places = list(places_in(content)) if isinstance(content, dict | list) else []
         if not places:
@@ -265,7 +265,7 @@ _PLACES = (_swap, _swap, _huge, _folder, _missing, _pipe, _link, _parent)
 _JSON = (_restructure, _restructure, *[_restructure_forged] * 6)
 _KINDS: dict[str, tuple[Callable[[Damages, Path], None], ...]] = {
     ".json": _JSON,
-    ".yaml": (_text,) * 4,
+    ".yaml": _JSON,
     ".png": (_picture,) * 6,
     ".npz": (_arrays,) * 8,
     ".pt": (_state,) * 6,

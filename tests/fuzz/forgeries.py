@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from smoothinfer.runtime.files import read_json, write_json
-from tests.fuzz.commands import VALUES
+from tests.fuzz.pools import VALUES
 
 
 def forge(chance: random.Random, path: Path, pickled: bytes) -> None:
@@ -35,7 +35,9 @@ def _tensors(chance: random.Random, content: bytes, pickled: bytes) -> bytes:
     header: dict[str, Any] = json.loads(content[8 : 8 + size])
     body = content[8 + size :]
     name = chance.choice([key for key in header if key != "__metadata__"])
-    kind = chance.choice(("length", "dtype", "shape", "offsets", "name", "drop", "values", "pickle"))
+    kind = chance.choice(
+        ("length", "dtype", "shape", "offsets", "name", "drop", "values", "pickle")
+    )
     if kind == "length":
         return struct.pack("<Q", chance.choice((0, 2**63, size + 9))) + content[8:]
     if kind == "pickle":
@@ -53,7 +55,9 @@ def _tensors(chance: random.Random, content: bytes, pickled: bytes) -> bytes:
     else:
         body = chance.choice((b"\xff" * len(body), bytes(len(body)), b"\x7f" * len(body)))
     if chance.random() < 0.3:
-        header["__metadata__"] = chance.choice(({}, {"cost": "[" * 999}, {"checksum": "a"}, {"a": 1}))
+        header["__metadata__"] = chance.choice(
+            ({}, {"cost": "[" * 999}, {"checksum": "a"}, {"a": 1})
+        )
     text = json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + body
 
@@ -69,8 +73,16 @@ def _changed(chance: random.Random, table: pa.Table) -> pa.Table:
     if kind == "twice":
         return table.append_column(name, table[at])
     if kind == "text":
-        about = {b"key": b"{", b"models": b"[", b"attack": b"x", b"seconds": b"nan", b"images": b"0"}
-        return table.replace_schema_metadata({key: about[key] for key in chance.sample([*about], 3)})
+        about = {
+            b"key": b"{",
+            b"models": b"[",
+            b"attack": b"x",
+            b"seconds": b"nan",
+            b"images": b"0",
+        }
+        return table.replace_schema_metadata(
+            {key: about[key] for key in chance.sample([*about], 3)}
+        )
     values = [value for value in VALUES if isinstance(value, int | float | str) or value is None]
     value = chance.choice([v for v in values if not isinstance(v, int) or abs(v) < 2**63])
     return table.set_column(at, name, pa.array([value] * len(table)))

@@ -21,7 +21,7 @@ _WORK = (
     "smoothinfer.evaluation.runner.Runner.run",
     "smoothinfer.evaluation.runner.Runner.plan",
     "smoothinfer.evaluation.audit.runner._run",
-    "smoothinfer.evaluation.certified_rows._certify_batch",
+    "smoothinfer.evaluation.certified_rows.track",
     "smoothinfer.workflows.certify.predict_or_abstain",
     "smoothinfer.workflows.train.train",
     "smoothinfer.workflows.picture._attacked",

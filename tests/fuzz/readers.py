@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors.torch import load_file
+
 from tests.fuzz import world as worlds
 
 
@@ -37,6 +39,8 @@ def _content(path: Path) -> object:
     """The content of a result, without what differs from run to run."""
     if not path.is_file():
         return None
+    if path.suffix == ".safetensors":  # the order of its metadata is chance
+        return {name: tensor.tolist() for name, tensor in sorted(load_file(path).items())}
     if path.suffix == ".json":
         content = json.loads(path.read_text())
         kept = ("settings", "sigma", "rule", "certified accuracy", "findings", "images", "recipe")
@@ -78,9 +82,28 @@ def _publish(root: Path) -> list[str]:
     return ["publish", str(root / "run"), "--name", "net", *results]
 
 
+def _certify_published(root: Path) -> list[str]:
+    return ["certify", str(root / "published/net.safetensors"), *worlds.certify(root)[2:]]
+
+
+def _report(root: Path) -> list[str]:
+    return ["report", *(str(root / each) for each in _REPORTED), "--out", str(root / "out")]
+
+
+def _reuse_examples(root: Path) -> list[str]:
+    """Vote by another rule, on the adversarial examples that are kept."""
+    return [*worlds.evaluate(root), "--rule", "soft"]
+
+
 READERS = {
     "evaluate": Reader(
         worlds.evaluate, (*_RUN, *_ROWS), ("evaluate/summary.json",), (*_RUN, *_ROWS)
+    ),
+    "crafted": Reader(
+        _reuse_examples,
+        ("evaluate/crafted/*.safetensors",),
+        ("evaluate/summary.json",),
+        ("evaluate/crafted/*.safetensors",),
     ),
     "attack": Reader(
         worlds.attack,
@@ -133,13 +156,13 @@ READERS = {
         ("published/net.json",),
     ),
     "published": Reader(
-        lambda root: ["certify", str(root / "published/net.safetensors"), *worlds.certify(root)[2:]],
+        _certify_published,
         _CHECKPOINT,
         ("certify/certified.json",),
         _CHECKPOINT,
     ),
     "report": Reader(
-        lambda root: ["report", *(str(root / each) for each in _REPORTED), "--out", str(root / "out")],
+        _report,
         tuple(f"{each}/{kind}" for each in _REPORTED for kind in ("*.json", "*.parquet", "*.png")),
         ("out/report.md",),
         tuple(f"{each}/{kind}" for each in _REPORTED for kind in ("*.json", "*.parquet")),

@@ -39,6 +39,7 @@ def parse_yaml(text: str, source: str) -> Any:
     loader = None
     try:
         loader = yaml.SafeLoader(text)
+        loader.name = source  # in its errors
         node = loader.get_single_node()
         if node is None:
             return None

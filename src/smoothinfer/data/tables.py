@@ -101,7 +101,7 @@ def _load(source: str, load: str) -> dict[str, Any]:
     from datasets import load_dataset
 
     try:
-        with _quiet_unless_watched():
+        with _library_silenced():
             return dict(load_dataset(load))
     except Exception as error:
         raise InputError(
@@ -111,19 +111,25 @@ def _load(source: str, load: str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _quiet_unless_watched() -> Iterator[None]:
-    """Inside, the library shows its progress only to a person at a terminal."""
+def _library_silenced() -> Iterator[None]:
+    """Inside, the library logs nothing, and shows its progress only to a person at a terminal.
+
+    Its errors are told by the exceptions that it raises.
+    """
     import datasets
 
-    shown = not datasets.are_progress_bars_disabled()
-    if not shown or (sys.stderr is not None and sys.stderr.isatty()):
-        yield
-        return
-    datasets.disable_progress_bars()
+    watched = sys.stderr is not None and sys.stderr.isatty()
+    silenced = not watched and not datasets.are_progress_bars_disabled()
+    level = datasets.logging.get_verbosity()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    if silenced:
+        datasets.disable_progress_bars()
     try:
         yield
     finally:
-        datasets.enable_progress_bars()
+        datasets.logging.set_verbosity(level)
+        if silenced:
+            datasets.enable_progress_bars()
 
 
 def _columns(source: str, features: Any) -> tuple[str, str]:

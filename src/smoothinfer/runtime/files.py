@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from smoothinfer.errors import InputError
-from smoothinfer.runtime.checksums import check_content, with_checksum
+from smoothinfer.runtime.checksums import REMEDY, check_content, with_checksum
 from smoothinfer.runtime.drafts import create_draft, remove_dead_drafts
 from smoothinfer.runtime.memory import free_memory
 
@@ -107,6 +107,8 @@ def read_content(path: str | Path, most: int | None = None) -> bytes:
         return Path(path).read_bytes()
     except FileNotFoundError:
         raise
+    except MemoryError:
+        raise InputError(f"{path} does not fit into memory: {state.st_size:,} bytes") from None
     except (OSError, ValueError) as error:  # ValueError: a zero byte in a name
         if isinstance(error, InputError):
             raise
@@ -125,6 +127,11 @@ def check_plain(path: str | Path) -> None:
         raise InputError(f"{path} is not a plain file: name another one")
 
 
+def refuse_constant(constant: str) -> None:
+    """Raise `ValueError`: Python reads NaN and Infinity in JSON, which has neither."""
+    raise ValueError(f"{constant} is not a number")
+
+
 def read_json(path: str | Path, remedy: str = "") -> Any:
     """Read a JSON file, and compare and leave out the checksum that it carries.
 
@@ -136,12 +143,12 @@ def read_json(path: str | Path, remedy: str = "") -> Any:
         InputError: the file is missing, broken, damaged or edited; the message names it.
     """
     try:
-        content = json.loads(read_content(path, LARGEST_JSON).decode())
+        text = read_content(path, LARGEST_JSON).decode()
+        content = json.loads(text, parse_constant=refuse_constant)
     except FileNotFoundError:
         raise InputError(f"no such file: {path}") from None
     except InputError:
         raise
     except (ValueError, RecursionError) as error:  # also bytes that are no UTF-8
-        hint = f": {remedy}" if remedy else ""
-        raise InputError(f"{path} is not valid JSON ({error}){hint}") from error
+        raise InputError(f"{path} is not valid JSON ({error}): {remedy or REMEDY}") from error
     return check_content(content, path, remedy) if isinstance(content, Mapping) else content
