@@ -31,7 +31,7 @@ class Damage:
     reader: str
     path: Path
     kind: str
-    checked: bool  # the file carries a checksum, and nobody has forged it
+    checked: bool  # the file carries a checksum, which does not fit its content now
 
 
 class _Marker:
@@ -65,8 +65,7 @@ class Damages:
         kind = self.chance.choice(kinds)
         kind(self, path)
         inside = any(path.match(pattern) for pattern in reader.checked)
-        forged = kind in (_restructure_forged, _forge)
-        return Damage(name, path, kind.__name__.strip("_"), inside and not forged)
+        return Damage(name, path, kind.__name__.strip("_"), inside and kind in _BYTES)
 
     def _files(self, reader: Reader) -> list[Path]:
         patterns = [*reader.files]

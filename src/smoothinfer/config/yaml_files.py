@@ -16,6 +16,8 @@ def read_yaml(path: str | Path) -> Any:
     Raises:
         InputError: it is missing, too large, not UTF-8 or not valid YAML.
     """
+    if Path(path).is_dir():
+        raise InputError(f"cannot read {path}: it is a folder, name a file in it")
     try:
         text = read_content(path, _LARGEST).decode()
     except UnicodeDecodeError as error:

@@ -23,6 +23,11 @@ from smoothinfer.runtime.progress import track
 from smoothinfer.smoothing.certification import certifiable_sigma, certify
 
 _BATCH = 32  # images certified together: a killed run loses one batch
+_COLUMNS = {
+    **dict.fromkeys(("image", "label", "predicted", "passes"), pa.int64()),
+    **dict.fromkeys(("sigma", "certified", "lower"), pa.float64()),
+    "correct": pa.bool_(),
+}
 
 
 def certify_rows(
@@ -65,7 +70,16 @@ def certify_rows(
             columns = {name: [value] * len(batch["image"]) for name, value in settings.items()}
             store.write(unit, pa.table(batch | columns))
     processes.wait()
-    return store.read(list(units))
+    return _checked(store.read(list(units)), out)
+
+
+def _checked(rows: Rows, out: str | Path | None) -> Rows:
+    """Refuse stored rows that this function did not write, whatever their checksums say."""
+    for name, kind in _COLUMNS.items():
+        columns = rows.column_names.count(name)
+        if columns != 1 or rows.schema.field(name).type != kind or rows[name].null_count:
+            raise InputError(f"the rows in {out} have a wrong column {name!r}: delete them")
+    return rows
 
 
 def every(skip: int, data: ImageData) -> torch.Tensor:

@@ -45,7 +45,7 @@ class ExampleCache:
                 adversarial = file.get_tensor("adversarial")
                 saved = json.loads(file.metadata()["cost"])
                 checksum = file.metadata()["checksum"]
-        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+        except (SafetensorError, KeyError, TypeError, ValueError, OSError, MemoryError) as error:
             raise InputError(f"{path} is damaged ({error}): delete it to redo it") from None
         if checksum != Fingerprint().of(key, saved, adversarial):
             raise InputError(f"{path} is damaged (its checksum differs): delete it to redo it")

@@ -95,7 +95,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], str]:
         with safe_open(path, framework="pt") as file:
             about = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, MemoryError) as error:
         raise InputError(f"{path} is damaged ({error}): {_REMEDY}") from None
     made_of = about.get("made of", "")
     if about.get("checksum") != _checksum(tensors, made_of):

@@ -103,7 +103,7 @@ def read_content(path: str | Path, most: int | None = None) -> bytes:
             check_plain(path)
         most = (free_memory() or 2 * state.st_size) // 2 if most is None else most
         if state.st_size > most:
-            raise InputError(f"{path} has {state.st_size:,} bytes, more than the {most:,} allowed")
+            raise InputError(f"{path} is too large: {state.st_size:,} bytes, {most:,} is the most")
         return Path(path).read_bytes()
     except FileNotFoundError:
         raise

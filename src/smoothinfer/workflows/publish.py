@@ -22,10 +22,10 @@ from smoothinfer.errors import InputError
 from smoothinfer.evaluation.fingerprint import Fingerprint
 from smoothinfer.evaluation.rows import Rows, summarise
 from smoothinfer.evaluation.runner import MODELS
-from smoothinfer.evaluation.store import decode
 from smoothinfer.noise.noisy_model import NOISE_PARTS, NoisyModel, with_input_noise
 from smoothinfer.reporting.members import read_json_member, read_member
 from smoothinfer.reporting.shapes import CARD, RESULTS, Maybe, check_shape
+from smoothinfer.reporting.table_file import decode_table
 from smoothinfer.runtime.files import write_bytes, write_json
 from smoothinfer.runtime.signals import defer_signals
 from smoothinfer.runtime.terminal import Terminal
@@ -152,7 +152,7 @@ def _rows_of(folder: Path, summary: dict[str, Any]) -> Rows:
     content = read_member(table, folder, _LARGEST)
     if hashlib.sha256(content).hexdigest() != summary.get("table"):
         raise InputError(f"{table} is not the table that {folder / 'summary.json'} describes")
-    return decode(content)
+    return decode_table(content, table)
 
 
 def _models_of(rows: Rows) -> set[str]:
