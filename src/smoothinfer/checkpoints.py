@@ -13,11 +13,16 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from smoothinfer.cards import read_card, recipe_of
-from smoothinfer.config.components import import_object, reading_from, trusting_code
+from smoothinfer.config.user_code import (
+    import_object,
+    reading_from,
+    running_code,
+    trusting_code,
+)
 from smoothinfer.errors import InputError, unknown
 from smoothinfer.noise.noisy_model import NOISE_PARTS, NoisyModel
 from smoothinfer.recipes import Recipe
-from smoothinfer.runtime.files import write_bytes, write_json
+from smoothinfer.runtime.files import read_content, write_bytes, write_json
 from smoothinfer.runtime.modes import is_training
 from smoothinfer.runtime.provenance import made_by
 
@@ -158,7 +163,7 @@ def read_checked(path: Path, card: Mapping[str, Any]) -> bytes:
     """
     if not path.is_file():
         raise InputError(f"no such checkpoint: {path}")
-    content = path.read_bytes()
+    content = read_content(path)
     digest = hashlib.sha256(content).hexdigest()
     if digest != card["sha256"]:
         raise InputError(
@@ -270,7 +275,14 @@ def _bases(kind: str) -> Iterator[Path]:
 
 
 def _from_factory(path: str) -> nn.Module:
-    model = import_object(path)()
+    factory = import_object(path)
+    if isinstance(factory, nn.Module) or not callable(factory):
+        raise InputError(
+            f"{path} is a {type(factory).__name__}, not a function: name one that takes no "
+            "arguments and returns a torch.nn.Module"
+        )
+    with running_code(f"the factory {path}() fails"):
+        model = factory()
     if not isinstance(model, nn.Module):
         raise InputError(f"{path}() must return a torch.nn.Module, not {type(model).__name__}")
     # A model that its author put in eval mode may have random parts left on (dropout).

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from huggingface_hub import ModelCard, ModelHubMixin
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
 from smoothinfer.cards import read_card
 from smoothinfer.checkpoints import (
@@ -21,6 +23,34 @@ from smoothinfer.reporting.result_tables import figures_markdown
 _WEIGHTS = "model.safetensors"
 _HUB_OPTIONS = ("revision", "cache_dir", "token", "force_download", "local_files_only")
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def check_hub_name(name: str) -> None:
+    """Raise `InputError` unless ``name`` can be that of a model on the hub.
+
+    >>> check_hub_name("me/my model")
+    Traceback (most recent call last):
+    smoothinfer.errors.InputError: 'me/my model' is no name on the Hugging Face hub: write USER/NAME
+    """
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        raise InputError(f"{name!r} is no name on the Hugging Face hub: write USER/NAME") from None
+
+
+def push(path: str | Path, name: str) -> str:
+    """Push the checkpoint ``path`` to the hub as ``name``; return its address.
+
+    Raises:
+        InputError: it cannot be pushed.
+    """
+    model = HubModel.from_checkpoint(path)
+    try:
+        return str(model.push_to_hub(name))
+    except Exception as error:  # its errors have no common base
+        raise InputError(
+            f"{path} is written, but cannot be pushed to {name!r} on the Hugging Face hub: {error}"
+        ) from error
 
 
 class HubModel(

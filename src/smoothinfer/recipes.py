@@ -8,12 +8,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
-from smoothinfer.attacks import ATTACKS
+from smoothinfer.attacks import ARGUMENTS, ATTACKS
 from smoothinfer.config.components import Component
 from smoothinfer.config.settings_files import apply_overrides, read_settings
 from smoothinfer.config.typed import from_dict, to_plain
+from smoothinfer.config.user_code import running_code
+from smoothinfer.data.guards import check_memory
 from smoothinfer.errors import InputError, unknown
 from smoothinfer.networks import MODELS, Normalize
 from smoothinfer.noise import NOISES, NoisyModel
@@ -23,6 +26,7 @@ from smoothinfer.training.losses import LOSSES
 from smoothinfer.training.options import TrainingOptions
 
 Built = TypeVar("Built", bound=NoisyModel)
+_ARGUMENTS_OF_LOSS = ("model", "images", "labels", "attack=")
 
 
 @dataclass(frozen=True)
@@ -139,12 +143,14 @@ class Recipe(TrainingOptions):
 
     def _bind_attack(self, component: Component, key: str) -> Callable[..., Any]:
         _refuse_option(component, key, "ball", "the recipe's own key 'ball'")
-        return partial(component.bind("attack", ATTACKS), ball=self.build_ball())
+        return partial(component.bind("attack", ATTACKS, ARGUMENTS), ball=self.build_ball())
 
     def build_loss(self) -> Callable[..., Any]:
         """Return the loss with its options and its attack bound."""
         _refuse_option(self.loss, "loss", "attack", "the recipe's own key 'attack'")
-        return partial(self.loss.bind("loss", LOSSES), attack=self.build_attack())
+        return partial(
+            self.loss.bind("loss", LOSSES, _ARGUMENTS_OF_LOSS), attack=self.build_attack()
+        )
 
     def build_model(
         self,
@@ -167,13 +173,27 @@ class Recipe(TrainingOptions):
             raise InputError("normalise.mean and normalise.std must be given, one per channel")
         if len(mean) != shape[0]:
             raise InputError(f"normalise has {len(mean)} values, the images {shape[0]} channels")
-        make = self.model.bind("model", MODELS)
-        with isolated_rng(derive_seed(self.seed, "init")):
-            network = make(**self._sizes(make, shape[0], classes))
+        make = self.model.bind("model", MODELS, None)
+        build = partial(self._build, partial(make, **self._sizes(make, shape[0], classes)))
+        if ":" not in self.model.name and torch.get_default_device().type != "meta":
+            with torch.device("meta"):  # without memory first: not every size fits into a machine
+                _check_size(build(Normalize(mean, std), shape, kind), str(self.model))
+        return build(Normalize(mean, std), shape, kind)
+
+    def _build(
+        self,
+        make: Callable[..., Any],
+        normalise: Normalize,
+        shape: tuple[int, int, int],
+        kind: type[Built],
+    ) -> Built:
+        fault = f"model {self.model} cannot be built"
+        with isolated_rng(derive_seed(self.seed, "init")), running_code(fault):
+            network = make()
             if not isinstance(network, nn.Module):
                 raise InputError(f"model {self.model} made no torch.nn.Module but {network!r:.80}")
             return kind(
-                nn.Sequential(Normalize(mean, std), network),
+                nn.Sequential(normalise, network),
                 inputs=_build_noise(self.noise.inputs),
                 weights=_build_noise(self.noise.weights),
                 activations=_build_noise(self.noise.activations),
@@ -239,6 +259,11 @@ def _single_step(attack: Component) -> bool:
 def _refuse_option(component: Component, kind: str, option: str, instead: str) -> None:
     if option in component.options:
         raise InputError(f"{kind}.{option} would be overridden: set {instead}")
+
+
+def _check_size(model: nn.Module, name: str) -> None:
+    needed = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    check_memory(f"model {name} with its noise", needed, "give smaller sizes")
 
 
 def _build_noise(plan: Component | dict[str, Component] | None) -> Any:

@@ -44,7 +44,18 @@ def test_one_pass_is_the_mean_over_the_most_passes_beside_it():
     found = summarise(pa.Table.from_pylist(lucky + rows(4, [4, 3, 1, 0])))
     one, four = (entry["clean"] for entry in found)
     assert one["value"] == one["per_draw"] == one["every_draw"] == four["per_draw"] == 0.5
-    assert one["low"] < 0.5 < one["high"]
+    assert 0 <= one["low"] < 0.5 < one["high"] <= 1
     assert four["value"] == 0.5
     assert four["every_draw"] == 0.25
     assert summarise(pa.Table.from_pylist(lucky))[0]["clean"]["value"] == 1  # all that there is
+
+
+def test_the_interval_of_a_share_of_few_images_stays_a_share(world):
+    noisy, images, labels = world
+    smooth = si.SmoothedClassifier(noisy, 4)
+    for count in (1, 2, 3):
+        few = images[:count], labels[:count]
+        for entry in summarise(si.evaluate(smooth, few, attack="pgd", samples=[1, 4])):
+            for found in (entry["clean"], entry["attacked"]):
+                for low, high in (found["per_draw_interval"], (found["low"], found["high"])):
+                    assert 0 <= low <= high <= 1

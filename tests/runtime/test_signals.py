@@ -13,6 +13,7 @@ from smoothinfer.runtime.signals import (
     Stop,
     defer_signals,
     interruptible,
+    raise_if_stopped,
     received,
     stop_on_signals,
 )
@@ -38,6 +39,12 @@ def test_a_signal_raises_at_once_unless_it_is_deferred():
         work()
     assert seen == [signal.SIGINT]
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_signal_that_ended_one_call_does_not_end_the_next():
+    with pytest.raises(Stop), stop_on_signals():
+        ask(signal.SIGTERM)
+    raise_if_stopped()  # by a call of the library, outside of any command
 
 
 def test_a_part_of_deferred_work_can_be_broken_off():

@@ -17,6 +17,7 @@ from smoothinfer.attacks.transfer_attack import transfer
 from smoothinfer.types import Images
 
 Attack = Callable[..., Images]
+ARGUMENTS = ("model", "images", "labels", "ball", "generator=")  # of every attack
 
 epgd = partial(pgd, draws=8)
 smoothadv = partial(pgd, draws=8, gradient="pooled")

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from smoothinfer.errors import InputError, check_images, check_labels, check_type, python_number
 from smoothinfer.numerics.balls import Ball, Linf, check_ball, is_eight_bit, pick_images
 from smoothinfer.runtime.foreign import dtype_of, logits_of
-from smoothinfer.runtime.memory import OUT_OF_MEMORY, is_out_of_memory
 from smoothinfer.runtime.modes import check_eval, is_training
+from smoothinfer.runtime.out_of_memory import OUT_OF_MEMORY, is_out_of_memory
 from smoothinfer.types import Images, Labels, Logits
 
 Attack = TypeVar("Attack", bound=Callable[..., Images])
@@ -109,7 +109,7 @@ def check_differentiable(model: nn.Module) -> None:
 
 
 def _with_quantize(attack: Callable[..., Any]) -> inspect.Signature:
-    signature = inspect.signature(attack)
+    signature = inspect.signature(attack, eval_str=True)
     own = list(signature.parameters.values())
     place = next((i for i, each in enumerate(own) if each.kind is each.VAR_KEYWORD), len(own))
     option = inspect.Parameter(

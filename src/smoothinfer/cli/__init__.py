@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser, command = _parser(words)
         options = parser.parse_args(words)
         assert command is not None
-        from smoothinfer.config.components import trusting_code
+        from smoothinfer.config.user_code import trusting_code
         from smoothinfer.runtime.processes import exit_process, tune_malloc
         from smoothinfer.runtime.provenance import record_command
 
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(command: ModuleType, options: argparse.Namespace) -> int:
-    from smoothinfer.cli.failures import report_failure
+    from smoothinfer.cli.failures import report_failure, report_user_code
     from smoothinfer.errors import InputError
 
     try:
@@ -86,13 +86,21 @@ def _run(command: ModuleType, options: argparse.Namespace) -> int:
             raise
         return _close_output()
     except (InputError, OSError) as error:  # OSError: a full disk; its message names the file
-        own = isinstance(error, OSError) and error.filename is None and error.strerror
-        print(f"error: {one_line(str(own or error))}", file=sys.stderr)
+        print(f"error: {one_line(_told(error))}", file=sys.stderr)
         return _INPUT
     except Exception as error:  # not status 1, with which an audit says that a check fired
+        if report_user_code(error):
+            return _INPUT
         report_failure(error)
         return _OWN
     return status
+
+
+def _told(error: Exception) -> str:
+    """Return the text of an error; that of the operating system without its number."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
 
 
 def _run_with_output(command: ModuleType, options: argparse.Namespace) -> int:

@@ -1,13 +1,37 @@
-"""Errors of the program itself: a few lines for the user, and the traceback for a report."""
+"""Errors of the program itself and of code that a user named, told in a few lines."""
 
 import os
 import sys
 import tempfile
 import traceback
+from pathlib import Path
 
+from smoothinfer.config.user_code import is_named_code
 from smoothinfer.runtime.printable import one_line, printable
 
 VARIABLE = "SMOOTHINFER_TRACEBACK"  # the environment variable that shows tracebacks
+_PACKAGE = str(Path(__file__).parents[1])
+
+
+def report_user_code(error: Exception) -> bool:
+    """Print in one line which code of the user failed; say whether it was the user's.
+
+    It is, where it lies beside a module that the user named, and called none of ours.
+    """
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if frame.filename.startswith(_PACKAGE):
+            return False
+        if is_named_code(frame.filename):
+            place = f"{frame.filename}, line {frame.lineno}, in {frame.name}"
+            print(
+                f"error: your code failed in {place}: {type(error).__name__}: "
+                f"{one_line(str(error))[:300]} ({VARIABLE}=1 shows its traceback)",
+                file=sys.stderr,
+            )
+            if os.environ.get(VARIABLE) == "1":
+                print(_text_of(error), file=sys.stderr, end="")
+            return True
+    return False
 
 
 def report_failure(error: Exception) -> None:
@@ -15,7 +39,7 @@ def report_failure(error: Exception) -> None:
 
     The traceback is printed where ``SMOOTHINFER_TRACEBACK`` is 1, and else written to a file.
     """
-    text = printable("".join(traceback.format_exception(error)), keep="\n")
+    text = _text_of(error)
     first = one_line(str(error))
     print(f"internal error: {type(error).__name__}: {first[:300]}", file=sys.stderr)
     print(
@@ -23,6 +47,10 @@ def report_failure(error: Exception) -> None:
         f"{_place_of(text)}.",
         file=sys.stderr,
     )
+
+
+def _text_of(error: Exception) -> str:
+    return printable("".join(traceback.format_exception(error)), keep="\n")
 
 
 def _place_of(text: str) -> str:

@@ -1,5 +1,6 @@
 """Arguments that several commands share: models, data, attacks, balls, sigma, numbers."""
 
+import contextlib
 import math
 import re
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
@@ -8,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from smoothinfer.attacks import ATTACKS, Attack
+from smoothinfer.attacks import ARGUMENTS, ATTACKS, Attack
 from smoothinfer.cards import read_card
 from smoothinfer.checkpoints import find_checkpoint, load, shipped
 from smoothinfer.config.components import Component, parse_number
@@ -24,7 +25,7 @@ from smoothinfer.data import (
     load_data,
     load_split,
 )
-from smoothinfer.errors import InputError, check_seed
+from smoothinfer.errors import InputError, check_seed, plain_float
 from smoothinfer.noise.input_noise import with_input_noise
 from smoothinfer.noise.noisy_model import NoisyModel
 from smoothinfer.numerics.balls import BALLS, Ball
@@ -59,7 +60,7 @@ def add_limit(
     """Add a number of images, and how they are chosen; see `choose_rows`."""
     parser.add_argument(
         "--limit",
-        type=int,
+        type=whole_number,
         default=default,
         help=f"number of images, of each class in proportion, the same every time; {usual}",
     )
@@ -101,11 +102,38 @@ def add_seed(parser: ArgumentParser) -> None:
     parser.add_argument("--seed", type=_seed, default=0, help="names the random streams")
 
 
+def whole_number(text: str) -> int:
+    """Read a whole number of an argument; its range is checked where it is used.
+
+    Raises:
+        ArgumentTypeError: it is none, or has more digits than any number here may have.
+
+    >>> whole_number("-3")
+    -3
+    """
+    if re.fullmatch(r"[+-]?[0-9]{1,40}", text.strip()) is None:  # int() takes other digits too
+        raise ArgumentTypeError(f"must be a whole number, not {text[:40]!r}")
+    return int(text)
+
+
+def decimal_number(text: str) -> float:
+    """Read a finite number of an argument, such as 0.001.
+
+    Raises:
+        ArgumentTypeError: it is none.
+
+    >>> decimal_number("1e-3")
+    0.001
+    """
+    if text.isascii() and "_" not in text:
+        with contextlib.suppress(ValueError):
+            if math.isfinite(value := float(text)):
+                return value
+    raise ArgumentTypeError(f"must be a finite number such as 0.001, not {text[:40]!r}")
+
+
 def _seed(text: str) -> int:
-    try:
-        seed = int(text)
-    except ValueError:
-        raise ArgumentTypeError(f"must be a whole number, not {text[:40]!r}") from None
+    seed = whole_number(text)
     try:
         check_seed(seed)
     except InputError as error:
@@ -215,8 +243,8 @@ def attack_of(attack: str | Component) -> Attack:
     if component.name == "transfer":
         options["source"] = _source(options)
         if isinstance(options.get("attack"), str):
-            options["attack"] = Component.of(options["attack"]).bind("attack", ATTACKS)
-    return Component(component.name, options).bind("attack", ATTACKS)
+            options["attack"] = Component.of(options["attack"]).bind("attack", ATTACKS, ARGUMENTS)
+    return Component(component.name, options).bind("attack", ATTACKS, ARGUMENTS)
 
 
 def _source(options: dict[str, Any]) -> nn.Module:
@@ -224,12 +252,13 @@ def _source(options: dict[str, Any]) -> nn.Module:
     if not isinstance(options.get("source"), str):
         raise InputError("transfer needs a source: 'transfer(source=\"runs/other\", steps=7)'")
     sigma, noise = options.pop("sigma", None), options.pop("noise", True)
+    sigma = None if sigma is None else plain_float("sigma of a source", sigma, at_least=0)
     if not isinstance(noise, bool) or not (noise or sigma is None):
         raise InputError("noise of a source is True or False, and with False there is no sigma")
     source = load(options["source"]).to(Processes().device)
     if not noise and isinstance(source, NoisyModel):
         source = source.module
-    return with_input_noise(source, None if sigma is None else float(sigma))
+    return with_input_noise(source, sigma)
 
 
 def weights_hash(model: str) -> str | None:

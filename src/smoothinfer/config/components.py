@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import ast
-import contextlib
-import importlib
 import inspect
 import math
-import os
 import re
-import sys
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from smoothinfer.config.user_code import import_object
 from smoothinfer.errors import InputError, choose, unknown
 
 _FRACTION = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
 _CALL = re.compile(r"([\w.:-]+)\s*(?:\((.*)\))?", re.DOTALL)
 _PLAIN = (int, float, bool, str, type(None))
-_trusted = ContextVar("trusted", default=False)
-_stranger: ContextVar[str | None] = ContextVar("stranger", default=None)
 
 
 @dataclass(frozen=True)
@@ -56,44 +50,80 @@ class Component:
         """Return the mapping that `of` reads."""
         return {"name": self.name, **self.options}
 
-    def bind(self, kind: str, registry: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
+    def bind(
+        self,
+        kind: str,
+        registry: Mapping[str, Callable[..., Any]],
+        given: Sequence[str] | None = (),
+    ) -> Callable[..., Any]:
         """Return the function with its options bound.
 
         Args:
             kind: what the registry holds, for error messages.
             registry: functions by name.
+            given: the arguments that the caller gives itself, such as ``("images", "seed=")``:
+                by place, and those that end with ``=`` by name; ``None`` if it will tell later.
 
         Raises:
-            InputError: the name or an option is unknown (the message lists the valid ones), or an
-                option has the wrong type.
+            InputError: the name or an option is unknown (the message lists the valid ones), an
+                option has the wrong type or is missing, or the function takes other arguments.
         """
         named = ":" in self.name
         function = import_object(self.name) if named else choose(kind, registry, self.name)
-        parameters = inspect.signature(function).parameters
+        parameters = self._signature(kind, function).parameters
+        own = [name.removesuffix("=") for name in given or ()]
         takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
         for option in self.options:
-            if option not in parameters and not takes_any:
-                raise unknown(f"option of {kind} {self.name!r}", option, parameters)
+            if option in own or (option not in parameters and not takes_any):
+                valid = [name for name in parameters if name not in own]
+                raise unknown(f"option of {kind} {self.name!r}", option, valid)
         self._check_types(kind, function)
-        return partial(function, **self.options) if self.options else function
+        bound = partial(function, **self.options) if self.options else function
+        if given is not None:
+            self._check_call(kind, bound, given)
+        return bound
+
+    def _signature(self, kind: str, function: Any) -> inspect.Signature:
+        try:
+            return inspect.signature(function)
+        except (TypeError, ValueError):  # ValueError: a function of C that does not tell its own
+            raise InputError(
+                f"{kind} {self.name!r} is no function whose arguments can be read, but a "
+                f"{type(function).__name__}: name a function or a class written in Python"
+            ) from None
+
+    def _check_call(self, kind: str, bound: Callable[..., Any], given: Sequence[str]) -> None:
+        """Refuse a function that cannot be called with what its caller gives."""
+        places = [name for name in given if not name.endswith("=")]
+        names = [name.removesuffix("=") for name in given if name.endswith("=")]
+        try:
+            self._signature(kind, bound).bind(*places, **dict.fromkeys(names))
+        except TypeError as error:
+            shown = f" with ({', '.join(given)})" if given else ""
+            raise InputError(
+                f"{kind} {self.name!r} cannot be called{shown}: {error}; give it as an option, as "
+                f"in {self.name}(option=value), or name another function"
+            ) from None
 
     def _check_types(self, kind: str, function: Callable[..., Any]) -> None:
-        """Refuse options that are not of the plain types that ``function`` declares."""
+        """Refuse options that are not of the types that ``function`` declares."""
         try:
             parameters = inspect.signature(function, eval_str=True).parameters
-        except (NameError, SyntaxError, AttributeError, TypeError):  # annotations not importable
+        except Exception:  # annotations can be any text
             return
         for option, value in self.options.items():
             hint = parameters[option].annotation if option in parameters else Any
             union = typing.get_origin(hint) in (typing.Union, types.UnionType)
             expected = typing.get_args(hint) if union else (hint,)
-            if all(each in _PLAIN for each in expected) and not _fits(value, expected):
-                names = " or ".join(getattr(each, "__name__", str(each)) for each in expected)
+            if not any(_fits(value, each) for each in expected):
+                names = " or ".join(map(_named, expected))
                 raise InputError(
-                    f"option {option} of {kind} {self.name!r} must be {names}, not {value!r}"
+                    f"option {option} of {kind} {self.name!r} must be {names}, not {value!r:.80}"
                 )
             if isinstance(value, float) and not math.isfinite(value):
                 raise InputError(f"option {option} of {kind} {self.name!r} must be finite")
+            if isinstance(value, int) and abs(value) >= 2**64:
+                raise InputError(f"option {option} of {kind} {self.name!r} is beyond 64 bits")
 
     def __str__(self) -> str:
         options = ", ".join(
@@ -125,62 +155,43 @@ def parse_number(value: Any) -> Any:
     return value
 
 
-@contextlib.contextmanager
-def trusting_code() -> Iterator[None]:
-    """Inside, files may name code of their own; see `reading_from`."""
-    token = _trusted.set(True)
-    try:
-        yield
-    finally:
-        _trusted.reset(token)
-
-
-@contextlib.contextmanager
-def reading_from(source: str) -> Iterator[None]:
-    r"""Inside, components come from the package's registries alone: ``source`` is a stranger's.
-
-    >>> with reading_from("card.json"):
-    ...     import_object("os:system")
-    Traceback (most recent call last):
-    smoothinfer.errors.InputError: card.json names code to run, 'os:system': allow it with \
---trust-code (trust_code=True in Python) if you trust its author
-    """
-    token = _stranger.set(source)
-    try:
-        yield
-    finally:
-        _stranger.reset(token)
-
-
-def import_object(path: str) -> Any:
-    """Import ``package.module:name``; the current folder is looked at last.
-
-    Raises:
-        InputError: the module or the name cannot be found, or a stranger's file names it.
-    """
-    source = _stranger.get()
-    if source is not None and not _trusted.get():
-        raise InputError(
-            f"{source} names code to run, {path!r}: allow it with --trust-code "
-            "(trust_code=True in Python) if you trust its author"
-        )
-    here = os.getcwd()
-    if here not in sys.path:
-        sys.path.append(here)
-    module, _, name = path.partition(":")
-    try:
-        value: Any = importlib.import_module(module)
-        for part in name.split("."):
-            value = getattr(value, part)
-    except Exception as error:  # a module can raise anything while it is imported
-        raise InputError(f"cannot import {path!r}: {type(error).__name__}: {error}") from error
-    return value
-
-
-def _fits(value: Any, expected: tuple[Any, ...]) -> bool:
+def _fits(value: Any, hint: Any) -> bool:
+    """Say whether ``value`` may be meant for a parameter with this type, of which some are open."""
+    kind = typing.get_origin(hint) or hint
+    if kind in (None, type(None)):
+        return value is None
+    if not isinstance(kind, type) or kind is inspect.Parameter.empty or kind is object:
+        return True
     if isinstance(value, bool):
-        return bool in expected
-    return isinstance(value, expected) or (isinstance(value, int) and float in expected)
+        return kind is bool or not _is_known(kind)
+    if kind is float:
+        return isinstance(value, int | float)
+    if issubclass(kind, Sequence) and kind is not str:
+        inside = [each for each in typing.get_args(hint) if each is not ...]
+        fits = not inside or (all(any(_fits(v, each) for each in inside) for v in _items(value)))
+        return isinstance(value, list | tuple | kind) and not isinstance(value, str) and fits
+    return not _is_known(kind) or (not _is_protocol(kind) and isinstance(value, kind))
+
+
+def _items(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else ()
+
+
+def _is_known(kind: type) -> bool:
+    """Say whether only its own instances are of this ``kind``: a user's class may read text."""
+    return kind in (*_PLAIN, dict) or kind.__module__.split(".")[0] in (
+        "torch",
+        "smoothinfer",
+        "collections",
+    )
+
+
+def _is_protocol(kind: type) -> bool:
+    return bool(getattr(kind, "_is_protocol", False))
+
+
+def _named(hint: Any) -> str:
+    return str(getattr(hint, "__name__", hint)).replace("NoneType", "None")
 
 
 def _parse_call(text: str) -> Component:

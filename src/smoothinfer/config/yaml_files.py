@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from smoothinfer.errors import InputError
+from smoothinfer.runtime.files import read_content
 
 _LARGEST = 1 << 20  # bytes of a file
 _MOST_VALUES = 100_000  # of a file whose aliases are written out
@@ -15,14 +16,14 @@ def read_yaml(path: str | Path) -> Any:
     Raises:
         InputError: it is missing, too large, not UTF-8 or not valid YAML.
     """
+    if Path(path).is_dir():
+        raise InputError(f"cannot read {path}: it is a folder, name a file in it")
     try:
-        if Path(path).stat().st_size > _LARGEST:
-            raise InputError(f"{path} is too large for settings: more than {_LARGEST >> 20} MiB")
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_content(path, _LARGEST).decode()
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8") from error
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except FileNotFoundError as error:
+        raise InputError(f"no such file: {path}") from error
     return parse_yaml(text, str(path))
 
 
@@ -40,6 +41,7 @@ def parse_yaml(text: str, source: str) -> Any:
     loader = None
     try:
         loader = yaml.SafeLoader(text)
+        loader.name = source  # in its errors
         node = loader.get_single_node()
         if node is None:
             return None

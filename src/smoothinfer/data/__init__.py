@@ -77,8 +77,11 @@ def load_split(source: str, split: str, limit: int | None = None, first: bool = 
     """
     own = split.removeprefix(OWN_SPLIT)
     if own == split and split not in SPLITS:
-        own = f"{OWN_SPLIT}{split} (a split that the data set itself has)"
-        raise unknown("split", split, {*SPLITS, VALIDATION, own} - {split})
+        others = ", ".join(sorted({*SPLITS, VALIDATION} - {split}))
+        raise InputError(
+            f"unknown split {split!r}: choose one of {OWN_SPLIT}{split} (a split that the data set "
+            f"itself has), {others}"
+        )
     return load_data(source, own, limit, first=first)
 
 

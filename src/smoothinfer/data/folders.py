@@ -1,10 +1,10 @@
 """Folders of pictures, ``SPLIT/CLASS/picture``: classes are those of the training split."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 from PIL import Image
@@ -23,6 +23,7 @@ SPLIT_NAMES = {
 }
 _NAMED = {name: split for split, names in SPLIT_NAMES.items() for name in names}
 _TABLES = (".parquet", ".arrow", ".csv", ".jsonl", ".tar", ".zip")
+_MOST_OTHERS = 5_000  # files that are no data, and two more for each that is
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # labels of another layout
 
 
@@ -52,6 +53,12 @@ def find_pictures(root: Path) -> PictureFolder | None:
 
 
 def _find_pictures(root: Path) -> PictureFolder | None:
+    counts = _count_files(root)
+    if not counts["pictures"] and not counts["tables"]:
+        raise InputError(
+            f"cannot load {root} (it holds no pictures and no tables): put pictures into "
+            f"train/CLASS/ and test/CLASS/, or files that end in {', '.join(_TABLES)} into it"
+        )
     folders = _split_folders(root)
     while not folders and len(inner := _subfolders(root)) == 1:
         root = inner[0]
@@ -59,12 +66,32 @@ def _find_pictures(root: Path) -> PictureFolder | None:
     if any((place / name).exists() for place in (root, *folders.values()) for name in _METADATA):
         return None
     if not folders:
-        if any(path.suffix.lower() in _TABLES for path in _files(root)):
+        if counts["tables"]:
             return None
         folders = {"train": root}
     splits = {split: list(_pictures_in(folder)) for split, folder in folders.items()}
     splits = {split: found for split, found in splits.items() if found}
     return PictureFolder(root, splits) if splits else None
+
+
+def _count_files(root: Path) -> Counter[str]:
+    """Count the pictures, the tables and the other files of a folder.
+
+    Raises:
+        InputError: far too many are others, through which the readers of tables would go for
+            minutes: this is no folder of data.
+    """
+    pictures, counts = _endings(), Counter[str]()
+    for path in _files(root):
+        ending = path.suffix.lower()
+        kind = "tables" if ending in _TABLES else "pictures" if ending in pictures else "others"
+        counts[kind] += 1
+        if counts["others"] > _MOST_OTHERS + 2 * (counts["pictures"] + counts["tables"]):
+            raise InputError(
+                f"{root} holds thousands of files that are neither pictures nor tables: name the "
+                "folder of the data itself"
+            )
+    return counts
 
 
 def read_pictures(source: str, split: str, folder: PictureFolder) -> ImageData:
@@ -134,25 +161,38 @@ def _split_folders(root: Path) -> dict[str, Path]:
 
 def _pictures_in(split: Path) -> Iterator[tuple[str, Path]]:
     """Yield the class and path of every picture, in the order of their paths."""
-    endings = {
-        ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN
-    }
+    endings = _endings()
     for path in sorted(_files(split), key=lambda each: each.as_posix()):
         parts = path.relative_to(split).parts
         if path.suffix.lower() in endings:
             yield (parts[0] if len(parts) > 1 else ""), path
 
 
-def _refuse(error: OSError) -> NoReturn:
-    raise error  # os.walk would leave the folder out and say nothing
-
-
 def _files(folder: Path) -> Iterator[Path]:
-    """Yield all files that are not hidden, through links to folders of classes too."""
-    for place, inner, names in os.walk(folder, onerror=_refuse):
-        inner[:] = [each for each in inner if each[0] != "."]
-        yield from (Path(place, name) for name in names if name[0] != ".")
-        if Path(place) == folder:
-            for name in inner:
-                if Path(place, name).is_symlink():
-                    yield from _files(Path(place, name))
+    """Yield all files that are not hidden, through links to folders of classes too.
+
+    Raises:
+        InputError: one is a pipe or a device.
+    """
+    places = [folder]
+    while places:
+        place = places.pop()
+        with os.scandir(place) as entries:
+            shown = [entry for entry in entries if entry.name[0] != "."]
+        # Links further down are not followed: they may lead in circles.
+        places += [Path(e.path) for e in shown if e.is_dir(follow_symlinks=place == folder)]
+        yield from (Path(entry.path) for entry in shown if _is_file(entry))
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """Say whether it is no folder; a link that leads nowhere is a file that cannot be read."""
+    if entry.is_dir():
+        return False
+    if not entry.is_file() and os.path.exists(entry.path):
+        raise InputError(f"{entry.path} is no plain file: take it out")
+    return True
+
+
+def _endings() -> set[str]:
+    """Return the endings of files that can be read as pictures."""
+    return {end for end, kind in Image.registered_extensions().items() if kind in Image.OPEN}

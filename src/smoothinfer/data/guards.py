@@ -1,12 +1,9 @@
 """What all readers of data ask first: does it fit into memory, and how is a fault told."""
 
-import os
-from pathlib import Path
-
 from smoothinfer.errors import InputError
+from smoothinfer.runtime.memory import free_memory as _free_memory
 
 _LONGEST = 300  # of the text of an error from elsewhere
-_MEMINFO = Path("/proc/meminfo")
 
 
 def one_line(error: BaseException) -> str:
@@ -19,28 +16,17 @@ def one_line(error: BaseException) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
-def check_memory(name: str, needed: int) -> None:
+def check_memory(name: str, needed: int, remedy: str = "give smaller or fewer images") -> None:
     """Raise `InputError` if ``needed`` bytes are more than half of the memory that is free.
 
-    Half, because the pixels are copied once on their way.
+    Half, because pixels are copied once on their way, and weights get gradients.
     """
     free = _free_memory()
     if free is not None and needed > free // 2:
         raise InputError(
             f"{name} takes {_gibibytes(needed)} of memory, more than half of the "
-            f"{_gibibytes(free)} that are free: give smaller or fewer images"
+            f"{_gibibytes(free)} that are free: {remedy}"
         )
-
-
-def _free_memory() -> int | None:
-    """Return the free memory in bytes; all there is where the system does not tell; or None."""
-    if _MEMINFO.is_file():
-        for line in _MEMINFO.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return None
 
 
 def _gibibytes(count: int) -> str:

@@ -60,6 +60,8 @@ def cached_pixels(content: str, split: str, decode: Callable[[], Tensor]) -> Ten
 
 
 def _read(path: Path) -> Tensor | None:
+    if not path.is_file():  # a pipe would be read for ever
+        return None
     try:
         with open(path, "rb") as file:
             checksum = file.read(64).decode("ascii")

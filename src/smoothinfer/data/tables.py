@@ -1,7 +1,9 @@
 """Data sets of the Hugging Face hub, and folders that its library reads, such as of Parquet."""
 
+import contextlib
 import hashlib
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,12 +101,35 @@ def _load(source: str, load: str) -> dict[str, Any]:
     from datasets import load_dataset
 
     try:
-        return dict(load_dataset(load))
+        with _library_silenced():
+            return dict(load_dataset(load))
     except Exception as error:
         raise InputError(
             f"cannot load {source!r} ({one_line(error)}): DATA is a data set of this package, a "
             ".npz file, a folder, or a name on the Hugging Face hub"
         ) from error
+
+
+@contextlib.contextmanager
+def _library_silenced() -> Iterator[None]:
+    """Inside, the library logs nothing, and shows its progress only to a person at a terminal.
+
+    Its errors are told by the exceptions that it raises.
+    """
+    import datasets
+
+    watched = sys.stderr is not None and sys.stderr.isatty()
+    silenced = not watched and not datasets.are_progress_bars_disabled()
+    level = datasets.logging.get_verbosity()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    if silenced:
+        datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        datasets.logging.set_verbosity(level)
+        if silenced:
+            datasets.enable_progress_bars()
 
 
 def _columns(source: str, features: Any) -> tuple[str, str]:

@@ -17,8 +17,8 @@ from smoothinfer.engine.plan import Network, Plan
 from smoothinfer.errors import InputError
 from smoothinfer.numerics.precision import resolve_precision, tile_for
 from smoothinfer.numerics.randomness import derive_seed, isolated_rng, stream
-from smoothinfer.runtime.memory import OUT_OF_MEMORY, is_out_of_memory
 from smoothinfer.runtime.modes import check_eval
+from smoothinfer.runtime.out_of_memory import OUT_OF_MEMORY, is_out_of_memory
 from smoothinfer.types import Images, Logits
 
 _SMALLEST = 8

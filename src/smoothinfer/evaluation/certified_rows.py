@@ -26,6 +26,11 @@ from smoothinfer.runtime.progress import track
 from smoothinfer.smoothing.certification import certifiable_sigma, certify
 
 _BATCH = 32  # images certified together: a killed run loses one batch
+_COLUMNS = {
+    **dict.fromkeys(("image", "label", "predicted", "passes"), pa.int64()),
+    **dict.fromkeys(("sigma", "certified", "lower"), pa.float64()),
+    "correct": pa.bool_(),
+}
 
 
 def certify_rows(
@@ -82,7 +87,17 @@ def certify_rows(
             store.write(unit, pa.table(batch | columns).replace_schema_metadata(about))
     processes.wait()
     made_by = json.dumps(store.makers(keys))
-    return store.read(list(keys)).replace_schema_metadata({MADE_BY: made_by})
+    rows = _checked(store.read(list(keys)), out)
+    return rows.replace_schema_metadata({MADE_BY: made_by})
+
+
+def _checked(rows: Rows, out: str | Path | None) -> Rows:
+    """Refuse stored rows that this function did not write, whatever their checksums say."""
+    for name, kind in _COLUMNS.items():
+        columns = rows.column_names.count(name)
+        if columns != 1 or rows.schema.field(name).type != kind or rows[name].null_count:
+            raise InputError(f"the rows in {out} have a wrong column {name!r}: delete them")
+    return rows
 
 
 def _common_key(model: nn.Module, settings: dict[str, Any]) -> Key:

@@ -12,7 +12,7 @@ from smoothinfer.attacks import Attack, transfer
 from smoothinfer.errors import InputError
 from smoothinfer.evaluation.costs import Cost
 from smoothinfer.evaluation.fingerprint import Fingerprint
-from smoothinfer.runtime.files import write_bytes
+from smoothinfer.runtime.files import check_plain, write_bytes
 from smoothinfer.types import Images
 
 
@@ -39,12 +39,13 @@ class ExampleCache:
         from safetensors import SafetensorError, safe_open
 
         path = self._path(key)
+        check_plain(path)
         try:
             with safe_open(path, framework="pt") as file:
                 adversarial = file.get_tensor("adversarial")
                 saved = json.loads(file.metadata()["cost"])
                 checksum = file.metadata()["checksum"]
-        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+        except (SafetensorError, KeyError, TypeError, ValueError, OSError, MemoryError) as error:
             raise InputError(f"{path} is damaged ({error}): delete it to redo it") from None
         if checksum != Fingerprint().of(key, saved, adversarial):
             raise InputError(f"{path} is damaged (its checksum differs): delete it to redo it")

@@ -11,7 +11,7 @@ from smoothinfer.errors import InputError
 from smoothinfer.evaluation.fingerprint import Fingerprint
 from smoothinfer.evaluation.rows import CLEAN
 from smoothinfer.evaluation.units import UNIT_IMAGES, Evaluation
-from smoothinfer.runtime.files import write_bytes
+from smoothinfer.runtime.files import check_plain, write_bytes
 
 _LONGEST = 160  # letters of an attack in the name of a file
 _PLAIN = re.compile(r"[a-z0-9][a-z0-9_.=-]*")  # the same where capitals do not count
@@ -90,11 +90,12 @@ def _made_of(path: Path) -> str | None:
 def _read(path: Path) -> tuple[dict[str, Tensor], str]:
     from safetensors import SafetensorError, safe_open
 
+    check_plain(path)
     try:
         with safe_open(path, framework="pt") as file:
             about = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, MemoryError) as error:
         raise InputError(f"{path} is damaged ({error}): {_REMEDY}") from None
     made_of = about.get("made of", "")
     if about.get("checksum") != _checksum(tensors, made_of):

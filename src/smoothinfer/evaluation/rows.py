@@ -105,7 +105,7 @@ def _measured(entry: dict[str, Any]) -> Measured:
     every = proportion(entry.pop("always_sum"), share.images)
     figures = share.as_dict() | {
         "per_draw": draws.value,
-        "per_draw_interval": [draws.low, draws.high],
+        "per_draw_interval": [max(0.0, draws.low), min(1.0, draws.high)],  # of a share
         "gain": {name: value for name, value in gain.as_dict().items() if name != "images"},
         "every_draw": every.value,
         "every_draw_interval": [every.low, every.high],

@@ -150,7 +150,13 @@ class Runner:
             raise InputError("some units are missing: run the other parts, and merge them")
         # A setting may lack a column that another has, such as a target.
         tables = [self.store.read([unit]) for unit in self.works]
-        rows = pa.concat_tables(tables, promote_options="default")
+        try:
+            rows = pa.concat_tables(tables, promote_options="default")
+        except pa.ArrowException as error:
+            raise InputError(
+                f"the rows in {self.store.folder} do not fit together ({error}): delete them to "
+                "redo them"
+            ) from error
         models = set().union(*(work.keys.models for work in self.works.values()))
         return rows.replace_schema_metadata({MODELS: json.dumps(sorted(models))})
 

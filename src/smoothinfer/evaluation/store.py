@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from smoothinfer.errors import InputError
 from smoothinfer.evaluation.makers import Maker, count_makers
 from smoothinfer.evaluation.rows import CLEAN, Rows
-from smoothinfer.runtime.files import write_bytes
+from smoothinfer.runtime.files import read_content, write_bytes
 from smoothinfer.runtime.locks import wait_for_folder
 
 _LONGEST = 160  # letters of a unit in the name of a file
@@ -208,10 +208,7 @@ def _digest(content: bytes) -> str:
 
 
 def _read_checked(path: Path) -> bytes:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    content = read_content(path)
     if not path.name.endswith(f".{_digest(content)}.parquet"):
         raise InputError(f"{path} is damaged (its checksum differs): delete it to redo it")
     return content

@@ -7,10 +7,10 @@ from typing import Any
 
 from smoothinfer.errors import InputError
 from smoothinfer.reporting.shapes import check_shape
-from smoothinfer.runtime.checksums import check_content
+from smoothinfer.runtime.checksums import REMEDY, check_content
+from smoothinfer.runtime.files import LARGEST_JSON, refuse_constant
 from smoothinfer.runtime.printable import printable
 
-_LARGEST_JSON = 64 * 2**20  # bytes
 _DEEPEST = 40  # levels of JSON; to write it back takes a stack
 
 
@@ -62,20 +62,16 @@ def read_json_member(name: str, folder: Path, shape: Any) -> dict[str, Any]:
     """
     path = folder / name
     try:
-        text = read_member(path, folder, _LARGEST_JSON).decode()
-        content = json.loads(text, parse_constant=_refuse)
+        text = read_member(path, folder, LARGEST_JSON).decode()
+        content = json.loads(text, parse_constant=refuse_constant)
         content = check_content(content, path) if isinstance(content, dict) else content
         content = printable_json(content)
     except (ValueError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path} is not valid JSON: {error}") from None
+        raise InputError(f"{path} is not valid JSON ({error}): {REMEDY}") from None
     found: dict[str, Any] = check_shape(content, shape, str(path))
     return found
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not a number")
 
 
 def printable_json(value: Any, depth: int = 0) -> Any:

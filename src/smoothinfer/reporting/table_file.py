@@ -47,10 +47,15 @@ def read_table(folder: Path) -> tuple[Rows, dict[str, Any]]:
     if summary["table"] != hashlib.sha256(content).hexdigest():
         raise InputError(f"{path} is not the table that {folder / 'summary.json'} describes")
     settings = {name: summary[name] for name in _SETTINGS if name in summary}
-    return _printable(check_rows(_decode(content, path), path)), settings
+    return _printable(decode_table(content, path)), settings
 
 
-def _decode(content: bytes, path: Path) -> Rows:
+def decode_table(content: bytes, path: Path) -> Rows:
+    """Return the rows in the content of ``path``, a Parquet file, if they are of an evaluation.
+
+    Raises:
+        InputError: it is no Parquet file, or see `check_rows`.
+    """
     try:
         about = pq.read_metadata(pa.BufferReader(content))
         if about.num_columns > _MOST_COLUMNS or about.num_rows > _MOST_ROWS:
@@ -60,7 +65,7 @@ def _decode(content: bytes, path: Path) -> Rows:
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         why = one_line(str(error))
         raise InputError(f"{path} is not a readable Parquet file: {why}") from None
-    return rows
+    return check_rows(rows, path)
 
 
 def check_rows(rows: Rows, path: Path) -> Rows:

@@ -8,6 +8,7 @@ from typing import Any
 
 from smoothinfer.errors import InputError
 
+REMEDY = "run the command that wrote it again, or restore a copy"
 CHECKSUM = "checksum"  # key in JSON and YAML
 _MARK = "sha256:"
 _TRAILER = b"\nsmoothinfer sha256:"
@@ -44,9 +45,9 @@ def check_content(content: Mapping[str, Any], path: str | Path, remedy: str = ""
     if found is None and not marked:
         return dict(content)
     rest = {key: value for key, value in content.items() if key != CHECKSUM}
-    if found != _digest_of(rest):
-        remedy = remedy or "run the command that wrote it again, or restore a copy"
-        raise InputError(f"{path} is damaged or was edited (its checksum differs): {remedy}")
+    if not _is_digest_of(rest, found):
+        text = "is damaged or was edited (its checksum differs)"
+        raise InputError(f"{path} {text}: {remedy or REMEDY}")
     return rest
 
 
@@ -69,6 +70,13 @@ def check_bytes(content: bytes, path: str | Path, remedy: str) -> bytes:
 
 def _trailer_of(content: bytes) -> bytes:
     return _TRAILER + hashlib.sha256(content).hexdigest().encode() + b"\n"
+
+
+def _is_digest_of(content: Mapping[str, Any], found: object) -> bool:
+    try:
+        return found == _digest_of(content)
+    except (ValueError, TypeError, RecursionError):  # what is no JSON, as NaN or a date of YAML
+        return False
 
 
 def _digest_of(content: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from those of live ones.
 """
 
 import contextlib
+import itertools
 import os
 import platform
 import re
@@ -15,6 +16,7 @@ from pathlib import Path
 _HOST = re.sub(r"[^A-Za-z0-9-]", "-", platform.node())[:64] or "here"
 _NAME = re.compile(r"\.draft\.(?P<host>[A-Za-z0-9-]+)\.(?P<pid>\d+)\.[0-9a-f]+\.tmp", re.ASCII)
 _OLD = 24 * 3600.0  # seconds after which a draft of another machine counts as left behind
+_MOST_FOLDERS = 2000
 # A name that somebody foresaw may be a link to another file: it must be new, and no link.
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
 _FLAGS |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -56,9 +58,12 @@ def remove_dead_drafts(folder: Path) -> None:
 
 
 def remove_all_dead_drafts(folder: Path, depth: int = 4) -> None:
-    """Remove dead drafts in ``folder`` and ``depth`` levels below; links are not followed."""
+    """Remove dead drafts in ``folder`` and ``depth`` levels below; links are not followed.
+
+    No more than 2,000 folders are looked at: ``folder`` may be the root of a disk.
+    """
     top = len(folder.parts)
-    for inside, folders, _ in os.walk(folder):
+    for inside, folders, _ in itertools.islice(os.walk(folder), _MOST_FOLDERS):
         remove_dead_drafts(Path(inside))
         if len(Path(inside).parts) - top >= depth:
             folders.clear()

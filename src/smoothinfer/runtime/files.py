@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from smoothinfer.errors import InputError
-from smoothinfer.runtime.checksums import check_content, with_checksum
+from smoothinfer.runtime.checksums import REMEDY, check_content, with_checksum
 from smoothinfer.runtime.drafts import create_draft, remove_dead_drafts
+from smoothinfer.runtime.memory import free_memory
 
-_LARGEST_JSON = 64 * 2**20  # bytes
+LARGEST_JSON = 64 * 2**20  # bytes
 
 
 def write_whole(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
@@ -85,6 +86,52 @@ def write_json(path: str | Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
+def read_content(path: str | Path, most: int | None = None) -> bytes:
+    """Return the content of a plain file.
+
+    Args:
+        path: of the file.
+        most: number of bytes that it may have; by default half of the memory that is free.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InputError: it is larger, cannot be read, or is a pipe or a device, which may never end.
+    """
+    try:
+        state = os.stat(path)
+        if not os.path.isdir(path):  # the error of the system says that
+            check_plain(path)
+        most = (free_memory() or 2 * state.st_size) // 2 if most is None else most
+        if state.st_size > most:
+            raise InputError(f"{path} is too large: {state.st_size:,} bytes, {most:,} is the most")
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise
+    except MemoryError:
+        raise InputError(f"{path} does not fit into memory: {state.st_size:,} bytes") from None
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in a name
+        if isinstance(error, InputError):
+            raise
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{path} cannot be read: {reason}") from error
+
+
+def check_plain(path: str | Path) -> None:
+    """Raise `InputError` if a folder, a pipe or a device is at ``path``.
+
+    >>> check_plain("/dev/null")
+    Traceback (most recent call last):
+    smoothinfer.errors.InputError: /dev/null is not a plain file: name another one
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise InputError(f"{path} is not a plain file: name another one")
+
+
+def refuse_constant(constant: str) -> None:
+    """Raise `ValueError`: Python reads NaN and Infinity in JSON, which has neither."""
+    raise ValueError(f"{constant} is not a number")
+
+
 def read_json(path: str | Path, remedy: str = "") -> Any:
     """Read a JSON file, and compare and leave out the checksum that it carries.
 
@@ -96,16 +143,12 @@ def read_json(path: str | Path, remedy: str = "") -> Any:
         InputError: the file is missing, broken, damaged or edited; the message names it.
     """
     try:
-        if (size := os.stat(path).st_size) > _LARGEST_JSON:
-            raise InputError(f"{path} has {size:,} bytes, too many for a file of settings")
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        text = read_content(path, LARGEST_JSON).decode()
+        content = json.loads(text, parse_constant=refuse_constant)
     except FileNotFoundError:
         raise InputError(f"no such file: {path}") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except InputError:
         raise
     except (ValueError, RecursionError) as error:  # also bytes that are no UTF-8
-        hint = f": {remedy}" if remedy else ""
-        raise InputError(f"{path} is not valid JSON ({error}){hint}") from error
+        raise InputError(f"{path} is not valid JSON ({error}): {remedy or REMEDY}") from error
     return check_content(content, path, remedy) if isinstance(content, Mapping) else content

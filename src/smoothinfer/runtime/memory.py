@@ -1,16 +1,17 @@
-"""Memory that does not suffice: how torch says so, and work in smaller parts."""
+"""How much memory this computer has left."""
 
-import torch
+import os
+from pathlib import Path
 
-OUT_OF_MEMORY = (torch.OutOfMemoryError, RuntimeError, MemoryError)
+_MEMINFO = Path("/proc/meminfo")
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether an error of ``OUT_OF_MEMORY`` means that the memory does not suffice.
-
-    >>> is_out_of_memory(RuntimeError("CUDA error: out of memory"))
-    True
-    """
-    message = str(error).lower()
-    named = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return named or "out of memory" in message or "can't allocate memory" in message
+def free_memory() -> int | None:
+    """Return the free memory in bytes; all there is where the system does not tell; or None."""
+    if _MEMINFO.is_file():
+        for line in _MEMINFO.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return None

@@ -2,6 +2,8 @@
 
 import unicodedata
 
+_LONGEST, _END = 2000, 500  # letters of a line, and of its end
+
 
 def printable(text: str, keep: str = "") -> str:
     r"""Return ``text`` with an escape for each character that is not seen, those of ``keep`` aside.
@@ -18,13 +20,18 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def one_line(text: str) -> str:
-    r"""Return ``text`` printable and on one line, as an error must be.
+    r"""Return ``text`` printable and on one line, as an error must be; the middle may be left out.
 
     >>> one_line("a.png does not fit:\n\tsize mismatch\r\n")
     'a.png does not fit: size mismatch'
+    >>> len(one_line("x" * 10_000))
+    2000
     """
     parts = (part.strip() for part in text.splitlines())
-    return printable(" ".join(part for part in parts if part))
+    line = printable(" ".join(part for part in parts if part))
+    if len(line) <= _LONGEST:
+        return line
+    return f"{line[: _LONGEST - _END - 5]} ... {line[-_END:]}"  # a remedy stands at the end
 
 
 def _is_seen(letter: str) -> bool:

@@ -93,8 +93,11 @@ def interruptible() -> Iterator[None]:
 
 
 def raise_if_stopped() -> None:
-    """Raise `Stop` if a signal was noted and nothing defers it."""
-    if _State.received and not _State.deferred:
+    """Raise `Stop` if a signal was noted and nothing defers it.
+
+    One that ended an earlier call of a program that went on is forgotten.
+    """
+    if _State.handled and _State.received and not _State.deferred:
         raise Stop(_State.received)
 
 

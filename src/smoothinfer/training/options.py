@@ -114,7 +114,7 @@ class TrainingOptions:
 
     @functools.cached_property
     def _schedule(self) -> Callable[[float], float]:
-        return self.schedule.bind("schedule", SCHEDULES)
+        return self.schedule.bind("schedule", SCHEDULES, ("progress",))
 
 
 def make_accelerator(options: TrainingOptions, out: Path) -> Accelerator:

@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from smoothinfer.errors import InputError
 from smoothinfer.runtime.checksums import append_checksum, check_bytes
-from smoothinfer.runtime.files import write_bytes
+from smoothinfer.runtime.files import read_content, write_bytes
 from smoothinfer.training.history import History
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def check_same_step(accelerator: Accelerator, step: int) -> None:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        content = check_bytes(path.read_bytes(), path, _RESTART)
+        content = check_bytes(read_content(path), path, _RESTART)
     except FileNotFoundError:
         return None
     try:

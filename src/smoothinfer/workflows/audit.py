@@ -14,6 +14,7 @@ from smoothinfer.cli.options import (
     images_of_split,
     load_model,
     training_images,
+    whole_number,
 )
 from smoothinfer.evaluation.audit.runner import audit
 from smoothinfer.reporting.audit_page import print_audit, write_audit
@@ -28,7 +29,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_ball(parser)
     add_sigma(parser)
     parser.add_argument("--rule", help="voting rule; by default prediction")
-    parser.add_argument("--samples", type=int, help="most passes of a vote; 64 if quick, else 512")
+    parser.add_argument(
+        "--samples", type=whole_number, help="most passes of a vote; 64 if quick, else 512"
+    )
     add_split(parser)
     add_limit(parser, usual="300 if quick, else 1,000")
     add_seed(parser)

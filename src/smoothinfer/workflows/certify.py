@@ -13,10 +13,12 @@ from smoothinfer.cli.options import (
     add_seed,
     add_sigma,
     add_split,
+    decimal_number,
     images_of_split,
     load_model,
     optional_number,
     weights_hash,
+    whole_number,
 )
 from smoothinfer.data import ImageData, class_names_of, match_classes
 from smoothinfer.errors import InputError
@@ -42,10 +44,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_model(parser)
     add_sigma(parser)
     parser.add_argument(
-        "--samples", type=int, help="passes of an image; 100,000, or 100 to predict"
+        "--samples", type=whole_number, help="passes of an image; 100,000, or 100 to predict"
     )
-    parser.add_argument("--selection", type=int, help="passes that choose the class; 100")
-    parser.add_argument("--alpha", type=float, default=1e-3, help="probability of being wrong")
+    parser.add_argument("--selection", type=whole_number, help="passes that choose the class; 100")
+    parser.add_argument(
+        "--alpha", type=decimal_number, default=1e-3, help="probability of being wrong"
+    )
     parser.add_argument(
         "--radius",
         help="test only whether the vote holds within this L2 radius, with no more passes than "
@@ -56,7 +60,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         action="store_true",
         help="no radius: predict, and abstain where the lead of the first class may be chance",
     )
-    parser.add_argument("--skip", type=int, default=1, help="take every so many images, e.g. 20")
+    parser.add_argument(
+        "--skip", type=whole_number, default=1, help="take every so many images, e.g. 20"
+    )
     add_split(parser)
     add_limit(parser)
     add_seed(parser)

@@ -11,9 +11,11 @@ from smoothinfer.cli.options import (
     add_model,
     add_seed,
     add_split,
+    decimal_number,
     images_of_split,
     number_of,
     weights_hash,
+    whole_number,
 )
 from smoothinfer.config.components import Component
 from smoothinfer.engine.stopping import STOPS
@@ -53,7 +55,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--samples",
         nargs="+",
-        type=int,
+        type=whole_number,
         default=[512],
         help="numbers of passes; without early stopping all come out of one run of the largest",
     )
@@ -65,7 +67,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "change; ppr or betting, when it is right except with probability --delta",
     )
     parser.add_argument(
-        "--delta", type=float, default=1e-3, help="error probability of ppr and betting"
+        "--delta", type=decimal_number, default=1e-3, help="error probability of ppr and betting"
     )
     add_split(parser)
     add_limit(parser)

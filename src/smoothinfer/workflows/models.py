@@ -7,6 +7,7 @@ from typing import Any
 
 from smoothinfer.cards import read_card
 from smoothinfer.checkpoints import checkpoints_in, find_checkpoint, list_models
+from smoothinfer.errors import InputError
 from smoothinfer.reporting.result_tables import figures_table
 from smoothinfer.reporting.shapes import CARD, check_shape
 from smoothinfer.runtime.terminal import Terminal
@@ -17,6 +18,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
+    if options.folder is not None and not Path(options.folder).is_dir():
+        raise InputError(f"no such folder: {options.folder!r}")
     names = list_models() if options.folder is None else checkpoints_in(Path(options.folder))
     console = Terminal()
     if not names:

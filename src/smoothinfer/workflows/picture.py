@@ -1,5 +1,6 @@
 """``smoothinfer picture``: the cost of passes, the votes under an attack, gradients, noise."""
 
+import math
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping
@@ -189,6 +190,8 @@ def noise(
         strengths = model.strengths(images)
     if not strengths:
         raise InputError("the model has no learned noise to draw")
+    if broken := [name for name, strength in strengths.items() if not math.isfinite(strength)]:
+        raise InputError(f"the noise at {broken[0]} is not finite: the model's weights are broken")
     strength_bars(strengths, out / "noise.png")
     return {"strengths": strengths}
 

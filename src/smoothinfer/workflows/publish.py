@@ -22,11 +22,11 @@ from smoothinfer.errors import InputError
 from smoothinfer.evaluation.fingerprint import Fingerprint
 from smoothinfer.evaluation.rows import Rows, summarise
 from smoothinfer.evaluation.runner import MODELS
-from smoothinfer.evaluation.store import decode
 from smoothinfer.noise.input_noise import with_input_noise
 from smoothinfer.noise.noisy_model import NOISE_PARTS, NoisyModel
 from smoothinfer.reporting.members import read_json_member, read_member
 from smoothinfer.reporting.shapes import CARD, RESULTS, Maybe, check_shape
+from smoothinfer.reporting.table_file import decode_table
 from smoothinfer.runtime.files import write_bytes, write_json
 from smoothinfer.runtime.signals import defer_signals
 from smoothinfer.runtime.terminal import Terminal
@@ -51,12 +51,16 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     results = [Path(result) for result in options.results]
+    if options.hub is not None:
+        from smoothinfer.hub import check_hub_name
+
+        check_hub_name(options.hub)
     path = publish(options.model, options.name, Path(options.out), results, options.compact)
     Terminal().print(str(path))
-    if options.hub:
-        from smoothinfer.hub import HubModel
+    if options.hub is not None:
+        from smoothinfer.hub import push
 
-        Terminal().print(str(HubModel.from_checkpoint(path).push_to_hub(options.hub)))
+        Terminal().print(push(path, options.hub))
     return 0
 
 
@@ -149,7 +153,7 @@ def _rows_of(folder: Path, summary: dict[str, Any]) -> Rows:
     content = read_member(table, folder, _LARGEST)
     if hashlib.sha256(content).hexdigest() != summary.get("table"):
         raise InputError(f"{table} is not the table that {folder / 'summary.json'} describes")
-    return decode(content)
+    return decode_table(content, table)
 
 
 def _models_of(rows: Rows) -> set[str]:

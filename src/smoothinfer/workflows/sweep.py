@@ -31,6 +31,7 @@ from smoothinfer.evaluation.units import Evaluation
 from smoothinfer.noise.input_noise import with_input_noise
 from smoothinfer.numerics.balls import BALLS, Ball
 from smoothinfer.reporting.summary import draw_examples, print_summary, write_summary
+from smoothinfer.reporting.table_file import check_rows
 from smoothinfer.runtime.files import write_json
 from smoothinfer.runtime.processes import Processes
 from smoothinfer.runtime.provenance import made_by
@@ -210,7 +211,7 @@ def run_sweep(
     if not runner.complete:
         console.print("this part is done; --merge puts the parts together")
         return None
-    rows = runner.rows()
+    rows = check_rows(runner.rows(), out / "rows")  # some may be a stranger's, merged here
     if processes.main:
         if export:
             _export(works, rows, out / "examples", images.classes)

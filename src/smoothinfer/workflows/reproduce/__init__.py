@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from smoothinfer.cli.options import DATA_HELP, add_scale
-from smoothinfer.errors import InputError
+from smoothinfer.errors import InputError, unknown
 from smoothinfer.runtime.terminal import Terminal
 from smoothinfer.workflows.reproduce.appendix import run_appendix
 from smoothinfer.workflows.reproduce.experiments import list_experiments
@@ -31,9 +31,12 @@ def run(options: Namespace) -> int:
     if options.reuse is not None and options.name in (ALL, APPENDIX):
         raise InputError(f"{options.name} takes no --reuse: leave it out")
     console = Terminal()
+    known = [*list_experiments(), APPENDIX, ALL]
+    if options.name not in known:
+        raise unknown("experiment", options.name, known)
     if options.name == APPENDIX:
         run_appendix(options.out)
-        console.print_lines((Path(options.out) / f"{APPENDIX}.md").read_text())
+        console.print_lines((Path(options.out) / f"{APPENDIX}.md").read_text(encoding="utf-8"))
         return 0
     if options.data is None:
         raise InputError(
@@ -45,5 +48,5 @@ def run(options: Namespace) -> int:
         console.print(str(reproduce_all(options.out, overrides=options.set, **how)))
         return 0
     path = reproduce(options.name, options.out, reuse=options.reuse, overrides=options.set, **how)
-    console.print_lines(path.read_text())
+    console.print_lines(path.read_text(encoding="utf-8"))
     return 0
