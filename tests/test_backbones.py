@@ -56,7 +56,8 @@ def test_large_pictures_and_a_factory_go_all_the_way(pictures, tmp_path):
         "compile": "off",
     }
     si.train_run(recipe_from(content), data, tmp_path / "run")
-    smooth = si.SmoothedClassifier(si.load(tmp_path / "run", "last"), samples=8, seed=0)
+    model = si.load(tmp_path / "run", "last", trust_code=True)
+    smooth = si.SmoothedClassifier(model, samples=8, seed=0)
     test = si.load_data(str(pictures), "test")
     rows = si.evaluate(smooth, test, attack="pgd", ball=si.Linf(2 / 255))
     clean = rows.slice(0, len(test))["correct"].to_pylist()

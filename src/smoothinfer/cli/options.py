@@ -12,7 +12,8 @@ from torch import nn
 from smoothinfer.attacks import ARGUMENTS, ATTACKS, Attack
 from smoothinfer.cards import read_card
 from smoothinfer.checkpoints import find_checkpoint, load, shipped
-from smoothinfer.config.components import Component, parse_number
+from smoothinfer.cli.numbers import number_of, optional_number
+from smoothinfer.config.components import Component
 from smoothinfer.config.settings_files import SCALES
 from smoothinfer.data import (
     DATASETS,
@@ -169,55 +170,6 @@ def recipe_file(options: Namespace) -> Path:
     """Return the recipe's file, or the shipped recipe of that name."""
     path = Path(options.recipe)
     return path if path.exists() else shipped("recipes", str(path).removeprefix("recipes/"))
-
-
-def number_of(name: str, text: str) -> float:
-    """Read a number such as 0.06 or 8/255; ``name`` is its name in the error."""
-    try:
-        return float(parse_number(text))
-    except ValueError:
-        raise InputError(f"{name} must be a number such as 0.06 or 8/255, not {text!r}") from None
-
-
-def optional_number(name: str, text: str | None) -> float | None:
-    """Read a number where one was given."""
-    return None if text is None else number_of(name, text)
-
-
-def shard_of(options: Namespace) -> tuple[int, int]:
-    """Read --shard ``I/N``, the I-th of N parts, from 0.
-
-    Raises:
-        InputError: it is malformed, or there is no such part.
-
-    >>> shard_of(Namespace(shard="0/4"))
-    (0, 4)
-    """
-    text = options.shard
-    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
-    if match is None or int(match[1]) >= int(match[2]):
-        raise InputError(f"--shard must be I/N with I from 0 to N-1, such as 0/4, not {text!r}")
-    return int(match[1]), int(match[2])
-
-
-def read_range(name: str, value: Any) -> list[float]:
-    """Read one number, or a range ``first:last:step`` (end included).
-
-    >>> read_range("sigma", "0:0.3:0.1")
-    [0.0, 0.1, 0.2, 0.3]
-    """
-    parts = str(value).split(":")
-    try:
-        values = [float(parse_number(part)) for part in parts]
-    except ValueError:
-        values = []
-    if len(values) == 1:
-        return values
-    ranged = len(values) == 3 and all(map(math.isfinite, values)) and values[2] > 0
-    count = round((values[1] - values[0]) / values[2]) if ranged else -1
-    if count >= 0 and abs(values[0] + count * values[2] - values[1]) < 1e-9:
-        return [round(values[0] + k * values[2], 10) for k in range(count + 1)]
-    raise InputError(f"{name} must be a number or first:last:step in whole steps, not {value!r}")
 
 
 def ball_of(options: Namespace) -> Ball:

@@ -49,13 +49,12 @@ def trusting_code() -> Iterator[None]:
 
 @contextlib.contextmanager
 def reading_from(source: str) -> Iterator[None]:
-    r"""Inside, components come from the package's registries alone: ``source`` is a stranger's.
+    """Inside, components come from the package's registries alone: ``source`` is a stranger's.
 
     >>> with reading_from("card.json"):
-    ...     import_object("os:system")
+    ...     import_object("os:system")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    smoothinfer.errors.InputError: card.json names code to run, 'os:system': allow it with \
---trust-code (trust_code=True in Python) if you trust its author
+    smoothinfer.errors.InputError: card.json names code to run, 'os:system': allow it with ...
     """
     token = _stranger.set(source)
     try:

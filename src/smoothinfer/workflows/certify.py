@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from smoothinfer.cli.numbers import optional_number
 from smoothinfer.cli.options import (
     add_limit,
     add_model,
@@ -16,7 +17,6 @@ from smoothinfer.cli.options import (
     decimal_number,
     images_of_split,
     load_model,
-    optional_number,
     weights_hash,
     whole_number,
 )

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from smoothinfer.checkpoints import load
+from smoothinfer.cli.numbers import read_range, shard_of
 from smoothinfer.cli.options import (
     DATA_HELP,
     add_recipe,
     attack_of,
-    read_range,
     recipe_file,
-    shard_of,
     weights_hash,
 )
 from smoothinfer.config.components import Component
