@@ -3,6 +3,7 @@
 The short form runs always; the long one with ``pytest -m slow tests/fuzz``.
 """
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -108,14 +109,16 @@ def worlds(world, clock):
 
 def check_damages(seed, count, worlds, place):
     """Damage ``count`` files; nothing is wrong with what commands make of them."""
-    wrong, marker = [], place / "marker"
+    wrong, marker, here = [], place / "marker", place / f"here{seed}"
+    here.mkdir()
     source = Damages(seed, worlds.root, marker)
     for number in range(count):
         worlds.restore()
         damage = source.one()
-        found = worlds.run(damage.reader)
+        with contextlib.chdir(here):
+            found = worlds.run(damage.reader)
         faults = faults_of(found)
-        if marker.exists() or any((place / "here").iterdir()):
+        if marker.exists() or any(here.iterdir()):
             faults.append("code was run")
         if found.status == 0 and damage.checked:
             result = READERS[damage.reader].result(worlds.root, found.out)

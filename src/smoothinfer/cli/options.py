@@ -39,6 +39,7 @@ MODEL_HELP = (
     "a run folder, a .safetensors checkpoint, package.module:factory, hf:user/name on the Hugging "
     "Face hub, or a shipped model ('smoothinfer models' lists them)"
 )
+_MOST_IN_RANGE = 10_000
 RADII = {"linf": "8/255", "l2": "0.5"}
 
 
@@ -208,7 +209,12 @@ def read_range(name: str, value: Any) -> list[float]:
     if len(values) == 1:
         return values
     ranged = len(values) == 3 and all(map(math.isfinite, values)) and values[2] > 0
-    count = round((values[1] - values[0]) / values[2]) if ranged else -1
+    steps = (values[1] - values[0]) / values[2] if ranged else -1.0
+    if steps > _MOST_IN_RANGE:
+        raise InputError(
+            f"{name} {value!r} stands for {steps:.3g} numbers, {_MOST_IN_RANGE} is the most"
+        )
+    count = round(steps)
     if count >= 0 and abs(values[0] + count * values[2] - values[1]) < 1e-9:
         return [round(values[0] + k * values[2], 10) for k in range(count + 1)]
     raise InputError(f"{name} must be a number or first:last:step in whole steps, not {value!r}")

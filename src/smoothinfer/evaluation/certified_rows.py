@@ -70,15 +70,17 @@ def certify_rows(
             columns = {name: [value] * len(batch["image"]) for name, value in settings.items()}
             store.write(unit, pa.table(batch | columns))
     processes.wait()
-    return _checked(store.read(list(units)), out)
+    return _checked(store.read(list(units)), kept, out)
 
 
-def _checked(rows: Rows, out: str | Path | None) -> Rows:
+def _checked(rows: Rows, kept: torch.Tensor, out: str | Path | None) -> Rows:
     """Refuse stored rows that this function did not write, whatever their checksums say."""
     for name, kind in _COLUMNS.items():
         columns = rows.column_names.count(name)
         if columns != 1 or rows.schema.field(name).type != kind or rows[name].null_count:
             raise InputError(f"the rows in {out} have a wrong column {name!r}: delete them")
+    if rows["image"].to_pylist() != kept.tolist():
+        raise InputError(f"the rows in {out} are of other images: delete them")
     return rows
 
 

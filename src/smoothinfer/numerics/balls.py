@@ -12,6 +12,8 @@ from smoothinfer.errors import InputError, python_number
 from smoothinfer.numerics.randomness import normal, uniform
 from smoothinfer.types import Images
 
+_WIDEST = 1e5  # sqrt(C H W) of images far larger than any network takes
+
 
 class Ball(Protocol):
     """A norm ball around each image; ``radius`` is in pixel units."""
@@ -84,13 +86,21 @@ class L2(_Radius):
     """All images with sum (point - image)^2 <= radius^2, within [0, 1].
 
     Args:
-        radius: in pixel units over the whole image, e.g. ``0.5``.
+        radius: in pixel units over the whole image, e.g. ``0.5``, at most 100,000.
 
     >>> ball = L2(1.0)
     >>> step = ball.ascend(torch.tensor([[[[3.0, 4.0]]]])).flatten()
     >>> [round(float(v), 4) for v in step]
     [0.6, 0.8]
     """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.radius > _WIDEST:
+            raise InputError(
+                f"an L2 radius of {self.radius:g} is wider than any image: of C x H x W pixels all "
+                "are within sqrt(C H W)"
+            )
 
     def random(self, images: Images, generator: torch.Generator | None = None) -> Images:
         """Return a uniform point of the Euclidean ball, clipped to [0, 1]."""

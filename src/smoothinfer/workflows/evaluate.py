@@ -90,6 +90,11 @@ def evaluate_model(options: Namespace, export: bool = False) -> Rows | None:
     """
     if options.units and not options.sigma:
         raise InputError("--units is the unit of --sigma: give --sigma too")
+    if len(set(options.attack)) > 1 and "none" in options.attack:
+        raise InputError(
+            "--attack none measures clean images only, and with any attack they are measured too: "
+            "leave none out"
+        )
     sigma = [number_of("sigma", each) for each in options.sigma] if options.sigma else None
     radius = number_of("radius", options.radius or RADII[options.norm])
     recipe = SweepRecipe(
@@ -100,7 +105,7 @@ def evaluate_model(options: Namespace, export: bool = False) -> Rows | None:
         first=options.first,
         sigma=sigma,
         units=options.units or "pixel",
-        attacks=[] if options.attack == ["none"] else options.attack,
+        attacks=[] if set(options.attack) == {"none"} else options.attack,
         ball=Component(options.norm, {"radius": radius}),
         rules=options.rule,
         samples=options.samples,

@@ -105,6 +105,7 @@ def _train(recipe: Recipe, split: ImageData, out: Path, limit: int | None, first
     data = choose_images(split, limit, first)
     start = None if recipe.init_from is None else card_of_start(recipe.init_from)
     recipe = _fill_normalisation(recipe, data, start)
+    _check_crop(recipe, data)
     model: NoisyModel = recipe.build_model(data.shape, len(data.classes))
     if recipe.init_from is not None and not (out / "state.pt").exists():
         load_weights_into(model, recipe.init_from)
@@ -206,6 +207,15 @@ def _fill_normalisation(recipe: Recipe, data: ImageData, start: dict[str, Any] |
     mean = [round(value, 3) for value in pixels.mean(1).tolist()]
     std = [max(round(value, 3), 1e-3) for value in pixels.std(1).tolist()]
     return replace(recipe, normalise=Normalisation(mean, std))
+
+
+def _check_crop(recipe: Recipe, data: ImageData) -> None:
+    """Refuse shifts out of the picture, except the usual 4 pixels of tiny ones."""
+    side = max(4, *data.shape[1:])
+    if recipe.crop > side:
+        raise InputError(
+            f"crop {recipe.crop} is a shift by more than the {side} pixels of an image"
+        )
 
 
 def _check_classes(model: NoisyModel, data: ImageData) -> None:
