@@ -200,15 +200,25 @@ def _parse_call(text: str) -> Component:
         raise InputError(f"cannot read {text!r}: write name or name(option=value, ...)")
     try:
         call = ast.parse(f"_({match[2] or ''})", mode="eval").body
-        assert isinstance(call, ast.Call)
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+            raise InputError(f"cannot read {text!r}: write one name or name(option=value, ...)")
         if call.args:
             raise InputError(f"cannot read {text!r}: options need names, as in pgd(steps=20)")
         options = {str(pair.arg): _literal(pair.value) for pair in call.keywords}
-    except (SyntaxError, ValueError) as error:
+    except InputError:
+        raise
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # nested too deeply
         raise InputError(f"cannot read {text!r}: {error}") from error
     return Component(match[1], options)
 
 
 def _literal(node: ast.expr) -> Any:
-    fraction = isinstance(node, ast.BinOp)
-    return parse_number(ast.unparse(node)) if fraction else ast.literal_eval(node)
+    if isinstance(node, ast.BinOp):
+        return parse_number(ast.unparse(node))
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError):
+        shown = ast.unparse(node)
+        raise ValueError(
+            f"{shown} is no value: write a number, True, None, a list, or text in quotes"
+        ) from None

@@ -7,6 +7,7 @@ from smoothinfer.errors import InputError
 from smoothinfer.runtime.files import read_content
 
 _LARGEST = 1 << 20  # bytes of a file
+_NUMBERS, _TEXT = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"), "tag:yaml.org,2002:str"
 _MOST_VALUES = 100_000  # of a file whose aliases are written out
 
 
@@ -63,6 +64,8 @@ def parse_yaml(text: str, source: str) -> Any:
 def _count_values(node: Any, known: dict[int, int]) -> int:
     """Return the number of values below ``node``, aliases written out."""
     if id(node) not in known:
+        if node.tag in _NUMBERS and ":" in node.value:
+            node.tag = _TEXT  # 0:1:0.1 is a range: YAML 1.1 reads 60.1 seconds
         inside = node.value if isinstance(node.value, list) else ()
         parts = [part for each in inside for part in (each if isinstance(each, tuple) else (each,))]
         known[id(node)] = 1 + sum(_count_values(part, known) for part in parts)

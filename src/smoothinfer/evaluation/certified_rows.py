@@ -87,16 +87,18 @@ def certify_rows(
             store.write(unit, pa.table(batch | columns).replace_schema_metadata(about))
     processes.wait()
     made_by = json.dumps(store.makers(keys))
-    rows = _checked(store.read(list(keys)), out)
+    rows = _checked(store.read(list(keys)), kept, out)
     return rows.replace_schema_metadata({MADE_BY: made_by})
 
 
-def _checked(rows: Rows, out: str | Path | None) -> Rows:
+def _checked(rows: Rows, kept: torch.Tensor, out: str | Path | None) -> Rows:
     """Refuse stored rows that this function did not write, whatever their checksums say."""
     for name, kind in _COLUMNS.items():
         columns = rows.column_names.count(name)
         if columns != 1 or rows.schema.field(name).type != kind or rows[name].null_count:
             raise InputError(f"the rows in {out} have a wrong column {name!r}: delete them")
+    if rows["image"].to_pylist() != kept.tolist():
+        raise InputError(f"the rows in {out} are of other images: delete them")
     return rows
 
 

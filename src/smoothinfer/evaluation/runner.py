@@ -149,7 +149,7 @@ class Runner:
         if not self.complete:
             raise InputError("some units are missing: run the other parts, and merge them")
         # A setting may lack a column that another has, such as a target.
-        tables = [self.store.read([unit]) for unit in self.works]
+        tables = [self._rows_of(unit) for unit in self.works]
         try:
             rows = pa.concat_tables(tables, promote_options="default")
         except pa.ArrowException as error:
@@ -159,6 +159,14 @@ class Runner:
             ) from error
         models = set().union(*(work.keys.models for work in self.works.values()))
         return rows.replace_schema_metadata({MODELS: json.dumps(sorted(models))})
+
+    def _rows_of(self, unit: str) -> Rows:
+        work, rows = self.works[unit], self.store.read([unit])
+        if len(rows) != self._images(unit) * len(work.rules) * len(work.samples):
+            raise InputError(
+                f"{self.store.folder} holds too few or too many rows of {unit}: redo it"
+            )
+        return rows
 
     def _missing(self) -> list[str]:
         return [unit for unit in self.mine if not self.store.has(unit)]

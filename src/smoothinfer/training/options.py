@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from smoothinfer.config.components import Component
-from smoothinfer.errors import InputError, check_seed, unknown
+from smoothinfer.config.user_code import running_code
+from smoothinfer.errors import InputError, check_seed, plain_float, unknown
 from smoothinfer.noise.noisy_model import NOISE_PARTS
 from smoothinfer.numerics.precision import resolve_precision
 from smoothinfer.training.schedules import SCHEDULES
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 COMPILE = ("off", "on", "graphs")
-_NOT_NEGATIVE = ("lr", "noise_lr", "weight_decay", "clip", "crop", "noise_decay")
+_NOT_NEGATIVE = (
+    "lr", "noise_lr", "weight_decay", "clip", "crop", "noise_decay", "save_seconds"
+)  # fmt: skip
+_LARGEST = 1e30  # whose products fp32 still holds
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,8 @@ class TrainingOptions:
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise InputError(f"{name} must be finite and not negative, not {value}")
+            if value is not None and value > _LARGEST:
+                raise InputError(f"{name} must be at most {_LARGEST:g}, not {value:g}")
         if not 1 <= self.accumulate <= self.batch_size or self.patience < 0:
             raise InputError(
                 f"accumulate {self.accumulate} must lie between 1 and batch_size, and patience "
@@ -106,11 +112,19 @@ class TrainingOptions:
             raise InputError(f"ema must lie in [0, 1), not {self.ema}")
         if not 0 <= self.momentum < 1 or (self.nesterov and not self.momentum):
             raise InputError(f"momentum must lie in [0, 1), above 0 with nesterov: {self.momentum}")
-        self.learning_rate_at(0.0)  # an unknown schedule fails here
+        for quarter in range(5):  # an unknown or impossible schedule fails here
+            self.learning_rate_at(quarter / 4)
 
     def learning_rate_at(self, progress: float) -> float:
-        """Return the learning rate when a share ``progress`` in [0, 1] of the run is done."""
-        return self.lr * self._schedule(progress)
+        """Return the learning rate when a share ``progress`` in [0, 1] of the run is done.
+
+        Raises:
+            InputError: the schedule fails there, or gives no finite number.
+        """
+        fault = f"schedule {self.schedule} fails at {progress:g} of the training"
+        with running_code(fault):
+            factor = self._schedule(progress)
+        return self.lr * plain_float(f"the factor of schedule {self.schedule}", factor)
 
     @functools.cached_property
     def _schedule(self) -> Callable[[float], float]:

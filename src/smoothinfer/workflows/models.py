@@ -18,7 +18,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    if options.folder is not None and not Path(options.folder).is_dir():
+    if options.folder is not None and not (options.folder and Path(options.folder).is_dir()):
         raise InputError(f"no such folder: {options.folder!r}")
     names = list_models() if options.folder is None else checkpoints_in(Path(options.folder))
     console = Terminal()

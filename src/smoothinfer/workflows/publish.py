@@ -87,7 +87,7 @@ def publish(
             card, or the results are damaged, belong to another model, or to images on which
             settings are chosen.
     """
-    if Path(name).name != name or not name or name.startswith("."):
+    if Path(name).name != name or not name or name.startswith(".") or not name.isprintable():
         raise InputError(f"a model's name is no path, and begins with no dot: {name!r}")
     path = find_checkpoint(model)
     if path is None:
