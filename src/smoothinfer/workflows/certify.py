@@ -6,18 +6,17 @@ from typing import Any
 
 from torch import nn
 
+from smoothinfer.cli.numbers import decimal_number, whole_number
 from smoothinfer.cli.options import (
     add_limit,
     add_model,
     add_seed,
     add_sigma,
     add_split,
-    decimal_number,
     images_of_split,
     load_model,
     optional_number,
     weights_hash,
-    whole_number,
 )
 from smoothinfer.data import ImageData
 from smoothinfer.errors import InputError

@@ -4,6 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from smoothinfer.attacks import ATTACKS
+from smoothinfer.cli.numbers import decimal_number, whole_number
 from smoothinfer.cli.options import (
     RADII,
     add_ball,
@@ -11,11 +12,9 @@ from smoothinfer.cli.options import (
     add_model,
     add_seed,
     add_split,
-    decimal_number,
     images_of_split,
     number_of,
     weights_hash,
-    whole_number,
 )
 from smoothinfer.config.components import Component
 from smoothinfer.engine.stopping import STOPS
