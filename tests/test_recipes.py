@@ -181,7 +181,7 @@ def test_numbers_beyond_the_format_of_weights_are_refused(key, value):
 
 def test_a_schedule_that_fails_later_is_refused_at_once():
     for schedule, message in (
-        ("steps(factor=1e300)", "fails at 0.5 of the training: OverflowError"),
+        ("steps(factor=1e300)", "lr times the factor of schedule"),
         ("one_cycle(end=1e308)", "lr times the factor of schedule"),
         ("tests.fuzz.factories:returns_nothing", "cannot be called"),
     ):
