@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import smoothinfer as si
+from smoothinfer.cli import main
 
 
 def pixels():
@@ -78,3 +79,14 @@ def test_what_is_no_model_for_the_hub_is_refused(tmp_path):
         si.HubModel.from_pretrained("runs/no/such")
     with pytest.raises(si.InputError, match="from_checkpoint"):
         si.HubModel(si.smallnet(), inputs=si.Gaussian(0.1)).save_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["", "a/b/c", "a b", "../a", "x" * 200, "a\nb"])
+def test_a_name_that_the_hub_cannot_have_is_refused_before_anything_is_written(
+    name, tiny_run, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    command = ["publish", str(tiny_run), "--name", "net", "--hub", name, "--out", str(out)]
+    assert main(command) == 2
+    assert "is no name on the Hugging Face hub" in capsys.readouterr().err
+    assert not out.exists()

@@ -154,3 +154,36 @@ def test_noise_at_activations_is_alone_there():
         noise = load_recipe("recipes/cifar10/cni-a.yaml", scale=scale).noise
         assert noise.weights is None
         assert noise.activations.name == "cni"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"model": "smallnet(width=100000)"},
+        {"model": "smallnet(width=1000000000)"},
+        {"noise": {"weights": "cni(rank=1000000000)"}},
+    ],
+)
+def test_sizes_that_no_machine_has_take_no_memory(content):
+    whole = {"normalise": {"mean": [0.5], "std": [0.5]}, **content}
+    with pytest.raises(si.InputError, match=r"of memory|cannot be built"):
+        recipe_from(whole).build_model((1, 8, 8), 10)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("weight_decay", 1e300), ("lr", 1e31), ("save_seconds", -1.0), ("clip", 1e200)],
+)
+def test_numbers_beyond_the_format_of_weights_are_refused(key, value):
+    with pytest.raises(si.InputError, match=key):
+        recipe_from({key: value})
+
+
+def test_a_schedule_that_fails_later_is_refused_at_once():
+    for schedule, message in (
+        ("steps(factor=1e300)", "lr times the factor of schedule"),
+        ("one_cycle(end=1e308)", "lr times the factor of schedule"),
+        ("tests.fuzz.factories:returns_nothing", "cannot be called"),
+    ):
+        with pytest.raises(si.InputError, match=message):
+            recipe_from({"schedule": schedule, "lr": 1e-3})

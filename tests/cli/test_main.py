@@ -139,6 +139,7 @@ def test_a_fault_of_the_program_is_told_in_two_lines(tmp_path, monkeypatch, caps
     def fail(options):
         raise ZeroDivisionError("nothing to divide by")
 
+    monkeypatch.setattr("smoothinfer.cli.failures.is_named_code", lambda file: False)
     monkeypatch.setattr("smoothinfer.workflows.models.run", fail)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     assert main(["models"]) == 3
@@ -211,6 +212,7 @@ def test_an_error_of_the_program_shows_no_control_characters(monkeypatch, capsys
     def fail(options):
         raise RuntimeError(ESCAPES)
 
+    monkeypatch.setattr("smoothinfer.cli.failures.is_named_code", lambda file: False)
     monkeypatch.setattr("smoothinfer.workflows.models.run", fail)
     assert main(["models"]) == 3
     printed = capsys.readouterr().err

@@ -3,6 +3,7 @@ import pytest
 import smoothinfer as si
 from smoothinfer.attacks.checks import is_random
 from smoothinfer.cli import main
+from smoothinfer.cli.numbers import read_range
 from smoothinfer.cli.options import attack_of
 from smoothinfer.config.components import Component
 
@@ -28,3 +29,10 @@ def test_the_source_of_a_transfer_can_be_rid_of_its_noise(tiny_run):
         attack = attack_of(Component.of(f"transfer(source='{tiny_run}', steps=2{options})"))
         source = attack.keywords["source"].eval()
         assert is_random(source, images) == random
+
+
+def test_a_range_has_an_end():
+    assert len(read_range("sigma", "0:1:0.001")) == 1001
+    for text in ("0:1:1e-9", "0:1e300:1", "0:1e308:1e-308"):
+        with pytest.raises(si.InputError, match=r"10000 is the most|whole steps"):
+            read_range("sigma", text)

@@ -46,3 +46,9 @@ def test_overrides_reach_inside():
     assert recipe.model == Component("resnet20", {"width": 8})
     assert recipe.build_ball().radius == 4 / 255
     assert recipe.epochs == 3
+
+
+def test_an_option_of_a_call_can_be_changed():
+    content = {"attack": "pgd(steps=7, draws=2)"}
+    changed = apply_overrides(content, ["attack.steps=3"])
+    assert changed == {"attack": {"name": "pgd", "steps": 3, "draws": 2}}

@@ -1,5 +1,6 @@
 """YAML of strangers: plain values, or one line that names the file."""
 
+import os
 import time
 
 import pytest
@@ -53,3 +54,14 @@ def test_a_file_that_is_no_text_is_named(tmp_path):
         read_yaml(path)
     with pytest.raises(si.InputError, match="cannot read"):
         read_yaml(tmp_path)
+
+
+def test_a_range_is_no_time_of_day():
+    assert parse_yaml("[0:1:0.1, 1:30]", "r") == ["0:1:0.1", "1:30"]
+    assert parse_yaml("[1.5, 7]", "r") == [1.5, 7]
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "r.yaml")
+    with pytest.raises(si.InputError, match="not a plain file"):
+        read_yaml(tmp_path / "r.yaml")

@@ -1,5 +1,7 @@
 """Folders of pictures: classes are those of the training split, and nothing is guessed."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -135,4 +137,43 @@ def test_a_link_to_nothing_is_named(tmp_path):
     root = write_files(tmp_path / "pets", both_splits(numbered))
     (tmp_path / "pets" / "test" / "cat" / "gone.png").symlink_to(tmp_path / "nowhere")
     with pytest.raises(si.InputError, match=r"gone.png cannot be read"):
+        si.load_data(root, "test")
+
+
+def test_a_pipe_among_the_pictures_is_not_waited_for(tmp_path):
+    root = write_files(tmp_path / "pets", both_splits(numbered))
+    os.mkfifo(tmp_path / "pets" / "train" / "cat" / "pipe.png")
+    with pytest.raises(si.InputError, match=r"pipe\.png is no plain file"):
+        si.load_data(root, "test")
+
+
+def test_links_that_lead_in_circles_are_not_followed_for_ever(tmp_path):
+    root = write_files(tmp_path / "pets", both_splits(numbered))
+    whole = si.load_data(root, "test").hash
+    for name in ("a", "b", "c"):  # each leads to all of them: 3^40 paths
+        inner = tmp_path / "pets" / "train" / "cat" / name
+        inner.symlink_to(inner.parent, target_is_directory=True)
+    assert si.load_data(root, "test").hash == whole
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [([], "no pictures and no tables"), (["a.txt", "b.py"], "no pictures and no tables")],
+)
+def test_a_folder_without_data_is_refused_before_tables_are_sought(files, message, tmp_path):
+    for name in files:
+        (tmp_path / name).touch()
+    with pytest.raises(si.InputError, match=message):
+        si.load_data(str(tmp_path), "test")
+
+
+def test_a_disk_is_no_folder_of_data(tmp_path, monkeypatch):
+    monkeypatch.setattr("smoothinfer.data.folders._MOST_OTHERS", 10)
+    root = write_files(tmp_path / "pets", both_splits(numbered))
+    for number in range(10):  # a note beside each picture does no harm
+        (tmp_path / "pets" / f"{number}.txt").touch()
+    si.load_data(root, "test")
+    for number in range(100):
+        (tmp_path / "pets" / f"{number}.py").touch()
+    with pytest.raises(si.InputError, match="neither pictures nor tables"):
         si.load_data(root, "test")

@@ -1,5 +1,6 @@
 """Certificates as rows: their shares, their units of work."""
 
+import pyarrow as pa
 import pytest
 import torch
 
@@ -9,6 +10,7 @@ from smoothinfer.evaluation.certified_rows import (
     certified_accuracy,
     certify_rows,
 )
+from smoothinfer.evaluation.store import Store
 from tests.conftest import images_at
 
 
@@ -50,3 +52,20 @@ def test_another_skip_is_other_work_and_a_radius_is_reached(noisy_pixel, tmp_pat
 def test_a_skip_of_zero_is_refused(noisy_pixel):
     with pytest.raises(si.InputError, match="skip must be at least 1"):
         certify_rows(noisy_pixel, line_data([0.1]), skip=0)
+
+
+@pytest.mark.parametrize("change", ["drop", "text", "rows", "twice"])
+def test_certificates_that_others_wrote_are_refused(change, noisy_pixel, tmp_path):
+    data = line_data([0.1, 0.4])
+    rows = certify_rows(noisy_pixel, data, out=tmp_path, samples=100)
+    (path,) = tmp_path.glob("*.parquet")
+    forged = {
+        "drop": rows.drop_columns(["correct"]),
+        "text": rows.set_column(0, "image", pa.array(["a", "b"])),
+        "rows": rows.slice(1),
+        "twice": rows.append_column("predicted", rows["predicted"]),
+    }[change]
+    path.unlink()
+    Store(tmp_path).write(path.name.rsplit(".", 2)[0], forged)
+    with pytest.raises(si.InputError, match="delete them"):
+        certify_rows(noisy_pixel, data, out=tmp_path, samples=100)

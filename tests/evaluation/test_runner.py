@@ -101,3 +101,15 @@ def test_two_processes_give_the_rows_of_one(tmp_path):
     rows = [Store(tmp_path / name / "rows").read() for name in ("one", "two")]
     assert rows[0].equals(rows[1])
     assert rows[0].num_rows
+
+
+def test_rows_that_were_taken_out_of_a_shard_are_missed(tmp_path):
+    runner = Runner([work_of()], Store(tmp_path))
+    runner.run()
+    unit = next(iter(runner.works))
+    short = runner.store.read([unit]).slice(1)
+    (path,) = tmp_path.glob(f"{unit}.*.parquet")
+    path.unlink()
+    Store(tmp_path).write(unit, short)
+    with pytest.raises(si.InputError, match="too few or too many rows"):
+        Runner([work_of()], Store(tmp_path)).rows()

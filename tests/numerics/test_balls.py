@@ -50,3 +50,9 @@ def test_a_radius_that_is_no_distance_is_refused(radius, ball):
 def test_a_radius_in_grey_levels_is_refused():
     with pytest.raises(si.InputError, match="a radius of 8 is wider than the pixels' range"):
         si.Linf(8)
+
+
+def test_a_radius_wider_than_any_image_is_refused():
+    assert si.L2(1e5).radius == 1e5
+    with pytest.raises(si.InputError, match="wider than any image"):
+        si.L2(1e39)

@@ -167,3 +167,23 @@ def test_what_others_read_stays_readable(tmp_path):
     save_file({"x": PIXELS}, tmp_path / "a.safetensors")
     with pytest.raises(si.InputError, match="is damaged"):  # it is no file of examples
         si.load_examples(tmp_path / "a.safetensors")
+
+
+def test_what_never_ends_or_fits_nowhere_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    for name in ("pipe", "zero"):
+        with pytest.raises(si.InputError, match=f"{name} is not a plain file"):
+            files.read_content(tmp_path / name)
+    with open(tmp_path / "huge", "wb") as file:
+        file.truncate(2**42)  # without blocks on the disk
+    with pytest.raises(si.InputError, match="too large"):
+        files.read_content(tmp_path / "huge")
+
+
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e999"])
+def test_numbers_that_are_none_are_no_json(value, tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(f'{{"a": {value}, "checksum": "sha256:0"}}')
+    with pytest.raises(si.InputError, match=r"a\.json is (not valid JSON|damaged)"):
+        files.read_json(path)

@@ -175,3 +175,14 @@ def test_weights_that_are_not_finite_end_a_training_at_their_step(tmp_path, digi
     with pytest.raises(si.InputError, match="weights are nan after step 1: lower lr or set clip"):
         si.train_run(recipe, digits, tmp_path)
     assert not (tmp_path / "last.safetensors").exists()
+
+
+def test_noise_of_rank_zero_is_trained(tmp_path, digits):
+    changes = {"noise": {"weights": "cni(rank=0)"}, "epochs": 1, "attack": "fgsm"}
+    si.train_run(recipe_from(TINY | changes), digits, tmp_path)
+
+
+@pytest.mark.parametrize("crop", [9, 10**9])
+def test_a_shift_by_more_than_a_picture_is_refused(crop, tmp_path, digits):
+    with pytest.raises(si.InputError, match=f"crop {crop} is a shift by more than the 8 pixels"):
+        si.train_run(recipe_from(TINY | {"crop": crop}), digits, tmp_path)

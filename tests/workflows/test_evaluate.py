@@ -56,3 +56,9 @@ def test_the_summary_holds_what_others_read(tmp_path, capsys):
             assert set(entry[name]) >= {"value", "low", "high", "images"}
     assert "clean" in capsys.readouterr().out
     assert pq.read_table(next((tmp_path / "rows").glob("*.parquet"))).num_rows > 0
+
+
+def test_none_beside_an_attack_is_told(tiny_run, tmp_path, capsys):
+    command = ["evaluate", str(tiny_run), "--data", "digits", "--out", str(tmp_path / "out")]
+    assert main([*command, "--attack", "fgsm", "none"]) == 2
+    assert "leave none out" in capsys.readouterr().err

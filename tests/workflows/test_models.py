@@ -59,3 +59,10 @@ def test_a_damaged_card_is_an_error_of_one_line(change, published, capsys):
     printed = capsys.readouterr().err
     assert printed.startswith(f"error: {published}, {next(iter(change))}")
     assert printed.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["", "nowhere", "file"])
+def test_a_folder_that_is_none_is_named(name, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert main(["models", "--folder", name and str(tmp_path / name)]) == 2
+    assert "no such folder" in capsys.readouterr().err

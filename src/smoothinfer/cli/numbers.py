@@ -1,12 +1,13 @@
 """Numbers of the command line: 0.06, 8/255, ranges, parts of a whole."""
 
+import contextlib
 import math
 import re
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from typing import Any
 
 from smoothinfer.config.components import parse_number
-from smoothinfer.errors import InputError
+from smoothinfer.errors import InputError, check_seed
 
 _MOST_IN_RANGE = 10_000
 
@@ -63,3 +64,50 @@ def read_range(name: str, value: Any) -> list[float]:
     if count >= 0 and abs(values[0] + count * values[2] - values[1]) < 1e-9:
         return [round(values[0] + k * values[2], 10) for k in range(count + 1)]
     raise InputError(f"{name} must be a number or first:last:step in whole steps, not {value!r}")
+
+
+def whole_number(text: str) -> int:
+    """Read a whole number of an argument; its range is checked where it is used.
+
+    Raises:
+        ArgumentTypeError: it is none, or has more digits than any number here may have.
+
+    >>> whole_number("-3")
+    -3
+    """
+    if re.fullmatch(r"[+-]?[0-9]{1,40}", text.strip()) is None:  # int() takes other digits too
+        raise ArgumentTypeError(f"must be a whole number, not {text[:40]!r}")
+    return int(text)
+
+
+def decimal_number(text: str) -> float:
+    """Read a finite number of an argument, such as 0.001.
+
+    Raises:
+        ArgumentTypeError: it is none.
+
+    >>> decimal_number("1e-3")
+    0.001
+    """
+    if text.isascii() and "_" not in text:
+        with contextlib.suppress(ValueError):
+            if math.isfinite(value := float(text)):
+                return value
+    raise ArgumentTypeError(f"must be a finite number such as 0.001, not {text[:40]!r}")
+
+
+def seed_number(text: str) -> int:
+    """Read a seed of 64 bits.
+
+    Raises:
+        ArgumentTypeError: it is no whole number, or has more bits.
+
+    >>> seed_number("7")
+    7
+    """
+    seed = whole_number(text)
+    try:
+        check_seed(seed)
+    except InputError as error:
+        raise ArgumentTypeError(str(error)) from None
+    return seed

@@ -1,9 +1,6 @@
 """Arguments that several commands share: models, data, attacks, balls, sigma, numbers."""
 
-import contextlib
-import math
-import re
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +9,7 @@ from torch import nn
 from smoothinfer.attacks import ARGUMENTS, ATTACKS, Attack
 from smoothinfer.cards import read_card
 from smoothinfer.checkpoints import find_checkpoint, load, shipped
-from smoothinfer.cli.numbers import number_of, optional_number
+from smoothinfer.cli.numbers import number_of, optional_number, seed_number, whole_number
 from smoothinfer.config.components import Component
 from smoothinfer.config.settings_files import SCALES
 from smoothinfer.data import (
@@ -26,7 +23,7 @@ from smoothinfer.data import (
     load_data,
     load_split,
 )
-from smoothinfer.errors import InputError, check_seed, plain_float
+from smoothinfer.errors import InputError, plain_float
 from smoothinfer.noise.input_noise import with_input_noise
 from smoothinfer.noise.noisy_model import NoisyModel
 from smoothinfer.numerics.balls import BALLS, Ball
@@ -100,46 +97,7 @@ def add_sigma(parser: ArgumentParser) -> None:
 
 def add_seed(parser: ArgumentParser) -> None:
     """Add the seed."""
-    parser.add_argument("--seed", type=_seed, default=0, help="names the random streams")
-
-
-def whole_number(text: str) -> int:
-    """Read a whole number of an argument; its range is checked where it is used.
-
-    Raises:
-        ArgumentTypeError: it is none, or has more digits than any number here may have.
-
-    >>> whole_number("-3")
-    -3
-    """
-    if re.fullmatch(r"[+-]?[0-9]{1,40}", text.strip()) is None:  # int() takes other digits too
-        raise ArgumentTypeError(f"must be a whole number, not {text[:40]!r}")
-    return int(text)
-
-
-def decimal_number(text: str) -> float:
-    """Read a finite number of an argument, such as 0.001.
-
-    Raises:
-        ArgumentTypeError: it is none.
-
-    >>> decimal_number("1e-3")
-    0.001
-    """
-    if text.isascii() and "_" not in text:
-        with contextlib.suppress(ValueError):
-            if math.isfinite(value := float(text)):
-                return value
-    raise ArgumentTypeError(f"must be a finite number such as 0.001, not {text[:40]!r}")
-
-
-def _seed(text: str) -> int:
-    seed = whole_number(text)
-    try:
-        check_seed(seed)
-    except InputError as error:
-        raise ArgumentTypeError(str(error)) from None
-    return seed
+    parser.add_argument("--seed", type=seed_number, default=0, help="names the random streams")
 
 
 def add_recipe(parser: ArgumentParser, example: str) -> None:

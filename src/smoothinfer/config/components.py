@@ -100,9 +100,10 @@ class Component:
             self._signature(kind, bound).bind(*places, **dict.fromkeys(names))
         except TypeError as error:
             shown = f" with ({', '.join(given)})" if given else ""
+            missing = "missing" in str(error)
+            remedy = f"write {self.name}(ARGUMENT=...)" if missing else "name another function"
             raise InputError(
-                f"{kind} {self.name!r} cannot be called{shown}: {error}; give it as an option, as "
-                f"in {self.name}(option=value), or name another function"
+                f"{kind} {self.name!r} cannot be called{shown}: {error}: {remedy}"
             ) from None
 
     def _check_types(self, kind: str, function: Callable[..., Any]) -> None:

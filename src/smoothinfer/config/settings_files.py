@@ -96,7 +96,7 @@ def apply_overrides(content: dict[str, Any], overrides: Iterable[str]) -> dict[s
             old = inside.get(parent) or {}
             if not isinstance(old, str | Mapping):
                 raise InputError(f"cannot read {override!r}: {parent} holds no keys")
-            inside[parent] = {"name": old} if isinstance(old, str) else dict(old)
+            inside[parent] = Component.of(old).to_dict() if isinstance(old, str) else dict(old)
             inside = inside[parent]
         inside[last] = parse_number(parse_yaml(value, override))
     return content

@@ -191,7 +191,7 @@ class _Run:
         if self.ema is not None:
             self.ema.update_parameters(self.model)
         loss = self.accelerator.reduce(loss.detach(), reduction="mean")
-        largest = get_total_norm(self.model.parameters(), math.inf)
+        largest = get_total_norm(filter(torch.numel, self.model.parameters()), math.inf)
         value, weight = torch.stack([loss, largest.to(loss)]).tolist()  # one wait for a GPU
         if not math.isfinite(value):
             raise InputError(f"the loss is {value} at step {history.step + 1}: {_REMEDY}")

@@ -124,7 +124,9 @@ class TrainingOptions:
         fault = f"schedule {self.schedule} fails at {progress:g} of the training"
         with running_code(fault):
             factor = self._schedule(progress)
-        return self.lr * plain_float(f"the factor of schedule {self.schedule}", factor)
+            rate = self.lr * factor
+        name = f"lr times the factor of schedule {self.schedule}"
+        return plain_float(name, rate, at_least=-_LARGEST, at_most=_LARGEST)
 
     @functools.cached_property
     def _schedule(self) -> Callable[[float], float]:

@@ -3,6 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from smoothinfer.cli.numbers import whole_number
 from smoothinfer.cli.options import (
     add_ball,
     add_limit,
@@ -14,7 +15,6 @@ from smoothinfer.cli.options import (
     images_of_split,
     load_model,
     training_images,
-    whole_number,
 )
 from smoothinfer.evaluation.audit.runner import audit
 from smoothinfer.reporting.audit_page import print_audit, write_audit

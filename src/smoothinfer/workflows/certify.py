@@ -7,18 +7,16 @@ from typing import Any
 
 from torch import nn
 
-from smoothinfer.cli.numbers import optional_number
+from smoothinfer.cli.numbers import decimal_number, optional_number, whole_number
 from smoothinfer.cli.options import (
     add_limit,
     add_model,
     add_seed,
     add_sigma,
     add_split,
-    decimal_number,
     images_of_split,
     load_model,
     weights_hash,
-    whole_number,
 )
 from smoothinfer.data import ImageData, class_names_of, match_classes
 from smoothinfer.errors import InputError

@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from smoothinfer.attacks import ATTACKS
-from smoothinfer.cli.numbers import number_of
+from smoothinfer.cli.numbers import decimal_number, number_of, whole_number
 from smoothinfer.cli.options import (
     RADII,
     add_ball,
@@ -12,10 +12,8 @@ from smoothinfer.cli.options import (
     add_model,
     add_seed,
     add_split,
-    decimal_number,
     images_of_split,
     weights_hash,
-    whole_number,
 )
 from smoothinfer.config.components import Component
 from smoothinfer.engine.stopping import STOPS

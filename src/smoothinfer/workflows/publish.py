@@ -88,7 +88,9 @@ def publish(
             settings are chosen.
     """
     if Path(name).name != name or not name or name.startswith(".") or not name.isprintable():
-        raise InputError(f"a model's name is no path, and begins with no dot: {name!r}")
+        raise InputError(
+            f"a model's name is no path, begins with no dot, and can be printed: {name!r}"
+        )
     path = find_checkpoint(model)
     if path is None:
         raise InputError(f"{str(model)!r} is no run folder and no checkpoint")

@@ -85,9 +85,7 @@ class SweepRecipe:
                 raise InputError(f"a sweep needs {name}")
         for name in ("sigma", "radius"):
             if getattr(self, name) == []:
-                raise InputError(
-                    f"{name} of a sweep is an empty list: give a number, or leave it out"
-                )
+                raise InputError(f"{name} is an empty list: give a number, or leave it out")
         for each in self.models.values() if isinstance(self.models, dict) else self.models:
             if not isinstance(each, str):
                 raise InputError(f"models must be names or paths, not {each!r}")
@@ -252,9 +250,7 @@ def prepare_works(recipe: SweepRecipe, out: Path, images: ImageData) -> list[Eva
             describe |= {} if sigma is None else {"sigma": float(sigma), "units": recipe.units}
             describe |= {} if fixed is None else {"attack_sigma": fixed}
             smooth = SmoothedClassifier(noisy, max(recipe.samples))
-            for seed, (place, ball) in itertools.product(
-                dict.fromkeys(recipe.seeds), enumerate(recipe.balls)
-            ):
+            for seed, (place, ball) in itertools.product(recipe.seeds, enumerate(recipe.balls)):
                 work = prepare(
                     smooth,
                     images,
