@@ -13,9 +13,10 @@ import pytest
 
 from smoothinfer.cli import main
 
-LIMIT = 2.0  # seconds of a command before its work begins
+LIMIT = 2.0  # seconds of the CPU of a command before its work begins: other loads do not count
 _TRIED = 0.8  # seconds of work that a command may do here
-_AGAIN = 20.0  # seconds after which a command is ended that took no notice of the first time
+_BLOCKED = 20.0  # seconds after which a command is ended that waits for something
+_AGAIN = 20.0  # the same for one that took no notice of the first time
 # Where work begins: a command that comes here was accepted.
 _WORK = (
     "smoothinfer.evaluation.runner.Runner.run",
@@ -64,7 +65,7 @@ class Clock:
     def begin(self) -> None:
         """Take notice that work has begun."""
         if not self.began:
-            signal.setitimer(signal.ITIMER_REAL, _TRIED, _AGAIN)
+            signal.setitimer(signal.ITIMER_PROF, _TRIED, _AGAIN)
         self.began = True
 
     @contextlib.contextmanager
@@ -75,13 +76,16 @@ class Clock:
             raise TooLongError
 
         self.began = False
-        before = signal.signal(signal.SIGALRM, stop)
-        signal.setitimer(signal.ITIMER_REAL, LIMIT, _AGAIN)
+        before = {each: signal.signal(each, stop) for each in (signal.SIGALRM, signal.SIGPROF)}
+        signal.setitimer(signal.ITIMER_REAL, _BLOCKED, _AGAIN)
+        signal.setitimer(signal.ITIMER_PROF, LIMIT, _AGAIN)
         try:
             yield
         finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
             signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def watch_work(patch: pytest.MonkeyPatch, clock: Clock) -> None:
@@ -108,13 +112,13 @@ def watch_work(patch: pytest.MonkeyPatch, clock: Clock) -> None:
 def run_command(arguments: Sequence[str], clock: Clock) -> Outcome:
     """Run ``smoothinfer`` with ``arguments``."""
     out, err, status = io.StringIO(), io.StringIO(), None
-    begun = time.perf_counter()
+    begun = time.process_time()
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), clock.running():
             status = _status_of(arguments)
     except TooLongError:
         gc.collect()
-    seconds = time.perf_counter() - begun
+    seconds = time.process_time() - begun
     return Outcome(status, out.getvalue(), err.getvalue(), seconds, clock.began)
 
 
