@@ -2,11 +2,11 @@
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save
@@ -118,24 +118,27 @@ def load_checkpoint(
     card = read_card(path)
     tensors = read_weights(path, card)
     recipe = recipe_of(card, path)
+    fits = partial(_check_fit, tensors=tensors, path=path)
     trust = trusting_code() if trust_code else contextlib.nullcontext()
     with trust, reading_from(str(path.with_suffix(".json"))):
-        if ":" not in recipe.model.name:
-            # Built without memory first: a card may name sizes that no machine has.
-            with torch.device("meta"):
-                _check_fit(_build(recipe, card, path, kind), tensors, path)
-        model = _build(recipe, card, path, kind)
-    _check_fit(model, tensors, path)
+        model = _build(recipe, card, path, kind, fits)
+    fits(model)
     model.load_state_dict(tensors)
     model.class_names = tuple(card["classes"])
     return model.eval()
 
 
-def _build(recipe: Recipe, card: Mapping[str, Any], path: Path, kind: type[Built]) -> Built:
+def _build(
+    recipe: Recipe,
+    card: Mapping[str, Any],
+    path: Path,
+    kind: type[Built],
+    fits: Callable[[nn.Module], object],
+) -> Built:
     """Build the model of a card; whatever goes wrong is the card's fault."""
     file = path.with_suffix(".json")
     try:
-        return recipe.build_model(tuple(card["shape"]), len(card["classes"]), kind)
+        return recipe.build_model(tuple(card["shape"]), len(card["classes"]), kind, fits)
     except InputError as error:
         where = "" if str(file) in str(error) else f"{file}: "
         raise InputError(f"{where}{error}") from error

@@ -163,23 +163,6 @@ def _shown(value: object) -> str:
     return shown if len(shown) <= 60 else f"{shown[:57]}..."
 
 
-def check_limit(limit: int | None) -> None:
-    """Raise `InputError` unless ``limit``, a number of images, is ``None`` or at least 1."""
-    if limit is not None and limit < 1:
-        raise InputError(f"limit must be at least 1, not {limit}")
-
-
-def check_seed(seed: int) -> None:
-    """Raise `InputError` unless ``seed`` fits into the 64 bits of a column of rows.
-
-    >>> check_seed(10**30)
-    Traceback (most recent call last):
-    smoothinfer.errors.InputError: seed must lie between -2**63 and 2**63 - 1, not 1000000000000...
-    """
-    if not -(2**63) <= seed < 2**63:
-        raise InputError(f"seed must lie between -2**63 and 2**63 - 1, not {str(seed)[:13]}...")
-
-
 def check_images(images: Images, argument: str = "images") -> None:
     """Raise `InputError` unless ``images`` is (N, C, H, W), floating, finite and in [0, 1]."""
     if not isinstance(images, torch.Tensor):

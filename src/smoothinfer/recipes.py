@@ -157,6 +157,7 @@ class Recipe(TrainingOptions):
         shape: tuple[int, int, int],
         classes: int,
         kind: type[Built] = NoisyModel,  # type: ignore[assignment]
+        check: Callable[[nn.Module], object] = lambda skeleton: None,
     ) -> Built:
         """Return the noisy network for images of ``shape``, freshly initialised, as a ``kind``.
 
@@ -164,6 +165,8 @@ class Recipe(TrainingOptions):
             shape: (C, H, W) of an image.
             classes: K.
             kind: the class to build.
+            check: called with the same network without contents, before any memory is taken;
+                not where the model is code of the user's.
 
         Raises:
             InputError: a name or an option is unknown, or normalisation is not given.
@@ -172,12 +175,16 @@ class Recipe(TrainingOptions):
         if mean is None or std is None:
             raise InputError("normalise.mean and normalise.std must be given, one per channel")
         if len(mean) != shape[0]:
-            raise InputError(f"normalise has {len(mean)} values, the images {shape[0]} channels")
+            raise InputError(
+                f"normalise has {len(mean)} values, but an image of shape {shape} needs {shape[0]}"
+            )
         make = self.model.bind("model", MODELS, None)
         build = partial(self._build, partial(make, **self._sizes(make, shape[0], classes)))
-        if ":" not in self.model.name and torch.get_default_device().type != "meta":
+        if ":" not in self.model.name:
             with torch.device("meta"):  # without memory first: not every size fits into a machine
-                _check_size(build(Normalize(mean, std), shape, kind), str(self.model))
+                skeleton = build(Normalize(mean, std), shape, kind)
+            check(skeleton)
+            _check_size(skeleton, str(self.model))
         return build(Normalize(mean, std), shape, kind)
 
     def _build(

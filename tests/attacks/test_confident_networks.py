@@ -83,6 +83,23 @@ def test_ddn_goes_the_shortest_way(lead):
     assert (distance < 1.05 * nearest).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize(("attack", "ball"), [("ddn", si.L2(2.0)), ("cw", si.L2(2.0))])
+def test_the_shortest_way_is_found_in_every_format(attack, ball, dtype):
+    """A step of 1/2048 of a pixel is lost in bfloat16: points are kept in float32."""
+    lead = 1.0
+    model = Plane(lead, dtype).eval()
+    with torch.no_grad():
+        model.linear.weight.mul_(lead / (0.4 * float(model.normal.norm())))
+    nearest = lead / float(model.normal.norm())
+    images, labels = torch.full((2, *SHAPE), 0.5), torch.zeros(2, dtype=torch.long)
+    found = si.ATTACKS[attack](model, images, labels, ball, steps=200)
+    distance = ball.distance(found, images)
+    rounding = 0.1 if dtype == torch.bfloat16 else 0.05  # of the network's own logits
+    assert (distance > 0).all()
+    assert (distance < (1 + rounding) * nearest).all()
+
+
 def test_the_cross_entropy_is_exact_at_every_lead():
     for lead in (-700.0, -20.0, 0.0, 20.0, 80.0, 600.0):
         logits = torch.tensor([[lead, 0.0]], dtype=torch.float64, requires_grad=True)

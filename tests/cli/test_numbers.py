@@ -23,5 +23,5 @@ def test_only_finite_numbers_are_read(text):
 def test_numbers_are_read():
     assert (whole_number(" 7 "), whole_number("-7"), decimal_number("1e-3")) == (7, -7, 0.001)
     assert seed_number(str(-(2**63))) == -(2**63)
-    with pytest.raises(ArgumentTypeError, match="seed must lie between"):
+    with pytest.raises(ArgumentTypeError, match="seed must be at most"):
         seed_number(str(2**63))

@@ -152,6 +152,6 @@ def test_an_archive_that_unpacks_to_far_too_much_is_refused_before_it_is_read(
 
 
 def test_arrays_larger_than_half_of_the_free_memory_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(guards, "_free_memory", lambda: 100)
+    monkeypatch.setattr(guards, "free_memory", lambda: 100)
     with pytest.raises(si.InputError, match="more than half of the"):
         si.load_data(write_npz(tmp_path / "a.npz"))

@@ -174,6 +174,6 @@ def test_sizes_that_a_turn_would_make_equal_are_compared_after_it():
 
 
 def test_pictures_larger_than_half_of_the_free_memory_are_refused(monkeypatch):
-    monkeypatch.setattr(guards, "_free_memory", lambda: 100)
+    monkeypatch.setattr(guards, "free_memory", lambda: 100)
     with pytest.raises(si.InputError, match=r"pets takes .* of memory"):
         pixels_of(PNG)

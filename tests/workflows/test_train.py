@@ -305,7 +305,10 @@ def test_a_run_on_the_first_images_knows_which_it_held_out(tmp_path, digits):
         ({"normalise": {"std": [0.1]}}, "both mean and std"),
         ({"normalise": {"mean": [0.1, 0.2], "std": [0.1]}}, "differ in length"),
         ({"normalise": {"mean": [0.1], "std": [0]}}, "must be positive"),
-        ({"normalise": {"mean": [0.1] * 3, "std": [0.1] * 3}}, "3 values, the images of digits 1"),
+        (
+            {"normalise": {"mean": [0.1] * 3, "std": [0.1] * 3}},
+            r"3 values, but an image of shape \(1, 8, 8\) needs 1",
+        ),
         ({"crop": 100}, "the images of digits are 8x8"),
         ({"crop": -1}, "crop must be finite and not negative"),
         ({"noise": {"weights": "cni(diagonal=-1)"}}, "diagonal must be at least 0"),

@@ -7,7 +7,7 @@ import traceback
 from pathlib import Path
 
 from smoothinfer.config.user_code import is_named_code
-from smoothinfer.runtime.printable import one_line, printable
+from smoothinfer.runtime.printable import error_line, printable
 
 VARIABLE = "SMOOTHINFER_TRACEBACK"  # the environment variable that shows tracebacks
 _PACKAGE = str(Path(__file__).parents[1])
@@ -25,7 +25,7 @@ def report_user_code(error: Exception) -> bool:
             place = f"{frame.filename}, line {frame.lineno}, in {frame.name}"
             print(
                 f"error: your code failed in {place}: {type(error).__name__}: "
-                f"{one_line(str(error))[:300]} ({VARIABLE}=1 shows its traceback)",
+                f"{error_line(error)} ({VARIABLE}=1 shows its traceback)",
                 file=sys.stderr,
             )
             if os.environ.get(VARIABLE) == "1":
@@ -40,8 +40,7 @@ def report_failure(error: Exception) -> None:
     The traceback is printed where ``SMOOTHINFER_TRACEBACK`` is 1, and else written to a file.
     """
     text = _text_of(error)
-    first = one_line(str(error))
-    print(f"internal error: {type(error).__name__}: {first[:300]}", file=sys.stderr)
+    print(f"internal error: {type(error).__name__}: {error_line(error)}", file=sys.stderr)
     print(
         "This is a fault of smoothinfer, not of your input: please report it with the traceback "
         f"{_place_of(text)}.",

@@ -7,7 +7,7 @@ from argparse import ArgumentTypeError, Namespace
 from typing import Any
 
 from smoothinfer.config.components import parse_number
-from smoothinfer.errors import InputError, check_seed
+from smoothinfer.errors import InputError, plain_int
 
 _MOST_IN_RANGE = 10_000
 
@@ -107,7 +107,7 @@ def seed_number(text: str) -> int:
     """
     seed = whole_number(text)
     try:
-        check_seed(seed)
+        plain_int("seed", seed)
     except InputError as error:
         raise ArgumentTypeError(str(error)) from None
     return seed

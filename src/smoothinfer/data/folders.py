@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from smoothinfer.data.guards import one_line
 from smoothinfer.data.images import ImageData
 from smoothinfer.data.pictures import Picture, decode
 from smoothinfer.data.pixel_cache import cached_pixels, file_stamps
 from smoothinfer.errors import InputError
+from smoothinfer.runtime.printable import error_line
 
 # Names of the folder of a split, as in data sets on the Hugging Face hub.
 SPLIT_NAMES = {
@@ -49,7 +49,7 @@ def find_pictures(root: Path) -> PictureFolder | None:
     try:
         return _find_pictures(root)
     except OSError as error:
-        raise InputError(f"{root} cannot be read: {one_line(error)}") from error
+        raise InputError(f"{root} cannot be read: {error_line(error)}") from error
 
 
 def _find_pictures(root: Path) -> PictureFolder | None:

@@ -9,9 +9,10 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from smoothinfer.data.guards import check_memory, one_line
+from smoothinfer.data.guards import check_memory
 from smoothinfer.data.images import ImageData
 from smoothinfer.errors import InputError
+from smoothinfer.runtime.printable import error_line
 
 _READ_HEADER = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -60,7 +61,7 @@ def read_npz(source: str, split: str) -> ImageData:
         raise
     except Exception as error:
         raise InputError(
-            f"{source} is not a readable .npz file ({one_line(error)}): write it with {_SAVE}"
+            f"{source} is not a readable .npz file ({error_line(error)}): write it with {_SAVE}"
         ) from error
 
 

@@ -12,8 +12,9 @@ import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from smoothinfer.data.guards import check_memory, one_line
+from smoothinfer.data.guards import check_memory
 from smoothinfer.errors import InputError
+from smoothinfer.runtime.printable import error_line
 from smoothinfer.runtime.progress import track
 
 # A picture of a data set: its name in errors, and its file or content.
@@ -79,7 +80,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError):
         return _too_large("more than 100 million")
     kind = isinstance(error, UnidentifiedImageError)
-    reason = "it is empty, or of no known kind" if kind else one_line(error)
+    reason = "it is empty, or of no known kind" if kind else error_line(error)
     return f"cannot be read as a picture ({reason}): replace it or take it out"
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smoothinfer.data.guards import one_line
 from smoothinfer.errors import InputError
 from smoothinfer.runtime.files import write_whole
+from smoothinfer.runtime.printable import error_line
 
 _RULES = "pixels 2"  # of decoding: pixels that were decoded by others are not taken
 
@@ -32,7 +32,7 @@ def file_stamps(paths: Iterable[Path]) -> str:
         try:
             found = path.stat()
         except OSError as error:
-            raise InputError(f"{path} cannot be read ({one_line(error)}): take it out") from error
+            raise InputError(f"{path} cannot be read ({error_line(error)}): take it out") from error
         digest.update(
             repr((str(path), found.st_size, found.st_mtime_ns, found.st_ctime_ns)).encode()
         )

@@ -1,14 +1,13 @@
 """Which images of a split are used: some of each class, the first ones, or those held out."""
 
 from collections.abc import Mapping
-from operator import index
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from smoothinfer.data.images import ImageData
-from smoothinfer.errors import InputError, check_limit
+from smoothinfer.errors import InputError, plain_int
 from smoothinfer.numerics.randomness import stream
 from smoothinfer.types import Labels
 
@@ -51,12 +50,7 @@ def checked_limit(limit: int | None) -> int | None:
     >>> checked_limit(None) is None
     True
     """
-    try:
-        limit = None if limit is None else index(limit)
-    except TypeError:
-        raise InputError(f"limit must be a whole number of images, not {limit!r}") from None
-    check_limit(limit)
-    return limit
+    return None if limit is None else plain_int("limit", limit, at_least=1)
 
 
 def _shares(sizes: Tensor, limit: int, generator: torch.Generator) -> Tensor:

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from smoothinfer.data.folders import SPLIT_NAMES
-from smoothinfer.data.guards import one_line
 from smoothinfer.data.images import ImageData
 from smoothinfer.data.pictures import Picture, decode
 from smoothinfer.data.pixel_cache import cached_pixels, file_stamps
 from smoothinfer.errors import InputError
+from smoothinfer.runtime.printable import error_line, one_line
 from smoothinfer.types import Labels
 
 
@@ -105,7 +105,7 @@ def _load(source: str, load: str) -> dict[str, Any]:
             return dict(load_dataset(load))
     except Exception as error:
         raise InputError(
-            f"cannot load {source!r} ({one_line(error)}): DATA is a data set of this package, a "
+            f"cannot load {source!r} ({error_line(error)}): DATA is a data set of this package, a "
             ".npz file, a folder, or a name on the Hugging Face hub"
         ) from error
 
@@ -140,9 +140,7 @@ def _columns(source: str, features: Any) -> tuple[str, str]:
     images = [name for name, kind in features.items() if isinstance(kind, ImageFeature)]
     labels = [name for name, kind in features.items() if isinstance(kind, ClassLabel)]
     if not images or not labels:
-        kinds = ", ".join(
-            f"{name} ({one_line(ValueError(kind))})" for name, kind in features.items()
-        )
+        kinds = ", ".join(f"{name} ({one_line(str(kind))})" for name, kind in features.items())
         raise InputError(
             f"{source} needs an image column and a class-label column, but has {kinds}: cast "
             "them with the library datasets, or put pictures into train/CLASS/ and test/CLASS/"

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from smoothinfer.data import ImageData
-from smoothinfer.errors import InputError, check_seed
+from smoothinfer.errors import InputError, plain_int
 from smoothinfer.evaluation.fingerprint import Fingerprint
 from smoothinfer.evaluation.keys import Key, digest_of_key, number_formats, unreadable_part
 from smoothinfer.evaluation.makers import MADE_BY, maker
@@ -62,7 +62,7 @@ def certify_rows(
     Raises:
         InputError: see `certify`; or ``skip`` is less than 1, or stored rows are damaged.
     """
-    check_seed(seed)
+    plain_int("seed", seed)
     sigma, kept = certifiable_sigma(model), every(skip, data)
     settings = {"sigma": sigma, "seed": seed} | {k: v for k, v in options.items() if v is not None}
     common = _common_key(model, settings)

@@ -94,6 +94,7 @@ def evaluate(
         seed=seed,
         describe=describe,
     )
+    warn_of_batches(work.classifier.model, work.images)
     runner = Runner([work], Store(out))
     runner.run(progress)
     return runner.rows()
@@ -150,13 +151,17 @@ def prepare(
     work.describe |= _describe(work, target)
     work.check()
     work.classifier = _in_exact_precision(classifier, images)
-    if found := depends_on_batch(classifier.model, images):
-        warnings.warn(f"figures hold for this order of the images only: {found}", stacklevel=3)
     if isinstance(data, ImageData) and len(data.classes) != work.classes:
         raise InputError(
             f"the model tells {work.classes} classes apart, {data.name} has {len(data.classes)}"
         )
     return work
+
+
+def warn_of_batches(model: nn.Module, images: Images) -> None:
+    """Warn where a model's answer to an image depends on the others; see `depends_on_batch`."""
+    if found := depends_on_batch(model, images):
+        warnings.warn(f"figures hold for this order of the images only: {found}", stacklevel=3)
 
 
 def _sample_counts(samples: int | Sequence[int] | None) -> list[int]:

@@ -15,7 +15,7 @@ from smoothinfer.attacks import Attack
 from smoothinfer.engine.stopping import VoteSpec, stopping
 from smoothinfer.engine.tally import Prediction, vote
 from smoothinfer.engine.voting import Rule
-from smoothinfer.errors import InputError, check_images, check_labels, check_seed
+from smoothinfer.errors import InputError, check_images, check_labels, plain_int
 from smoothinfer.evaluation.costs import Cost
 from smoothinfer.evaluation.example_cache import ExampleCache, is_ours, queried_by
 from smoothinfer.evaluation.keys import Keys, digest_of_key
@@ -66,7 +66,7 @@ class Evaluation:
 
     def check(self) -> None:
         """Refuse bad input before any work starts."""
-        check_seed(self.seed)
+        plain_int("seed", self.seed)
         check_images(self.images)
         check_labels(self.labels, self.images)
         if len(self.images) == 0:

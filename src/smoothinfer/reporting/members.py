@@ -1,14 +1,12 @@
 """The files of a result folder, which may be a stranger's: read only if they lie in it."""
 
-import json
-import stat
 from pathlib import Path
 from typing import Any
 
 from smoothinfer.errors import InputError
 from smoothinfer.reporting.shapes import check_shape
-from smoothinfer.runtime.checksums import REMEDY, check_content
-from smoothinfer.runtime.files import LARGEST_JSON, refuse_constant
+from smoothinfer.runtime.checksums import REMEDY
+from smoothinfer.runtime.files import read_content, read_json
 from smoothinfer.runtime.printable import printable
 
 _DEEPEST = 40  # levels of JSON; to write it back takes a stack
@@ -27,14 +25,10 @@ def read_member(path: Path, folder: Path, most: int) -> bytes:
             or a very large one.
     """
     check_inside(path, folder)
-    if not path.exists():
-        raise InputError(f"no such file: {path}")
-    state = path.stat()
-    if not stat.S_ISREG(state.st_mode):  # reading a pipe would wait for ever
-        raise InputError(f"{path} is not a plain file: leave it out of the folder")
-    if state.st_size > most:
-        raise InputError(f"{path} has {state.st_size:,} bytes, more than the {most:,} allowed")
-    return path.read_bytes()
+    try:
+        return read_content(path, most)
+    except FileNotFoundError:
+        raise InputError(f"no such file: {path}") from None
 
 
 def check_inside(path: Path, folder: Path) -> None:
@@ -61,14 +55,11 @@ def read_json_member(name: str, folder: Path, shape: Any) -> dict[str, Any]:
         InputError: see `read_member`; or the content is not of that shape.
     """
     path = folder / name
+    check_inside(path, folder)
+    content = read_json(path)
     try:
-        text = read_member(path, folder, LARGEST_JSON).decode()
-        content = json.loads(text, parse_constant=refuse_constant)
-        content = check_content(content, path) if isinstance(content, dict) else content
         content = printable_json(content)
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
+    except ValueError as error:
         raise InputError(f"{path} is not valid JSON ({error}): {REMEDY}") from None
     found: dict[str, Any] = check_shape(content, shape, str(path))
     return found

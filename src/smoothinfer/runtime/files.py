@@ -13,7 +13,7 @@ from smoothinfer.runtime.checksums import REMEDY, check_content, with_checksum
 from smoothinfer.runtime.drafts import create_draft, remove_dead_drafts
 from smoothinfer.runtime.memory import free_memory
 
-LARGEST_JSON = 64 * 2**20  # bytes
+_LARGEST_JSON = 64 * 2**20  # bytes
 
 
 def write_whole(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
@@ -127,7 +127,7 @@ def check_plain(path: str | Path) -> None:
         raise InputError(f"{path} is not a plain file: name another one")
 
 
-def refuse_constant(constant: str) -> None:
+def _refuse_constant(constant: str) -> None:
     """Raise `ValueError`: Python reads NaN and Infinity in JSON, which has neither."""
     raise ValueError(f"{constant} is not a number")
 
@@ -143,8 +143,8 @@ def read_json(path: str | Path, remedy: str = "") -> Any:
         InputError: the file is missing, broken, damaged or edited; the message names it.
     """
     try:
-        text = read_content(path, LARGEST_JSON).decode()
-        content = json.loads(text, parse_constant=refuse_constant)
+        text = read_content(path, _LARGEST_JSON).decode()
+        content = json.loads(text, parse_constant=_refuse_constant)
     except FileNotFoundError:
         raise InputError(f"no such file: {path}") from None
     except InputError:

@@ -1,5 +1,6 @@
 """Networks that other people wrote: they get a copy of their input, and their answer is checked."""
 
+import itertools
 from collections.abc import Mapping
 
 import torch
@@ -86,7 +87,7 @@ def check_logits(logits: object, images: Images) -> Logits:
 
 def dtype_of(network: nn.Module) -> torch.dtype | None:
     """Return the floating-point format of the network's weights, ``None`` if it has none."""
-    for tensor in (*network.parameters(), *network.buffers()):
+    for tensor in itertools.chain(network.parameters(), network.buffers()):
         if tensor.is_floating_point():
             return tensor.dtype
     return None

@@ -3,6 +3,7 @@
 import unicodedata
 
 _LONGEST, _END = 2000, 500  # letters of a line, and of its end
+_LONGEST_PART = 300  # of what an error from elsewhere says
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -32,6 +33,16 @@ def one_line(text: str) -> str:
     if len(line) <= _LONGEST:
         return line
     return f"{line[: _LONGEST - _END - 5]} ... {line[-_END:]}"  # a remedy stands at the end
+
+
+def error_line(error: BaseException) -> str:
+    r"""Return what ``error`` says on one line of at most 300 letters, or else its kind.
+
+    >>> error_line(ValueError("no such\n  split")), error_line(KeyError())
+    ('no such split', 'KeyError')
+    """
+    text = one_line(str(error)) or type(error).__name__
+    return text if len(text) <= _LONGEST_PART else f"{text[:_LONGEST_PART]}..."
 
 
 def _is_seen(letter: str) -> bool:

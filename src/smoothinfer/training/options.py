@@ -15,7 +15,7 @@ from torch import nn
 
 from smoothinfer.config.components import Component
 from smoothinfer.config.user_code import running_code
-from smoothinfer.errors import InputError, check_seed, plain_float, unknown
+from smoothinfer.errors import InputError, plain_float, plain_int, unknown
 from smoothinfer.noise.noisy_model import NOISE_PARTS
 from smoothinfer.numerics.precision import resolve_precision
 from smoothinfer.training.schedules import SCHEDULES
@@ -89,7 +89,7 @@ class TrainingOptions:
     save_seconds: float = 120.0
 
     def __post_init__(self) -> None:
-        check_seed(self.seed)
+        plain_int("seed", self.seed)
         resolve_precision(self.precision, "cpu")
         if self.compile not in COMPILE:
             raise unknown("compile", self.compile, COMPILE)

@@ -19,9 +19,9 @@ from smoothinfer.cli.options import (
 from smoothinfer.config.components import Component
 from smoothinfer.config.settings_files import apply_overrides, read_settings
 from smoothinfer.config.typed import from_dict, to_plain
-from smoothinfer.data import ImageData, choice_name, load_split
-from smoothinfer.errors import InputError, check_limit, check_seed, choose
-from smoothinfer.evaluation.evaluate import prepare
+from smoothinfer.data import ImageData, checked_limit, choice_name, load_split
+from smoothinfer.errors import InputError, choose, plain_int
+from smoothinfer.evaluation.evaluate import prepare, warn_of_batches
 from smoothinfer.evaluation.examples import ExampleExport, short_name
 from smoothinfer.evaluation.rows import Rows
 from smoothinfer.evaluation.runner import Runner
@@ -90,8 +90,8 @@ class SweepRecipe:
             if not isinstance(each, str):
                 raise InputError(f"models must be names or paths, not {each!r}")
         for seed in self.seeds:
-            check_seed(seed)
-        check_limit(self.limit)
+            plain_int("seed", seed)
+        checked_limit(self.limit)
 
     @property
     def named(self) -> dict[str, str]:
@@ -267,6 +267,7 @@ def prepare_works(recipe: SweepRecipe, out: Path, images: ImageData) -> list[Eva
                     clean=place == 0,  # clean images are the same in every ball
                 )
                 works.append(work)
+        warn_of_batches(model, images.images)  # once; the checks above have run by now
     return works
 
 
