@@ -119,15 +119,15 @@ def epoch(options: argparse.Namespace) -> dict[str, Any]:
         save_seconds=1e9,
     )
     spans: list[tuple[float, float]] = []
-    real = loop._Run.step
+    real = loop.Run.step
 
-    def timed(run: loop._Run) -> float:
+    def timed(run: loop.Run) -> float:
         begun = time.perf_counter()
         loss = real(run)
         spans.append((begun, time.perf_counter()))
         return loss
 
-    loop._Run.step = timed  # type: ignore[method-assign]
+    loop.Run.step = timed  # type: ignore[method-assign]
     try:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder)
@@ -136,7 +136,7 @@ def epoch(options: argparse.Namespace) -> dict[str, Any]:
                 model, loss, data, settings, out, lambda _: {"attacked": 0.0}, lambda *_: None
             )
     finally:
-        loop._Run.step = real  # type: ignore[method-assign]
+        loop.Run.step = real  # type: ignore[method-assign]
     spans = spans[1:]  # the first step plans and warms up
     inside = sorted(end - begun for begun, end in spans)
     step, total = inside[len(inside) // 2], spans[-1][1] - spans[0][0]

@@ -10,12 +10,10 @@ import torch
 from torch import Tensor, nn
 
 import smoothinfer as si
-from benchmarks import clock, naive, peers
+from benchmarks import clock, naive, peers, steps
 from benchmarks.subject import FLOP, RADIUS, SIGMA, cni, network
 from smoothinfer.engine.passes import Engine
-from smoothinfer.numerics.precision import autocast_to
-from smoothinfer.training.cuda_graphs import compile_model
-from smoothinfer.training.losses import adversarial
+from smoothinfer.training.compiling import COMPILE
 
 Cases = dict[str, Callable[[], object]]
 
@@ -93,33 +91,21 @@ class Benchmarks:
         """One step of adversarial training, PGD-7, w = 0.5, CNI at the weights."""
         images, labels = self.images[:128], self.labels[:128]
         noisy = naive.with_weight_noise(network()).to(self.device)
+        optimizer = torch.optim.SGD(noisy.parameters(), 0.1, momentum=0.9)
 
         def naive_step() -> None:
             attacked = naive.pgd(noisy.eval(), images, labels, RADIUS, 7)
             noisy.train().zero_grad()
             for batch in (images, attacked):
                 (0.5 * nn.functional.cross_entropy(noisy(batch), labels)).backward()
+            optimizer.step()
 
-        return {"naive loop": naive_step, "smoothinfer": self.step()}, len(images) * 20 * FLOP
+        cases: Cases = {"naive loop": naive_step, "smoothinfer": self.step(128, "off")}
+        return cases, len(images) * steps.FORWARDS * FLOP
 
-    def step(self, compile: str = "off") -> Callable[[], object]:
-        """Return a step of training by this library; 7 (1 + 1) + 2 (1 + 2) passes an image."""
-        images, labels = self.images[:128], self.labels[:128]
-        model = si.NoisyModel(network(), weights=si.CNI(rank=5)).to(self.device)
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        placed = images.contiguous(memory_format=torch.channels_last)
-        running, precision = compile_model(model, compile), self.options.precision
-
-        def attack(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-            return si.pgd(model, x, y, si.Linf(RADIUS), steps=7, precision=precision)
-
-        def run() -> None:
-            running.train().zero_grad()
-            with autocast_to(precision, placed.device):
-                loss = adversarial(running, placed, labels, attack)
-            loss.backward()
-
-        return run
+    def step(self, batch: int, compile: str) -> Callable[[], object]:
+        """Return a step of training by this library, of CNI-W ResNet-20."""
+        return steps.training_step(cni(), batch, compile, self.options.precision)
 
     def compiled_votes(self) -> tuple[Cases, float]:
         """Passes with CNI at the weights, eager and by ``torch.compile``."""
@@ -131,12 +117,19 @@ class Benchmarks:
 
         return {"eager": votes(False), "compiled": votes(True)}, len(self.images) * n * FLOP
 
-    def compiled_training(self) -> tuple[Cases, float]:
-        """One step of adversarial training: eager, by ``torch.compile``, as CUDA graphs."""
-        cases: Cases = {"eager": self.step(), "compiled": self.step("on")}
-        if self.images.is_cuda:
-            cases["graphs"] = self.step("graphs")
-        return cases, len(self.images[:128]) * 20 * FLOP
+    def compiled_training(self, batch: int = 128) -> tuple[Cases, float]:
+        """One step of adversarial training, in each way that it can run."""
+        ways = [how for how, (_, graph) in COMPILE.items() if self.images.is_cuda or not graph]
+        cases: Cases = {how: self.step(batch, how) for how in ways}
+        return cases, batch * steps.FORWARDS * FLOP
+
+    def training_256(self) -> tuple[Cases, float]:
+        """The same with 256 images."""
+        return self.compiled_training(256)
+
+    def training_1024(self) -> tuple[Cases, float]:
+        """The same with 1,024 images."""
+        return self.compiled_training(1024)
 
     def measure_yardstick(self, rates: dict[str, float]) -> None:
         """Measure the matrix rates once more; the fastest counts, and shares with it are least."""
@@ -182,7 +175,7 @@ SECTIONS = (
 )
 
 # Only where asked for: the compiler takes minutes on a CPU.
-COMPILED = ("compiled_votes", "compiled_training")
+COMPILED = ("compiled_votes", "compiled_training", "training_256", "training_1024")
 
 
 def table(section: dict[str, object], rates: dict[str, float]) -> str:

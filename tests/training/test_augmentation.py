@@ -2,7 +2,11 @@
 
 import torch
 
-from smoothinfer.training.augmentation import crop_and_flip
+from smoothinfer.training.augmentation import draw_shifts, move
+
+
+def crop_and_flip(pixels, padding, flip, generator=None):
+    return move(pixels, draw_shifts(len(pixels), padding, generator), padding, flip)
 
 
 def test_crops_shift_and_flips_mirror():

@@ -1,159 +1,137 @@
-"""A captured pass does what the pass itself does, and does it anew each time."""
+"""Recorded work does at every call what the work itself does."""
 
-import copy
 from functools import partial
 
 import pytest
 import torch
-from torch import nn
 
-from smoothinfer.attacks import kl_pgd, pgd
+from smoothinfer.attacks import pgd
 from smoothinfer.config.components import Component
 from smoothinfer.data import load_data
 from smoothinfer.errors import InputError
-from smoothinfer.networks import Normalize, smallnet
-from smoothinfer.noise import CNI, PNI, Gaussian, NoisyModel
+from smoothinfer.networks import smallnet
+from smoothinfer.noise import PNI, NoisyModel
 from smoothinfer.numerics.balls import Linf
-from smoothinfer.training.cuda_graphs import CUDAGraphModule
+from smoothinfer.numerics.randomness import isolated_rng
+from smoothinfer.numerics.recording import is_recording, recording
+from smoothinfer.training.captured import CapturedWork
+from smoothinfer.training.compiling import compile_passes, record_step
 from smoothinfer.training.loop import train
-from smoothinfer.training.losses import adversarial, trades
+from smoothinfer.training.losses import adversarial
 from smoothinfer.training.options import TrainingOptions
 
 
 class Again:
-    """Stands in for a CUDA graph where there is no GPU: the work itself, once more."""
+    """Stands in for a CUDA graph where there is no GPU: the recorded work, once more."""
 
-    def __init__(self, work, pool):
-        self.replay = work
-        work()
+    def __init__(self, work):
+        self.work = work
+
+    def replay(self):
+        with recording():
+            self.work()
 
 
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 DEVICES = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NO_GPU)])
-NOISES = [{}, {"weights": PNI()}, {"weights": CNI(), "inputs": Gaussian(0.1)}]
 
 
-def noisy(device, **noise):
-    torch.manual_seed(0)
-    net = nn.Sequential(Normalize([0.5] * 3, [0.25] * 3), smallnet(channels=3, width=8))
-    return NoisyModel(net, **noise).to(device)
-
-
-def captured(model):
-    on_gpu = next(model.parameters()).is_cuda
-    return CUDAGraphModule(model, None if on_gpu else Again)
-
-
-def batch(device, count=6):
-    images = torch.rand(count, 3, 8, 8, device=device)
-    return images, torch.randint(10, (count,), device=device)
+def captured(work, device):
+    return CapturedWork(work, torch.device(device), Again if device == "cpu" else None)
 
 
 @DEVICES
-@pytest.mark.parametrize("noise", NOISES)
-@pytest.mark.parametrize(
-    ("loss", "attack"),
-    [(adversarial, partial(pgd, steps=2)), (trades, partial(kl_pgd, steps=2))],
-)
-def test_a_step_ends_with_the_same_weights(device, noise, loss, attack):
-    plain = noisy(device, **noise)
-    twin = copy.deepcopy(plain)
-    captured_model = captured(twin)
-    craft = partial(attack, ball=Linf(8 / 255), precision="fp32")
-    pairs = [
-        (model, torch.optim.SGD(model.parameters(), 0.05)) for model in (plain, captured_model)
-    ]
-    for step in range(3):
-        images, labels = batch(device)
-        values = []
-        for model, optimizer in pairs:
-            model.train()
-            optimizer.zero_grad()
-            torch.manual_seed(step)
-            value = loss(model, images, labels, craft)
-            value.backward()
-            optimizer.step()
-            values.append(value.item())
-        # Attacks fold normalisation into weights where nothing is captured: other last bits.
-        assert values[0] == pytest.approx(values[1], rel=1e-3)
-    theirs = twin.state_dict()
-    for name, tensor in plain.state_dict().items():
-        assert torch.allclose(tensor, theirs[name], atol=2e-3), name
+def test_every_call_does_the_work_once_on_its_own_arguments(device):
+    total = torch.zeros(3, device=device)
+
+    def work(numbers, factor):
+        total.add_(factor * numbers)
+        return total.clone()
+
+    run, expected, kept = captured(work, device), torch.zeros(3), []
+    for step in range(1, 8):
+        numbers = torch.full((3,), float(step))
+        expected += 0.5 * numbers
+        kept.append((run(numbers.to(device), 0.5), expected.clone()))
+    for result, wanted in kept:  # what is kept of one call outlives the next
+        assert torch.equal(result.cpu(), wanted)
 
 
 @DEVICES
-def test_every_replay_draws_afresh_and_reads_the_weights_as_they_are(device):
-    model = noisy(device, weights=PNI()).eval()
-    captured_model, (images, _) = captured(model), batch(device)
-    with torch.no_grad():
-        first, second = captured_model(images), captured_model(images)
-        assert not torch.equal(first, second)
-        torch.manual_seed(1)
-        before = captured_model(images)
-        torch.manual_seed(1)
-        assert torch.equal(before, captured_model(images))
-        for parameter in model.parameters():
-            parameter.mul_(1.5)
-        torch.manual_seed(1)
-        after = captured_model(images)
-        torch.manual_seed(1)
-        assert not torch.allclose(before, after, atol=1e-3)
-        assert torch.allclose(after, model(images), atol=1e-4)
+def test_a_seed_before_the_call_names_its_random_numbers(device):
+    run, seen = captured(lambda like: torch.rand_like(like), device), []
+    for seed in (1, 2, 3, 4, 5, 1):
+        with isolated_rng(seed):
+            seen.append(run(torch.zeros(4, device=device)).cpu())
+    assert torch.equal(seen[0], seen[-1])  # as it is, and replayed
+    assert all(not torch.equal(one, seen[0]) for one in seen[1:-1])
 
 
 @DEVICES
-def test_capture_leaves_no_trace(device):
-    model = noisy(device, weights=PNI()).train()
-    captured_model, (images, _) = captured(model), batch(device)
-    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    torch.manual_seed(3)
-    captured_model(images)
-    once = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    for name, buffer in model.named_buffers():
-        buffer.copy_(before[name])
-    torch.manual_seed(3)
-    model(images)
-    for name, buffer in model.named_buffers():
-        assert torch.allclose(buffer.float(), once[name].float(), atol=1e-5), name
+def test_only_the_first_call_may_check_its_input(device):
+    checked = []
+
+    def work(numbers):
+        checked.append(not is_recording())
+        return 2 * numbers
+
+    run = captured(work, device)
+    for _ in range(4):
+        run(torch.ones(2, device=device))
+    assert checked[0]
+    assert not any(checked[1:])
 
 
 @DEVICES
-def test_gradients_of_two_passes_do_not_overwrite_each_other(device):
-    model = noisy(device).train()
-    captured_model, (images, labels) = captured(model), batch(device)
-    loss = nn.functional.cross_entropy
-    both = loss(captured_model(images), labels) + loss(captured_model(images.flip(0)), labels)
-    both.backward()
-    found = [p.grad.clone() for p in model.parameters()]
-    model.zero_grad()
-    for each in (images, images.flip(0)):  # what is kept of one backward outlives the next
-        loss(captured_model(each), labels).backward()
-    for parameter, gradient in zip(model.parameters(), found, strict=True):
-        assert torch.allclose(parameter.grad, gradient, atol=1e-5)
+def test_work_that_seeds_itself_runs_as_it_is(device):
+    calls = []
 
+    def work(numbers):
+        with isolated_rng(len(calls)):
+            calls.append(len(calls))
+            return numbers + torch.rand_like(numbers)
 
-@DEVICES
-def test_a_pass_whose_gradient_nobody_asks_for_is_used_again(device):
-    captured_model, (images, _) = captured(noisy(device).train()), batch(device)
-    for _ in range(5):
-        captured_model(images)
-    assert [len(each) for each in captured_model._passes.values()] == [1]
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_graphs_need_a_gpu(tmp_path):
-    data = load_data("digits", "train")
-    options = TrainingOptions(
-        epochs=1, batch_size=32, lr=0.1, schedule=Component("constant"), compile="graphs"
-    )
-    with pytest.raises(InputError, match="compile: graphs needs a GPU"):
-        train(smallnet(), adversarial, data, options, tmp_path, lambda model: {}, lambda *a: None)
+    run = captured(work, device)
+    with pytest.warns(UserWarning, match="not recorded.* a seed of its own"):
+        seen = [run(torch.zeros(2, device=device)).cpu() for _ in range(6)]
+    assert calls == list(range(6))
+    assert len({tuple(each.tolist()) for each in seen}) == 6
 
 
 @NO_GPU
-def test_a_training_with_graphs_ends_where_one_without_ends(tmp_path):
+def test_work_that_waits_for_the_gpu_runs_as_it_is():
+    def work(numbers):
+        return numbers * 2 if numbers.sum().item() > 0 else numbers
+
+    run = captured(work, "cuda")
+    with pytest.warns(UserWarning, match="not recorded.* waits for the GPU"):
+        seen = [run(torch.full((2,), value, device="cuda")).tolist() for value in (1.0, -1.0) * 3]
+    assert seen == [[2.0, 2.0], [-1.0, -1.0]] * 3
+
+
+def test_a_failed_recording_is_told_in_a_line():
+    def fail(work):
+        raise RuntimeError("operation not permitted\nwhen stream is capturing")
+
+    run = CapturedWork(lambda numbers: numbers, torch.device("cpu"), fail)
+    for _ in range(3):
+        run(torch.zeros(1))
+    with pytest.raises(InputError, match="not permitted when stream is capturing: choose compile:"):
+        run(torch.zeros(1))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("compile", ["graphs", "full"])
+def test_recording_needs_a_gpu(compile):
+    with pytest.raises(InputError, match=f"compile: {compile} needs a GPU"):
+        record_step(torch.sin, compile, torch.device("cpu"))
+
+
+@NO_GPU
+@pytest.mark.parametrize("compile", ["on", "graphs", "full"])
+def test_a_training_ends_where_one_that_runs_as_it_is_ends(compile, tmp_path):
     data, ends = load_data("digits", "train"), []
-    for how in ("off", "graphs"):
+    for how in ("off", compile):
         torch.manual_seed(0)
         model = NoisyModel(smallnet(), weights=PNI())
         numbers = {"epochs": 1, "batch_size": 128, "lr": 0.05, "precision": "fp32"}
@@ -165,3 +143,21 @@ def test_a_training_with_graphs_ends_where_one_without_ends(tmp_path):
         ends.append(model.state_dict())
     for name, tensor in ends[0].items():
         assert torch.allclose(tensor.float(), ends[1][name].float(), atol=5e-3), name
+
+
+@pytest.mark.slow  # the compiler takes a minute
+def test_compiled_passes_are_the_passes():
+    """On a CPU too: the training's own passes, and the folded plan under the attack."""
+    images, labels = torch.rand(8, 3, 8, 8), torch.arange(8)
+    found = []
+    for how in ("off", "on"):
+        torch.manual_seed(0)
+        model = NoisyModel(smallnet(channels=3, width=8), weights=PNI(alpha=0.0))
+        running = compile_passes(model, how).train()
+        craft = partial(pgd, ball=Linf(8 / 255), steps=2, random_start=False, precision="fp32")
+        value = adversarial(running, images, labels, craft)
+        value.backward()
+        found.append((value.item(), [p.grad.clone() for p in model.module.parameters()]))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-4)
+    for one, other in zip(found[0][1], found[1][1], strict=True):
+        assert torch.allclose(one, other, atol=1e-4, rtol=1e-3)

@@ -109,7 +109,7 @@ def stop_at_random(number, children, whole, folder, times):
 def test_a_signal_lets_the_step_in_hand_end_and_saves_it(number, tmp_path, digits, monkeypatch):
     recipe = recipe_from(LONG | {"epochs": 1})
     si.train_run(recipe, digits, tmp_path / "whole")
-    step, before = loop._Run.step, signal.getsignal(number)
+    step, before = loop.Run.step, signal.getsignal(number)
 
     def interrupt(run):
         if run.history.step == 2:
@@ -117,7 +117,7 @@ def test_a_signal_lets_the_step_in_hand_end_and_saves_it(number, tmp_path, digit
         return step(run)
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop._Run, "step", interrupt)
+        patched.setattr(loop.Run, "step", interrupt)
         with pytest.raises(
             Stop, match=r"after step 3 of 12, .*state\.pt is saved; the same"
         ) as stop:
@@ -152,13 +152,13 @@ def test_a_validation_does_not_wait_for_its_end_and_is_repeated(tmp_path, digits
 def test_the_command_says_what_happened_and_how_to_go_on(tmp_path, monkeypatch, capsys):
     (tmp_path / "long.yaml").write_text(json.dumps(LONG))
     command = ["train", str(tmp_path / "long.yaml"), "--data", "digits", "--limit", "300"]
-    step = loop._Run.step
+    step = loop.Run.step
 
     def interrupt(run):
         os.kill(os.getpid(), signal.SIGINT)
         return step(run)
 
-    monkeypatch.setattr(loop._Run, "step", interrupt)
+    monkeypatch.setattr(loop.Run, "step", interrupt)
     assert main([*command, "--out", str(tmp_path / "run")]) == 130
     (said,) = capsys.readouterr().err.splitlines()
     assert said.startswith("SIGINT: stopped after step 1 of 12")

@@ -7,6 +7,7 @@ from torch import nn
 import smoothinfer as si
 from smoothinfer.recipes import recipe_from
 from smoothinfer.training import loop
+from smoothinfer.training.batches import Batches
 from tests.conftest import TINY
 
 
@@ -44,7 +45,7 @@ def test_training_learns_and_repeats(tmp_path, digits):
 def test_every_training_resumes_exactly(changes, tmp_path, digits, monkeypatch):
     recipe = recipe_from(TINY | {"save_seconds": 0.0} | changes)
     si.train_run(recipe, digits, tmp_path / "whole")
-    step, taken = loop._Run.step, []
+    step, taken = loop.Run.step, []
 
     def interrupt(run):
         taken.append(1)
@@ -52,7 +53,7 @@ def test_every_training_resumes_exactly(changes, tmp_path, digits, monkeypatch):
             raise KeyboardInterrupt
         return step(run)
 
-    monkeypatch.setattr(loop._Run, "step", interrupt)
+    monkeypatch.setattr(loop.Run, "step", interrupt)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             si.train_run(recipe, digits, tmp_path / "cut")
@@ -119,15 +120,14 @@ def test_patience_ends_a_training_that_does_not_improve(tmp_path, digits):
 
 
 def test_short_epochs_draw_their_images_afresh(tmp_path, digits, monkeypatch):
-    batch, seen = loop._Run._batch, []
+    batch, seen = Batches.batch, []
 
-    def watch(run, key):
-        at = run.history.step % run.steps_per_epoch * 50
-        images = batch(run, key)
-        seen.append(set(run.order[at : at + 50].tolist()))
-        return images
+    def watch(batches, step):
+        pixels, labels, shifts = batch(batches, step)
+        seen.append({image.numpy().tobytes() for image in pixels})
+        return pixels, labels, shifts
 
-    monkeypatch.setattr(loop._Run, "_batch", watch)
+    monkeypatch.setattr(Batches, "batch", watch)
     changes = {"epochs": 3, "epoch_images": 100, "batch_size": 50}
     history = si.train_run(recipe_from(TINY | changes), digits, tmp_path)
     assert [row["epoch"] for row in history.epochs] == [1, 2, 3]

@@ -18,6 +18,8 @@ from smoothinfer.engine.members import SeededPasses, run_draws, run_seeded
 from smoothinfer.engine.stopping import Stopping, Votes
 from smoothinfer.engine.tally import final_tally
 from smoothinfer.numerics.balls import pick_images
+from smoothinfer.numerics.recording import is_recording
+from smoothinfer.runtime.foreign import logits_of
 from smoothinfer.types import Images, Labels, Logits
 
 Seeds = Sequence[int]
@@ -205,10 +207,26 @@ def pooled_gradient(
     >>> pooled_gradient(net, images, labels, cross_entropy, draws=8).shape
     torch.Size([1, 1, 2, 2])
     """
+    if is_recording():  # which forbids seeds: memory holds all draws
+        return _pooled_at_once(model, images, labels, loss, draws, pool)
     eot, seeds = EOTLoss(model, loss, pool), fresh_seeds(draws)
     gradient = eot.evaluate_with_gradient(images, labels, seeds).gradient
     assert gradient is not None
     return gradient
+
+
+def _pooled_at_once(
+    model: nn.Module, images: Images, labels: Labels, loss: AttackLoss, draws: int, pool: Pool
+) -> Tensor:
+    def run(points: Images) -> Tensor:
+        logits = torch.stack([logits_of(model, points) for _ in range(draws)])
+        return logits.transpose(0, 1).flatten(1)
+
+    def pooled(rows: Tensor) -> Tensor:
+        logits = rows.unflatten(1, (draws, -1)).transpose(0, 1)
+        return loss_of(loss, pool(logits), labels)
+
+    return gradient_of(run, images, pooled)[0]
 
 
 def fresh_seeds(count: int) -> list[int]:

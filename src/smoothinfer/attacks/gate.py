@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from smoothinfer.errors import InputError, check_images, check_labels, check_type, python_number
 from smoothinfer.numerics.balls import Ball, Linf, check_ball, is_eight_bit, pick_images
+from smoothinfer.numerics.recording import is_recording
 from smoothinfer.runtime.foreign import dtype_of, logits_of
 from smoothinfer.runtime.modes import check_eval, is_training
 from smoothinfer.runtime.out_of_memory import OUT_OF_MEMORY, is_out_of_memory
@@ -61,7 +62,8 @@ def gated(attack: Attack) -> Attack:
         if "objective" in options:
             warnings.warn("the option objective= is now loss=", FutureWarning, stacklevel=2)
             options["loss"] = options.pop("objective")
-        _check(model, images, labels, ball)
+        if not is_recording():
+            _check(model, images, labels, ball)
         token = _INSIDE.set(True)
         try:
             with torch.inference_mode(False):

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from smoothinfer.errors import InputError, check_labels, choose
+from smoothinfer.numerics.recording import is_recording
 from smoothinfer.types import Labels, Logits
 
 AttackLoss = Callable[[Logits, Labels], Tensor]
@@ -140,7 +141,7 @@ def checked_loss(loss: str | AttackLoss) -> AttackLoss:
 
     def check_then_compute(logits: Logits, labels: Labels) -> Tensor:
         nonlocal checked
-        if not checked:
+        if not checked and not is_recording():
             check_labels(labels, logits, logits.shape[1])
             checked = True
         return loss_of(function, logits, labels)

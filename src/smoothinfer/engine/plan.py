@@ -61,6 +61,7 @@ class Plan:
         self.leaves: dict[str, nn.Module] = {}
         self.stackable: set[str] = set()  # layers with steps of their own, below
         self.program = self._write_program(graph, module)
+        self._run = self.program
 
     def fits(self, module: nn.Module) -> bool:
         """Say whether ``module`` still has the layers, modes and settings that were traced."""
@@ -68,7 +69,11 @@ class Plan:
 
     def run(self, tensors: StackedTensors, images: Images) -> Logits:
         """Return the logits of ``images`` with the folded ``tensors``."""
-        return self.program(tensors, self.leaves, images)
+        return self._run(tensors, self.leaves, images)
+
+    def compile(self) -> None:
+        """From now on run through `torch.compile`, which waits for the compiler at first use."""
+        self._run = torch.compile(self.program, dynamic=False)
 
     def can_stack(self, names: Iterable[str]) -> bool:
         """Say whether several networks, each with its own tensors ``names``, can run as one."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from smoothinfer.engine.plan import Plan, Tensors
 from smoothinfer.engine.tracing import twins_of
 from smoothinfer.errors import InputError
+from smoothinfer.numerics.recording import is_recording
 
 
 class WeightNoise(Protocol):
@@ -58,7 +59,8 @@ class Sampler:
             self._lay_out(noises)
             twins = twins_of(tensors)
             self.twins = {name: twins[name] for name in noises if name in twins}
-        self._check_finite()
+        if not is_recording():
+            self._check_finite()
 
     def _lay_out(self, noises: Mapping[str, WeightNoise]) -> None:
         self.places: dict[str, tuple[slice, torch.Size]] = {}

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from smoothinfer.engine.plan import Plan
 from smoothinfer.engine.sampler import Sampler
 from smoothinfer.engine.tracing import PlanError
+from smoothinfer.numerics.recording import is_recording
 
 Versions = tuple[tuple[int, ...], ...] | None
 Settings = list[tuple[object, ...]]
@@ -40,14 +41,18 @@ class SamplerCache:
 
     def __init__(self) -> None:
         self._plan: Plan | str | None = None
+        self.compiled = False  # whether plans are compiled
         self._entries: dict[Hashable, _Entry] = {}
         self._seen: set[Hashable] | None = None  # keys asked for since layers are held
+        self._recorded: dict[Hashable, Sampler] = {}  # while work is recorded and layers are held
 
     def plan(self, module: nn.Module) -> Plan | str:
         """Return the plan of ``module`` as it is now, or why there is none."""
         if not isinstance(self._plan, Plan) or not self._plan.fits(module):
             try:
                 self._plan = Plan(module)
+                if self.compiled:
+                    self._plan.compile()
             except PlanError as error:
                 self._plan = str(error)
         return self._plan
@@ -59,12 +64,17 @@ class SamplerCache:
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
-        """Inside, layers and modes do not change; weights may still change."""
+        """Inside, layers and modes do not change; weights may still change.
+
+        Inside of `recording` they may not: the sampler is made once and recorded with the rest.
+        """
         before, self._seen = self._seen, set() if self._seen is None else self._seen
         try:
             yield
         finally:
             self._seen = before
+            if before is None:
+                self._recorded = {}
 
     def get(
         self,
@@ -83,6 +93,8 @@ class SamplerCache:
             check_contents: also compare the tensors' contents, in case one was changed through
                 ``.data``, which leaves its version as it was.
         """
+        if is_recording():
+            return self._record(key, ingredients, make)
         entry = self._entries.get(key)
         made_from = entry.made_from if entry and key in (self._seen or ()) else ingredients()
         plan, dtype, tensors, _ = made_from
@@ -93,6 +105,19 @@ class SamplerCache:
         if self._seen is not None:
             self._seen.add(key)
         return entry.sampler
+
+    def _record(
+        self,
+        key: Hashable,
+        ingredients: Callable[[], Ingredients],
+        make: Callable[[Plan | None, torch.dtype], Sampler],
+    ) -> Sampler:
+        if (sampler := self._recorded.get(key)) is None:
+            sampler = make(*ingredients()[:2])
+        if self._seen is not None:
+            self._seen.add(key)
+            self._recorded[key] = sampler
+        return sampler
 
 
 def _versions(tensors: Sequence[Tensor]) -> Versions:

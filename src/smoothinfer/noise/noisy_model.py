@@ -29,7 +29,7 @@ from smoothinfer.noise.placement import (
 from smoothinfer.noise.strengths import Disturbed, activations_of, strengths_of
 from smoothinfer.numerics.precision import autocast_dtype
 from smoothinfer.runtime.foreign import logits_of, plain_module
-from smoothinfer.runtime.modes import device_of, is_captured, is_training
+from smoothinfer.runtime.modes import device_of, is_training
 from smoothinfer.types import Images, Logits
 
 # The first parts of the names of learned noise in a state_dict.
@@ -176,7 +176,7 @@ class NoisyModel(nn.Module):
 
     def _may_use_snapshot(self) -> bool:
         """Say whether this pass needs no gradient of parameters and updates no batch statistics."""
-        if is_captured():
+        if torch.compiler.is_compiling():
             return False
         if self._cache.layers_known:
             return True
@@ -221,6 +221,11 @@ class NoisyModel(nn.Module):
         if self._activation_layers:
             return "noise on activations is added by hooks"
         return self._cache.plan(self.module)
+
+    def compile_plans(self) -> bool:
+        """From now on run plans through `torch.compile`; say whether there is one."""
+        self._cache.compiled = True
+        return isinstance(self.plan(), Plan)
 
     def run(
         self,

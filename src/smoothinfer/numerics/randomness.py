@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from smoothinfer.numerics.recording import forbid_recording
+
 
 class _Part:  # the part of the batch that this process holds, see `part_of_batch`
     index, count = 0, 1
@@ -57,6 +59,7 @@ def isolated_rng(seed: int | None) -> Iterator[None]:
     if seed is None:
         yield
         return
+    forbid_recording("it draws under a seed of its own, which every replay would repeat")
     generators = _global_generators()
     states = [generator.get_state() for generator in generators]
     for generator in generators:

@@ -1,7 +1,6 @@
 """The state that a model is run in: eval mode, no parameter gradients, its device, its classes."""
 
 import contextlib
-import contextvars
 from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
@@ -13,8 +12,6 @@ from smoothinfer.errors import InputError
 from smoothinfer.numerics.randomness import isolated_rng
 from smoothinfer.runtime.foreign import logits_of
 from smoothinfer.types import Images
-
-_CAPTURING: contextvars.ContextVar[bool] = contextvars.ContextVar("capturing", default=False)
 
 
 def is_training(part: nn.Module) -> bool:
@@ -100,21 +97,6 @@ def attack_mode(model: nn.Module) -> Iterator[None]:
 @runtime_checkable
 class _HoldsLayers(Protocol):
     def hold_layers(self) -> contextlib.AbstractContextManager[None]: ...
-
-
-@contextlib.contextmanager
-def capture_mode() -> Iterator[None]:
-    """Context for CUDA-graph capture: samplers must not cache weights; replays change them."""
-    token = _CAPTURING.set(True)
-    try:
-        yield
-    finally:
-        _CAPTURING.reset(token)
-
-
-def is_captured() -> bool:
-    """Say whether this pass is captured or compiled, so that no copy of the weights may serve."""
-    return _CAPTURING.get() or torch.compiler.is_compiling()
 
 
 def check_eval(model: nn.Module) -> None:

@@ -1,34 +1,51 @@
 """Random shifts and mirroring of the training images."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 
-def crop_and_flip(
-    pixels: Tensor, padding: int, flip: bool, generator: torch.Generator | None = None
-) -> Tensor:
-    """Shift each image by up to ``padding`` pixels (zeros come in) and mirror half of them.
+class Shifts(NamedTuple):
+    """How each image of a batch is moved: rows down, columns to the right, mirrored, each (N,)."""
 
-    Args:
-        pixels: (N, C, H, W), any type.
-        padding: largest shift; 0 for none.
-        flip: mirror left and right with probability 1/2.
-        generator: source of the shifts.
+    down: Tensor
+    right: Tensor
+    mirrored: Tensor
 
-    >>> crop_and_flip(torch.ones(2, 3, 8, 8), 1, True).shape
-    torch.Size([2, 3, 8, 8])
+
+def draw_shifts(count: int, padding: int, generator: torch.Generator | None = None) -> Shifts:
+    """Draw ``count`` shifts of 0 to 2 ``padding`` pixels, and which images are mirrored.
+
+    >>> draw_shifts(2, 0).down.tolist()
+    [0, 0]
     """
-    count, _, height, width = pixels.shape
 
     def draw(high: int) -> Tensor:
         return torch.randint(high, (count,), generator=generator)
 
-    down, right, mirrored = draw(2 * padding + 1), draw(2 * padding + 1), draw(2).bool()
-    rows = down[:, None] + torch.arange(height)
-    columns = right[:, None] + torch.arange(width)
+    return Shifts(draw(2 * padding + 1), draw(2 * padding + 1), draw(2).bool())
+
+
+def move(pixels: Tensor, shifts: Shifts, padding: int, flip: bool) -> Tensor:
+    """Pad each image by ``padding`` zeros, cut it out again at its shift, mirror some.
+
+    Args:
+        pixels: (N, C, H, W), any type.
+        shifts: of the N images, on the same device.
+        padding: largest shift; 0 for none.
+        flip: mirror the images that ``shifts`` names.
+
+    >>> still = Shifts(torch.tensor([1]), torch.tensor([1]), torch.tensor([True]))
+    >>> move(torch.tensor([[[[1, 2], [3, 4]]]]), still, 1, True).flatten().tolist()
+    [2, 1, 4, 3]
+    """
+    count, _, height, width = pixels.shape
+    rows = shifts.down[:, None] + torch.arange(height, device=pixels.device)
+    columns = shifts.right[:, None] + torch.arange(width, device=pixels.device)
     if flip:
-        columns = torch.where(mirrored[:, None], columns.flip(1), columns)
+        columns = torch.where(shifts.mirrored[:, None], columns.flip(1), columns)
     padded = torch.nn.functional.pad(pixels, [padding] * 4)
-    image = torch.arange(count)[:, None, None]
+    image = torch.arange(count, device=pixels.device)[:, None, None]
     # Indices on both sides of a slice put the channels last: bring them back.
     return padded[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()

@@ -1,204 +1,140 @@
-"""Passes captured once as CUDA graphs and replayed: otherwise a small network leaves a GPU idle.
+"""Work recorded once as a CUDA graph and replayed: otherwise a small network leaves a GPU idle.
 
-A GPU needs microseconds for each operation of a small network, Python longer to launch it. A
-captured pass is launched at once, and reads weights, noise and images afresh each time.
+A GPU needs microseconds for each operation of a small network, Python longer to launch it. A graph
+launches all operations of a training step at once.
 """
 
 import contextlib
-import weakref
+import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
-from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch import Tensor
 
 from smoothinfer.errors import InputError
-from smoothinfer.numerics.precision import autocast_dtype
-from smoothinfer.runtime.modes import capture_mode
-from smoothinfer.types import Images, Logits
+from smoothinfer.numerics.recording import recording
+from smoothinfer.runtime.printable import error_line
 
-_WARM_UP = 2  # passes before the captured one, in which libraries initialise themselves
+Work = Callable[..., Tensor]
+_WARM_UP = 3  # calls before the recorded one, in which libraries choose their kernels
 
 
 class Graph(Protocol):
-    """Captured work that can be replayed."""
+    """Recorded work that can be replayed."""
 
     def replay(self) -> None: ...
 
 
-Capture = Callable[[Callable[[], None], Any], Graph]
+Capture = Callable[[Callable[[], None]], Graph]
 
 
-class CUDAGraphModule(nn.Module):
-    """The module, each kind of pass captured at first use and replayed from then on.
+class CapturedWork:
+    """A function of tensors, run as it is at first, then recorded, then replayed.
 
-    A kind is the mode, the tensors that need gradients, and the shape of the images. Gradients go
-    to the images and to the parameters that require one. All tensors that a pass reads must keep
-    their place in memory, as parameters do under an optimizer.
-
-    Args:
-        module: any module from images to logits, on a GPU, that never waits for the GPU: no
-            ``.item()``, no branch on the value of a tensor.
-        capture: how work is captured; as a CUDA graph by default.
-    """
-
-    def __init__(self, module: nn.Module, capture: Capture | None = None) -> None:
-        super().__init__()
-        self.module, self.capture = module, capture or _as_cuda_graph
-        self._passes: dict[tuple[object, ...], list[_Pass]] = {}
-
-    def forward(self, images: Images) -> Logits:
-        learned: list[Tensor] = [p for p in self.module.parameters() if p.requires_grad]
-        learned = learned if torch.is_grad_enabled() else []
-        moves = images.requires_grad and torch.is_grad_enabled()
-        number_format = autocast_dtype(images.device.type)
-        kind = (self.module.training, moves, len(learned), images.shape, number_format)
-        passes = self._passes.setdefault(kind, [])
-        # Two passes before one backward: the second must not overwrite what the first keeps.
-        idle = next((each for each in passes if each.idle), None)
-        if idle is None:
-            idle = _Pass(self.module, images, learned, moves, self.capture)
-            passes.append(idle)
-        if not moves and not learned:
-            return idle.run(images)
-        return _Differentiable.apply(idle, images, *learned)  # type: ignore[no-any-return]
-
-
-def compile_model(model: nn.Module, compile: str) -> nn.Module:
-    """Return a module that runs ``model``, with the same parameters, as ``compile`` says.
+    Recording runs nothing, and every call does the work once, also the first ones: so no state has
+    to be put back. All tensors that the work reads besides its arguments must keep their place in
+    memory, as weights do under an optimizer; random numbers come from the global generators, which
+    may be seeded anew before every call.
 
     Args:
-        model: on the device where it will run.
-        compile: ``"off"``, ``"on"`` for `torch.compile`, ``"graphs"`` for `CUDAGraphModule`.
+        work: of tensors and numbers, on one device; it returns a tensor.
+        device: of the work.
+        capture: records work; as a CUDA graph by default.
 
-    Raises:
-        InputError: graphs need a GPU, and the model is not on one.
+    Work that waits for the device (``.item()``, a branch on what a tensor holds) or seeds its own
+    random numbers cannot be recorded: a warning says why, and it runs as it is from then on.
     """
-    if compile == "on":
-        return torch.compile(model)  # type: ignore[return-value]
-    if compile == "off":
-        return model
-    if not all(parameter.is_cuda for parameter in model.parameters()):
-        raise InputError("compile: graphs needs a GPU: choose off or on")
-    return CUDAGraphModule(model)
+
+    def __init__(self, work: Work, device: torch.device, capture: Capture | None = None) -> None:
+        self.work, self.device, self._capture = work, device, capture or _as_cuda_graph
+        self.calls, self.fault = 0, ""
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._inputs: list[Tensor] = []
+        self._output = torch.empty(0)
+        self._graph: Graph | None = None
+
+    def __call__(self, *inputs: Tensor | float) -> Tensor:
+        given = [
+            torch.as_tensor(each, dtype=None if isinstance(each, Tensor) else torch.float32)
+            for each in inputs
+        ]
+        self.calls += 1
+        if self.calls == 1:  # with all checks of its input
+            return self._run(given)
+        if self.calls <= _WARM_UP or self.fault:
+            return self._run_as_recorded(given)
+        if self._graph is None:
+            self._record(given)
+        for place, each in zip(self._inputs, given, strict=True):
+            place.copy_(each, non_blocking=True)
+        assert self._graph is not None
+        self._graph.replay()
+        return self._output.clone()
+
+    def _run(self, given: list[Tensor]) -> Tensor:
+        """Run the work on the stream on which it is recorded."""
+        here = [each.to(self.device, non_blocking=True) for each in given]
+        if self._stream is None:
+            return self.work(*here)
+        self._stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self._stream):
+            output = self.work(*here)
+        torch.cuda.current_stream(self.device).wait_stream(self._stream)
+        return output
+
+    def _run_as_recorded(self, given: list[Tensor]) -> Tensor:
+        """Run the work as it will be recorded, and look for what forbids that."""
+        with recording() as faults, _waits(self.device) as waits:
+            output = self._run(given)
+        if (found := faults + waits) and not self.fault:
+            self.fault = found[0]
+            warnings.warn(
+                f"a step is not recorded as a CUDA graph, but runs as it is: {self.fault}",
+                stacklevel=3,
+            )
+        return output
+
+    def _record(self, given: list[Tensor]) -> None:
+        self._inputs = [each.to(self.device).clone() for each in given]
+
+        def run() -> None:
+            self._output = self.work(*self._inputs)
+
+        try:
+            with recording():
+                self._graph = self._capture(run)
+        except RuntimeError as error:
+            raise InputError(
+                f"a step cannot be recorded as a CUDA graph: {error_line(error)}: choose compile: "
+                "off or on"
+            ) from error
 
 
-class _Pass:
-    """One forward pass, and the backward pass that follows it, at fixed places in memory."""
-
-    def __init__(
-        self,
-        module: nn.Module,
-        images: Images,
-        learned: list[Tensor],
-        moves: bool,
-        capture: Capture,
-    ) -> None:
-        self.module, self.learned = module, learned
-        self.images = images.detach().clone().requires_grad_(moves)
-        self.inputs = [*([self.images] if moves else []), *learned]
-        self.logits = self.grad = torch.empty(0)
-        self.gradients: list[Tensor] = []
-        self.holder: Callable[[], object] = lambda: None
-        with _restoring(module, images.device), capture_mode(), _uncached(images.device.type):
-            _warm_up(self._run_both, images.device)
-            pool = torch.cuda.graph_pool_handle() if images.is_cuda else None
-            self._forward = capture(self._run_forward, pool)
-            self.grad = torch.zeros_like(self.logits)
-            self._backward = capture(self._run_backward, pool) if self.inputs else None
-
-    @property
-    def idle(self) -> bool:
-        """Whether the gradients of the last pass can no longer be asked for."""
-        return self.holder() is None
-
-    def run(self, images: Images) -> Logits:
-        """Return the logits of ``images``."""
-        with torch.no_grad():
-            self.images.copy_(images)
-        self._forward.replay()
-        return self.logits.detach().clone()
-
-    def differentiate(self, grad: Tensor) -> list[Tensor]:
-        """Return the gradients of the inputs, given that of the logits."""
-        assert self._backward is not None
-        self.grad.copy_(grad)
-        self._backward.replay()
-        self.holder = lambda: None
-        # Copies, since the next pass overwrites these; one launch makes all of them.
-        return list(torch._foreach_mul(self.gradients, 1.0))
-
-    def _run_forward(self) -> None:
-        with torch.set_grad_enabled(bool(self.inputs)):
-            self.logits = self.module(self.images)
-
-    def _run_backward(self) -> None:
-        self.gradients = list(
-            torch.autograd.grad(self.logits, self.inputs, self.grad, materialize_grads=True)
-        )
-
-    def _run_both(self) -> None:
-        self._run_forward()
-        self.grad = torch.zeros_like(self.logits)
-        if self.inputs:
-            self._run_backward()
-
-
-class _Differentiable(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, captured: _Pass, images: Images, *learned: Tensor) -> Logits:
-        ctx.captured, ctx.moves = captured, images.requires_grad
-        captured.holder = weakref.ref(ctx)
-        return captured.run(images)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        gradients = ctx.captured.differentiate(grad)
-        return (None, *gradients) if ctx.moves else (None, None, *gradients)
-
-
-def _as_cuda_graph(work: Callable[[], None], pool: Any) -> Graph:
+def _as_cuda_graph(work: Callable[[], None]) -> Graph:
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool):
+    with torch.cuda.graph(graph):
         work()
     return graph
 
 
-def _warm_up(work: Callable[[], None], device: torch.device) -> None:
-    """Run ``work`` on another stream, on which graphs are captured."""
+@contextlib.contextmanager
+def _waits(device: torch.device) -> Iterator[list[str]]:
+    """Collect the places inside that wait for the GPU."""
+    found: list[str] = []
     if device.type != "cuda":
-        work()
+        yield found
         return
-    stream = torch.cuda.Stream(device)
-    stream.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(stream):
-        for _ in range(_WARM_UP):
-            work()
-    torch.cuda.current_stream(device).wait_stream(stream)
-
-
-@contextlib.contextmanager
-def _restoring(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """Restore batch statistics and random numbers afterwards, so that a resumed run is the same."""
-    kept = [(buffer, buffer.clone()) for buffer in module.buffers()]
-    cuda = device.type == "cuda"
-    state = torch.cuda.get_rng_state(device) if cuda else torch.get_rng_state()
-    try:
-        yield
-    finally:
-        for buffer, before in kept:
-            buffer.data.copy_(before)
-        if cuda:
-            torch.cuda.set_rng_state(state, device)
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield found
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
+    for each in caught:
+        if "synchroniz" in str(each.message):
+            found.append(f"{each.filename}, line {each.lineno}, waits for the GPU")
         else:
-            torch.set_rng_state(state)
-
-
-@contextlib.contextmanager
-def _uncached(device_type: str) -> Iterator[None]:
-    """Keep autocast as it is without its cache: weights cast once would never change again."""
-    enabled, dtype = torch.is_autocast_enabled(device_type), torch.get_autocast_dtype(device_type)
-    with torch.autocast(device_type, dtype, enabled=enabled, cache_enabled=False):
-        yield
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)

@@ -9,6 +9,7 @@ import contextlib
 import math
 import signal
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -17,24 +18,24 @@ from typing import Any
 import torch
 from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
 
-from smoothinfer.data import ImageData, to_float
+from smoothinfer.data import ImageData
 from smoothinfer.errors import InputError
 from smoothinfer.numerics.precision import default_precision
-from smoothinfer.numerics.randomness import derive_seed, isolated_rng, part_of_batch, stream
+from smoothinfer.numerics.randomness import derive_seed, isolated_rng, part_of_batch
 from smoothinfer.numerics.sync_batchnorm import sync_batchnorm
 from smoothinfer.runtime.progress import progress_bar
 from smoothinfer.runtime.signals import RESUME, Stop, defer_signals, interruptible, received
 from smoothinfer.runtime.terminal import Terminal
-from smoothinfer.training.augmentation import crop_and_flip
 from smoothinfer.training.averaging import make_average
-from smoothinfer.training.cuda_graphs import compile_model
+from smoothinfer.training.batches import Batches
+from smoothinfer.training.captured import Capture
+from smoothinfer.training.compiling import COMPILE, compile_passes, record_step
 from smoothinfer.training.history import ALARM, History
 from smoothinfer.training.options import TrainingOptions, make_accelerator, make_optimizer
 from smoothinfer.training.state import check_same_step, restore_state, save_state
+from smoothinfer.training.step import StepLoss, TrainingStep
 
-StepLoss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 Validate = Callable[[nn.Module], dict[str, float]]
 Save = Callable[[str, nn.Module, dict[str, Any]], None]
 
@@ -52,6 +53,7 @@ def train(
     score: str = "attacked",
     alarm: bool = True,
     identity: Mapping[str, Any] = MappingProxyType({}),
+    capture: Capture | None = None,
 ) -> History:
     """Train ``model`` in place; resume from ``out/state.pt`` where there is one.
 
@@ -66,6 +68,7 @@ def train(
         score: the validated value that decides which epoch is best.
         alarm: say when accuracy under attack collapses, as it may in adversarial training.
         identity: plain values that the saved state keeps, see `read_identity`.
+        capture: records a step, see `CapturedWork`.
 
     Returns:
         The history of the run, with one entry in ``epochs`` for each epoch.
@@ -75,7 +78,7 @@ def train(
             processes, the saved state does not fit, or loss or weights become infinite or NaN.
         Stop: a signal asked the training to stop; its state is saved.
     """
-    run = _Run(model, loss, data, options, out, identity)
+    run = Run(model, loss, data, options, out, identity, capture)
     console, patience = Terminal(quiet=not run.main), options.patience
     bar = progress_bar(
         "training", run.total, shown=run.main, completed=run.history.step, console=console
@@ -100,7 +103,7 @@ def train(
     return run.history
 
 
-class _Run:
+class Run:
     """A training under way: the wrapped model, its optimizer and the history so far."""
 
     def __init__(
@@ -111,6 +114,7 @@ class _Run:
         options: TrainingOptions,
         out: Path,
         identity: Mapping[str, Any],
+        capture: Capture | None,
     ) -> None:
         images = min(options.epoch_images or len(data), len(data))
         self.steps_per_epoch = images // options.batch_size
@@ -120,7 +124,7 @@ class _Run:
                 f"batch_size {options.batch_size} and epochs {options.epochs} "
                 f"leave no step to take on {images} images"
             )
-        self.model, self.loss, self.data, self.options = model, loss, data, options
+        self.model, self.data, self.options = model, data, options
         self.accelerator = make_accelerator(options, out)
         self.main = self.accelerator.is_main_process
         if options.batch_size % self.accelerator.num_processes:
@@ -136,12 +140,21 @@ class _Run:
         check_same_step(self.accelerator, self.history.step)
         if options.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if options.compile == "graphs" and self.accelerator.num_processes > 1:
-            raise InputError("compile: graphs is for one process: choose off or on")
-        compiled = compile_model(model, options.compile)
+        recorded = COMPILE[options.compile][1]
+        if recorded and self.accelerator.num_processes > 1:
+            raise InputError(f"compile: {options.compile} is for one process: choose off or on")
+        passes = compile_passes(model, options.compile)
         # The wrappers share the parameters: the bare model is validated and saved.
-        self.running, self.optimizer = self.accelerator.prepare(compiled, optimizer)
-        self.order, self.order_of, self.stopped = torch.empty(0), -1, False
+        self.running, self.optimizer = self.accelerator.prepare(passes, optimizer)
+        device = self.accelerator.device
+        part = self.accelerator.process_index, self.accelerator.num_processes
+        self.batches = Batches(data, options, self.steps_per_epoch, device, part)
+        step = TrainingStep(self.running, loss, self.optimizer, self.accelerator, options)
+        self.take_step = record_step(step, options.compile, device, capture)
+        # A recorded step is launched before the result of the one before it is read.
+        self.unread: deque[tuple[int, Tensor]] = deque()
+        self.in_flight = int(recorded)
+        self.value, self.stopped = math.nan, False
         self.saved_at = self.clock = time.monotonic()
 
     @property
@@ -177,64 +190,36 @@ class _Run:
         """Take one step and return its loss."""
         history, options, begun = self.history, self.options, time.monotonic()
         rate = options.learning_rate_at(history.step / self.total)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["relative"]
         key = derive_seed(options.seed, "step", history.step)
-        images, labels = self._batch(key)
+        pixels, labels, shifts = self.batches.batch(history.step)
         self.running.train()
-        self.optimizer.zero_grad()
         with isolated_rng(derive_seed(key, "process", 0)):
-            loss = self._backward(images, labels)
-        if options.clip:
-            self.accelerator.clip_grad_norm_(self.running.parameters(), options.clip)
-        self.optimizer.step()
+            result = self.take_step(pixels, labels, *shifts, rate)
+        for group in self.optimizer.param_groups:  # a recorded step had it as a tensor
+            group["lr"] = rate * group["relative"]
         if self.ema is not None:
             self.ema.update_parameters(self.model)
-        loss = self.accelerator.reduce(loss.detach(), reduction="mean")
-        largest = get_total_norm(filter(torch.numel, self.model.parameters()), math.inf)
-        value, weight = torch.stack([loss, largest.to(loss)]).tolist()  # one wait for a GPU
-        if not math.isfinite(value):
-            raise InputError(f"the loss is {value} at step {history.step + 1}: {_REMEDY}")
-        if not math.isfinite(weight):
-            raise InputError(f"weights are {weight} after step {history.step + 1}: {_REMEDY}")
-        history.loss_sum += value
         history.step += 1
+        self.unread.append((history.step, result))
+        self.read_results(all_but=self.in_flight)
         history.step_seconds += time.monotonic() - begun
         self._update_clock()
-        return value
+        return self.value
+
+    def read_results(self, all_but: int = 0) -> None:
+        """Wait for the results of the steps taken; raise `InputError` if training diverged."""
+        while len(self.unread) > all_but:
+            number, result = self.unread.popleft()
+            self.value, weight = result.tolist()
+            if not math.isfinite(self.value):
+                raise InputError(f"the loss is {self.value} at step {number}: {_REMEDY}")
+            if not math.isfinite(weight):
+                raise InputError(f"weights are {weight} after step {number}: {_REMEDY}")
+            self.history.loss_sum += self.value
 
     def _update_clock(self) -> None:
         now = time.monotonic()
         self.history.seconds, self.clock = self.history.seconds + now - self.clock, now
-
-    def _backward(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Add up the gradients of the batch's parts; return the mean loss."""
-        total, parts = torch.zeros((), device=images.device), self.options.accumulate
-        pairs = list(zip(images.chunk(parts), labels.chunk(parts), strict=True))
-        for number, (some, theirs) in enumerate(pairs, start=1):
-            last = number == len(pairs)
-            # Gradients of several processes need to be exchanged only once.
-            sync = contextlib.nullcontext() if last else self.accelerator.no_sync(self.running)
-            with sync:
-                value = self.loss(self.running, some, theirs) * (len(some) / len(images))
-                self.accelerator.backward(value)
-            total = total + value.detach()
-        return total
-
-    def _batch(self, key: int) -> tuple[Tensor, Tensor]:
-        """Return this process's share of the step's batch, augmented."""
-        options = self.options
-        epoch, at = divmod(self.history.step, self.steps_per_epoch)
-        if self.order_of != epoch:
-            generator = stream(options.seed, "order", epoch)
-            self.order, self.order_of = torch.randperm(len(self.data), generator=generator), epoch
-        batch = self.data[self.order[at * options.batch_size :][: options.batch_size]]
-        pixels = crop_and_flip(batch.pixels, options.crop, options.flip, stream(key, "augment"))
-        mine = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
-        images = to_float(pixels[mine]).to(self.accelerator.device)
-        if options.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        return images, batch.labels[mine].to(self.accelerator.device)
 
     def finish_epoch(
         self, validate: Validate, save: Save, score: str, alarm: bool
@@ -243,6 +228,7 @@ class _Run:
 
         ``None`` if a signal came: the resumed run validates the same weights again.
         """
+        self.read_results()
         history = self.history
         measured = [self._validate(validate) if self.main else None]
         broadcast_object_list(measured)
@@ -294,6 +280,8 @@ class _Run:
     def save_state(self, now: bool = False) -> None:
         """Save the state ``now``, or ``save_seconds`` after the last time."""
         due = now or time.monotonic() - self.saved_at > self.options.save_seconds
+        if due:
+            self.read_results()
         if self.main and due:
             parts = self.model, self.optimizer, self.history, self.ema
             save_state(self.state_path, *parts, self.identity)

@@ -18,12 +18,12 @@ from smoothinfer.config.user_code import running_code
 from smoothinfer.errors import InputError, plain_float, plain_int, unknown
 from smoothinfer.noise.noisy_model import NOISE_PARTS
 from smoothinfer.numerics.precision import resolve_precision
+from smoothinfer.training.compiling import COMPILE
 from smoothinfer.training.schedules import SCHEDULES
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-COMPILE = ("off", "on", "graphs")
 _NOT_NEGATIVE = (
     "lr", "noise_lr", "weight_decay", "clip", "crop", "noise_decay", "save_seconds"
 )  # fmt: skip
@@ -50,8 +50,8 @@ class TrainingOptions:
         flip: mirror half of the images.
         precision: "auto", "bf16" (autocast) or "fp32".
         channels_last: memory format of the images.
-        compile: how the passes of a step run: "off", as they are; "on", by `torch.compile`;
-            "graphs", captured once as CUDA graphs, for small networks on one GPU.
+        compile: how a step runs: "off", as it is; "on", its passes by `torch.compile`; "graphs",
+            recorded once as a CUDA graph, for small networks on one GPU; "full", both.
         accumulate: parts of a batch that are forwarded one after the other, to save memory.
         ema: decay of an exponential moving average of the weights, which is then validated and
             saved; 0 for none.
@@ -184,4 +184,6 @@ def make_optimizer(model: nn.Module, options: TrainingOptions) -> torch.optim.Op
         lr=options.lr,
         momentum=options.momentum,
         nesterov=options.nesterov,
+        # Only the fused form reads a learning rate from a tensor without waiting for it.
+        fused=True if COMPILE[options.compile][1] else None,
     )
