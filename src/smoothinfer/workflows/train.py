@@ -31,6 +31,7 @@ from smoothinfer.noise import NoisyModel
 from smoothinfer.recipes import Normalisation, Recipe, load_recipe, recipe_from
 from smoothinfer.reporting.figures import strength_history
 from smoothinfer.run_folder import check_resumable, code_of
+from smoothinfer.runtime.compile_cache import compile_cache
 from smoothinfer.runtime.files import read_json, write_json
 from smoothinfer.runtime.locks import hold_folder
 from smoothinfer.runtime.modes import count_classes, device_of, eval_mode
@@ -51,6 +52,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--data", required=True, help=DATA_HELP)
     parser.add_argument("--out", required=True, help="folder of the run; the same one resumes it")
     add_limit(parser)
+    parser.add_argument(
+        "--compile-cache",
+        metavar="FILE",
+        help="keep the work of the compiler (recipe key compile) in FILE, and take up what is "
+        "there; it holds code, so use only a file of your own",
+    )
 
 
 def run(options: Namespace) -> int:
@@ -63,7 +70,8 @@ def run(options: Namespace) -> int:
     console.print_lines(yaml.safe_dump(recipe.to_dict(), sort_keys=False))
     if recipe.risk:
         console.print(f"warning: {recipe.risk}", style="yellow")
-    history = train_run(recipe, data, options.out, limit=limit, first=options.first)
+    with compile_cache(options.compile_cache):
+        history = train_run(recipe, data, options.out, limit=limit, first=options.first)
     last = history.epochs[-1]
     console.print(f"{options.out}: {len(history.epochs)} epochs, last {last}")
     return 0
