@@ -1,5 +1,6 @@
 """Whatever a caller brings: what an attack gives for plain input, or a line on what is wrong."""
 
+import copy
 import warnings
 
 import numpy as np
@@ -43,6 +44,15 @@ class TestEveryAttack:
         with torch.inference_mode():
             found = run(name, net, images * 1, labels)
         assert torch.equal(found, expected)
+
+    def test_a_network_made_in_inference_mode_has_answers_alone(self, name, net, images, labels):
+        with torch.inference_mode():
+            made = copy.deepcopy(net)
+        if name in ("square", "nattack"):
+            assert torch.equal(run(name, made, images, labels), run(name, net, images, labels))
+        else:
+            with pytest.raises(si.InputError, match="has no gradient"):
+                run(name, made, images, labels)
 
     def test_takes_images_in_float64_and_gives_them_back(self, name, net, images, labels):
         found = run(name, net, images.double(), labels)

@@ -26,12 +26,16 @@ Attack = TypeVar("Attack", bound=Callable[..., Images])
 _INSIDE = ContextVar("inside", default=False)
 
 
-def gated(attack: Attack) -> Attack:
+def gated(attack: Attack, by_gradient: bool = True) -> Attack:
     """Return ``attack`` behind the gate, with one more option.
 
     ``quantize=True`` gives adversarial images of 8 bits, as a picture file holds them: the attack
     sees the model behind the rounding, so that what it finds counts after it, and its points are
     rounded inside the ball. ``objective=`` is the old name of ``loss=``.
+
+    Args:
+        attack: of (model, images, labels, ball, options).
+        by_gradient: whether it needs the model's gradient, or its answers alone.
 
     Raises:
         InputError: images, labels, ball or model are malformed, or with ``quantize`` the images
@@ -64,6 +68,8 @@ def gated(attack: Attack) -> Attack:
             options["loss"] = options.pop("objective")
         if not is_recording():
             _check(model, images, labels, ball)
+            if by_gradient:
+                check_differentiable(model)
         token = _INSIDE.set(True)
         try:
             with torch.inference_mode(False):
@@ -76,6 +82,11 @@ def gated(attack: Attack) -> Attack:
 
     behind_gate.__signature__ = _with_quantize(attack)  # type: ignore[attr-defined]
     return cast(Attack, behind_gate)
+
+
+def by_queries(attack: Attack) -> Attack:
+    """Return ``attack``, which asks for answers alone, behind the gate."""
+    return gated(attack, by_gradient=False)
 
 
 def plain_images(model: nn.Module, images: Images) -> Images:
@@ -98,7 +109,6 @@ def _check(model: nn.Module, images: Images, labels: Labels, ball: Ball) -> None
     check_eval(model)
     check_images(images)
     check_labels(labels, images)
-    check_differentiable(model)
 
 
 def check_differentiable(model: nn.Module) -> None:

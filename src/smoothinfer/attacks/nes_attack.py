@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from smoothinfer.attacks.checks import attack_precision, check_counts
 from smoothinfer.attacks.eot import EOTLoss, fresh_seeds
-from smoothinfer.attacks.gate import gated
+from smoothinfer.attacks.gate import by_queries
 from smoothinfer.attacks.losses import AttackLoss, loss_of, margin
 from smoothinfer.engine.members import run_seeded
 from smoothinfer.errors import InputError
@@ -63,7 +63,7 @@ def query_gradient(
     return total / (draws * queries)
 
 
-@gated
+@by_queries
 @torch.no_grad()
 def nattack(
     model: nn.Module,

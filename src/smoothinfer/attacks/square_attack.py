@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from smoothinfer.attacks.checks import attack_precision, check_counts
 from smoothinfer.attacks.eot import EOTLoss, fresh_seeds
-from smoothinfer.attacks.gate import gated
+from smoothinfer.attacks.gate import by_queries
 from smoothinfer.attacks.losses import checked_loss, log_mean_probability, margin
 from smoothinfer.errors import InputError
 from smoothinfer.numerics.balls import Ball, Linf, pick_images
@@ -19,7 +19,7 @@ _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 _DRAWS = 20
 
 
-@gated
+@by_queries
 @torch.no_grad()
 def square(
     model: nn.Module,
