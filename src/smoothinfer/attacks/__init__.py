@@ -9,10 +9,12 @@ from functools import partial
 
 from smoothinfer.attacks.auto_pgd import apgd
 from smoothinfer.attacks.minimum_norm import cw, ddn
+from smoothinfer.attacks.mixtures import by_members
 from smoothinfer.attacks.multi_targeted import multitargeted
 from smoothinfer.attacks.nes_attack import nattack
 from smoothinfer.attacks.projected_gradient import fgsm, kl_pgd, pgd
 from smoothinfer.attacks.square_attack import square
+from smoothinfer.attacks.standard_attack import standard
 from smoothinfer.attacks.transfer_attack import transfer
 from smoothinfer.types import Images
 
@@ -23,6 +25,7 @@ epgd = partial(pgd, draws=8)
 smoothadv = partial(pgd, draws=8, gradient="pooled")
 
 ATTACKS: dict[str, Attack] = {
+    "standard": standard,
     "fgsm": fgsm,
     "pgd": pgd,
     "epgd": epgd,
@@ -32,6 +35,7 @@ ATTACKS: dict[str, Attack] = {
     "multitargeted": multitargeted,
     "apgd": apgd,
     "apgd_dlr": partial(apgd, loss="dlr"),
+    "by_members": by_members,
     "cw": cw,
     "ddn": ddn,
     "nattack": nattack,

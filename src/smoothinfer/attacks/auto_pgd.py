@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from smoothinfer.attacks.checks import attack_precision, check_counts
 from smoothinfer.attacks.eot import BestPoints, EOTLoss, Seeds, fresh_seeds
 from smoothinfer.attacks.gate import gated
-from smoothinfer.attacks.losses import POOLS, AttackLoss, checked_loss
-from smoothinfer.errors import choose
+from smoothinfer.attacks.losses import POOLS, AttackLoss, checked_loss, lead_of
+from smoothinfer.errors import InputError, check_labels, choose
 from smoothinfer.numerics.balls import Ball, per_image, pick_images
 from smoothinfer.numerics.randomness import draw_seed, isolated_rng
 from smoothinfer.runtime.modes import attack_mode
@@ -33,6 +33,8 @@ def apgd(
     loss: str | AttackLoss = "cross_entropy",
     gradient: str = "mean",
     restarts: int = 1,
+    targets: Labels | None = None,
+    start: Images | None = None,
     precision: str = "auto",
     generator: torch.Generator | None = None,
 ) -> Images:
@@ -57,6 +59,8 @@ def apgd(
         gradient: ``"mean"`` maximises the mean loss of the draws, ``"pooled"``, ``"vote"``,
             ``"rank"`` the loss of their pooled answer; see ``POOLS``.
         restarts: random starts; the point with the largest loss is kept.
+        targets: (N,) classes to move towards: the loss is then z_target - z_label.
+        start: (N, C, H, W) points of the ball where the first start begins, instead of random ones.
         precision: ``"bf16"``, ``"fp32"``, or ``"auto"``: see `attack_precision`.
 
     Raises:
@@ -74,6 +78,10 @@ def apgd(
     maximised = checked_loss(loss)
     check_counts(steps=steps, draws=draws, restarts=restarts)
     pool = choose("gradient", POOLS, gradient)
+    if targets is not None:
+        if loss != "cross_entropy":
+            raise InputError(f"targets imply a loss: leave out {loss!r}")
+        check_labels(targets, images)
     if len(images) == 0:
         return images
     with (
@@ -82,9 +90,9 @@ def apgd(
         attack_precision(model, images, precision) as random,
     ):
         eot = EOTLoss(model, maximised, pool, random)
-        search = _Search(eot, images, labels, ball, draws or (_DRAWS if random else 1))
-        for _ in range(restarts):
-            search.start()
+        search = _Search(eot, images, labels, ball, draws or (_DRAWS if random else 1), targets)
+        for number in range(restarts):
+            search.start(start if number == 0 else None)
             search.run(steps)
     return search.adversarial
 
@@ -93,18 +101,32 @@ class _Search:
     """All images on their way; those that every draw gets wrong stay behind."""
 
     def __init__(
-        self, eot: EOTLoss, images: Images, labels: Labels, ball: Ball, draws: int
+        self,
+        eot: EOTLoss,
+        images: Images,
+        labels: Labels,
+        ball: Ball,
+        draws: int,
+        targets: Labels | None = None,
     ) -> None:
-        self.eot, self.images, self.labels, self.ball = eot, images, labels, ball
-        self.draws = draws
+        self._eot, self.images, self.labels, self.ball = eot, images, labels, ball
+        self.draws, self.targets = draws, targets
         self.adversarial = images.detach().clone()
         clean = eot.evaluate(images, labels, fresh_seeds(draws))
         self.active = (~eot.is_fooled(images, labels, clean)).nonzero().flatten()
 
-    def start(self) -> None:
-        """Begin at random points; the result of an earlier start stays until it is beaten."""
+    @property
+    def eot(self) -> EOTLoss:
+        """The loss of the images that are still active."""
+        if self.targets is None:
+            return self._eot
+        return replace(self._eot, loss=lead_of(self.targets[self.active]))
+
+    def start(self, points: Images | None = None) -> None:
+        """Begin at ``points``, or random ones; an earlier result stays until it is beaten."""
         images = self.images[self.active]
-        self.state = _State.at(self.ball.random(images), 2 * self.ball.radius)
+        begin = self.ball.random(images) if points is None else points[self.active]
+        self.state = _State.at(begin, 2 * self.ball.radius)
 
     def run(self, steps: int) -> None:
         """Take the steps, and keep the best points that beat those in ``adversarial``."""

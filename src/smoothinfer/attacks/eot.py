@@ -111,8 +111,10 @@ class EOTLoss:
         """Say which points all draws of ``values`` get wrong, and 32 fresh ones as well."""
         fooled = values.wrong >= 1
         if self.random and fooled.any():
-            fresh = self.evaluate(points[fooled], labels[fooled], fresh_seeds(_CONFIRMING))
-            fooled = fooled.masked_scatter(fooled, fresh.wrong >= 1)
+            with torch.no_grad():
+                draws = run_draws(self.model, points[fooled], fresh_seeds(_CONFIRMING))
+            wrong = _wrong(torch.stack(draws), labels[fooled])
+            fooled = fooled.masked_scatter(fooled, wrong >= 1)
         return fooled
 
     @torch.no_grad()

@@ -60,7 +60,7 @@ def multitargeted(
     if len(images) == 0:
         return images
     with isolated_rng(draw_seed(generator)), attack_precision(model, images, precision):
-        order = _order_classes(model, images, labels, draws)[:, :targets]
+        order = order_classes(model, images, labels, draws)[:, :targets]
         seeds = fresh_seeds(max(draws, _JUDGING_DRAWS))
         best = BestPoints(EOTLoss(model, margin), images, labels, seeds)
         for target in order.unbind(1):
@@ -81,7 +81,7 @@ def multitargeted(
 
 
 @torch.no_grad()
-def _order_classes(model: nn.Module, images: Images, labels: Labels, draws: int) -> Tensor:
+def order_classes(model: nn.Module, images: Images, labels: Labels, draws: int) -> Tensor:
     """Return the other classes of each image, (N, K - 1), the most likely first."""
     logits = torch.stack([logits_of(model, images) for _ in range(draws)]).mean(0)
     check_labels(labels, images, logits.shape[1])
