@@ -11,6 +11,7 @@ from tests.attacks.conftest import RADIUS
 
 ONLY = {"square": "linf", "ddn": "l2"}
 QUICK = {
+    "standard": {"budget": "quick"},
     "square": {"queries": 20, "draws": 3},
     "nattack": {"steps": 3, "population": 8},
     "multitargeted": {"steps": 3},

@@ -12,6 +12,7 @@ import smoothinfer as si
 from smoothinfer.numerics.balls import is_eight_bit
 
 OPTIONS = {
+    "standard": {"budget": "quick"},
     "cw": {"steps": 20, "searches": 3},
     "ddn": {"steps": 20},
     "nattack": {"steps": 3, "population": 20},

@@ -9,7 +9,6 @@ from functools import partial
 
 from smoothinfer.attacks.auto_pgd import apgd
 from smoothinfer.attacks.minimum_norm import cw, ddn
-from smoothinfer.attacks.mixtures import by_members
 from smoothinfer.attacks.multi_targeted import multitargeted
 from smoothinfer.attacks.nes_attack import nattack
 from smoothinfer.attacks.projected_gradient import fgsm, kl_pgd, pgd
@@ -35,7 +34,6 @@ ATTACKS: dict[str, Attack] = {
     "multitargeted": multitargeted,
     "apgd": apgd,
     "apgd_dlr": partial(apgd, loss="dlr"),
-    "by_members": by_members,
     "cw": cw,
     "ddn": ddn,
     "nattack": nattack,

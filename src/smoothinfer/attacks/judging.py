@@ -54,6 +54,18 @@ class Judge:
         self.points[rows] = pick_images(better, found, kept)
         self.refresh(rows[better])
 
+    def state(self, stages: int) -> dict[str, Tensor]:
+        """Return what `take_up` needs, after so many stages."""
+        return {"points": self.points, "broken": self.broken, "stages": torch.tensor(stages)}
+
+    def take_up(self, state: dict[str, Tensor] | None) -> int:
+        """Restore a state; return how many stages it is from."""
+        if state is None:
+            return 0
+        self.points = state["points"].to(self.points)
+        self.broken = state["broken"].to(self.broken)
+        return int(state["stages"])
+
     def refresh(self, rows: Tensor) -> None:
         """Put the points of the images ``rows`` to the vote."""
         if len(rows) == 0:

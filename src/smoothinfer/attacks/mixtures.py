@@ -7,6 +7,7 @@ Shanbhag 2022, arXiv 2206.06737): they must be fooled one after the other.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from smoothinfer.attacks.checks import check_counts
+from smoothinfer.attacks.checks import check_counts, probes
 from smoothinfer.attacks.gate import gated
 from smoothinfer.attacks.gradients import gradient_of
 from smoothinfer.engine.members import run_draws, run_seeded
@@ -25,7 +26,6 @@ from smoothinfer.runtime.modes import attack_mode
 from smoothinfer.types import Images, Labels, Logits
 
 _MOST, _DRAWS = 12, 96  # networks that are told apart, and draws that look for them
-_SHOWN = 2  # images on which they are compared, and as many random ones
 _CLOSE = 1e-4  # of the logits' size: the same network, but for rounding
 
 
@@ -43,7 +43,7 @@ class Mixture:
 
 
 def find_mixture(model: nn.Module, images: Images, most: int = _MOST) -> Mixture | None:
-    """Return the networks by which ``model`` answers, if they are 2 to ``most``; else ``None``.
+    """Return the networks by which ``model`` answers, if they are ``most`` or fewer; else ``None``.
 
     96 draws look for them, and give up at the first network too many; none may turn up in the
     second half of the draws.
@@ -51,7 +51,7 @@ def find_mixture(model: nn.Module, images: Images, most: int = _MOST) -> Mixture
     >>> find_mixture(nn.Sequential(nn.Flatten(), nn.Dropout(0.5)), torch.rand(2, 1, 4, 4)) is None
     True
     """
-    shown = torch.cat([images[:_SHOWN], torch.rand_like(images[:_SHOWN])])
+    shown = probes(images)
     seeds = [derive_seed(0, "mixture", number) for number in range(_DRAWS)]
     found: list[Tensor] = []
     first: list[int] = []
@@ -68,8 +68,6 @@ def find_mixture(model: nn.Module, images: Images, most: int = _MOST) -> Mixture
                 found.append(logits)
                 first.append(seed)
                 counts.append(1)
-    if len(found) < 2:
-        return None
     shares = torch.tensor(counts, dtype=torch.float64, device=images.device) / _DRAWS
     return Mixture(tuple(first), shares)
 
@@ -106,8 +104,8 @@ def by_members(
         mixture: the networks; by default `find_mixture` looks for them.
 
     Raises:
-        InputError: images or labels are malformed, a number is out of range, or the model is no
-            mixture of 2 to 12 networks.
+        InputError: images or labels are malformed, a number is out of range, or the model answers
+            by more than 12 networks.
 
     Source: Dbouk, Shanbhag, *Adversarial Vulnerability of Randomized Ensembles*, ICML 2022.
 
@@ -129,7 +127,7 @@ def by_members(
         found = find_mixture(model, images) if mixture is None else mixture
         if found is None:
             raise InputError(
-                f"the model is no mixture of 2 to {_MOST} networks: use apgd or multitargeted"
+                f"the model answers by more than {_MOST} networks: use apgd or multitargeted"
             )
         return _Search(model, images, labels, ball, found, steps).run(orders)
 
@@ -182,7 +180,7 @@ class _Search:
                 gradient, logits = gradient_of(self._network(seed), points, self._lead)
                 still = (self._lead(logits.double()) < self._enough(logits)) * weight
                 total += still.view(-1, *[1] * (points.ndim - 1)) * _unit(gradient)
-            size = self.ball.radius * max(2 * (1 - step / self.steps), 0.05)
+            size = self.ball.radius * 0.5 * (1 + math.cos(math.pi * step / self.steps))
             ahead = points + size * self.ball.ascend(total).to(points.dtype)
             points = self.ball.project(ahead, self.images)
             share = self._fooled(points)

@@ -1,5 +1,6 @@
 """Projected gradient descent: FGSM, PGD and EPGD are one loop."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,8 +14,8 @@ from smoothinfer.attacks.gate import gated
 from smoothinfer.attacks.gradients import mean_gradient
 from smoothinfer.attacks.losses import POOLS, AttackLoss, checked_loss, divergence_from, towards
 from smoothinfer.attacks.nes_attack import query_gradient
-from smoothinfer.errors import InputError, check_labels, choose
-from smoothinfer.numerics.balls import Ball
+from smoothinfer.errors import InputError, check_labels, choose, plain_float
+from smoothinfer.numerics.balls import Ball, per_image
 from smoothinfer.numerics.precision import autocast_to, resolve_precision
 from smoothinfer.numerics.randomness import draw_seed, isolated_rng, normal
 from smoothinfer.runtime.foreign import logits_of
@@ -22,6 +23,10 @@ from smoothinfer.runtime.modes import attack_mode
 from smoothinfer.types import Images, Labels
 
 _JUDGING_DRAWS = 8
+_LENGTHS: dict[str, Callable[[float], float]] = {
+    "constant": lambda progress: 1.0,
+    "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),
+}
 
 Gradient = Callable[[nn.Module, Images, Labels, AttackLoss, int], Tensor]
 
@@ -46,7 +51,10 @@ def pgd(
     restarts: int = 1,
     loss: str | AttackLoss = "cross_entropy",
     random_start: bool | float = True,
+    start: Images | None = None,
     accumulate: bool = False,
+    momentum: float = 0.0,
+    schedule: str = "constant",
     targets: Labels | int | None = None,
     precision: str = "auto",
     generator: torch.Generator | None = None,
@@ -77,7 +85,10 @@ def pgd(
         loss: a name in ``ATTACK_LOSSES`` or a function (logits, labels) -> (N,).
         random_start: begin at a random point of the ball; for a number s, at the image + N(0, s^2),
             as TRADES does; for ``False``, at the image itself.
-        accumulate: never zero the gradient (momentum 1), as the reference code does.
+        start: (N, C, H, W) points of the ball where the first start begins instead.
+        accumulate: never zero the gradient, as the reference code does.
+        momentum: share m of the direction before in m * direction + gradient / ||gradient||_1.
+        schedule: of the steps: ``"constant"``, or ``"cosine"``, which fall from ``step_size`` to 0.
         targets: (N,) classes to move towards, or one for all images: the loss is then minus the
             cross-entropy of the target. By default the attack moves away from ``labels``.
         precision: of the gradients: ``"auto"`` (bfloat16 where the device multiplies it in
@@ -88,7 +99,8 @@ def pgd(
         InputError: images or labels are malformed, a number is out of range, or batch
             normalisation is in training mode.
 
-    Source: Madry et al. 2018, arXiv 1706.06083; Nemcovsky et al. 2019, equations (2), (24).
+    Source: Madry et al. 2018, arXiv 1706.06083; Nemcovsky et al. 2019, equations (2), (24);
+    momentum: Dong et al. 2018, arXiv 1710.06081.
 
     >>> from smoothinfer.numerics.balls import Linf
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
@@ -110,29 +122,37 @@ def pgd(
     size = ball.radius / 4 if step_size is None else step_size
     if size < 0:
         raise InputError(f"step_size must not be negative, not {size}")
+    plain_float("momentum", momentum, at_least=0, at_most=1)
+    if accumulate and momentum:
+        raise InputError("accumulate is a momentum of its own: leave one of them out")
+    length = choose("schedule", _LENGTHS, schedule)
     if len(images) == 0:
         return images
 
-    def run() -> Images:
-        points = _start(images, ball, random_start)
+    def run(points: Images) -> Images:
         total = torch.zeros_like(points, dtype=torch.float64)
-        for _ in range(steps):
+        for step in range(steps):
             with autocast_to(precision, images.device):
                 found = gradient_of(model, points, labels, maximised, draws)
+            if momentum:
+                found = momentum * total + found / per_image(_size(found), found)
             total = total + found if accumulate else found
-            step = ball.ascend(total).to(points.dtype)
-            points = ball.project(points + size * step, images)
+            ahead = size * length(step / steps) * ball.ascend(total).to(points.dtype)
+            points = ball.project(points + ahead, images)
         return points
 
+    def begin() -> Images:
+        return _start(images, ball, random_start)
+
     with attack_mode(model), isolated_rng(draw_seed(generator)):
-        points = run()
+        points = run(begin() if start is None else ball.project(start, images))
         if restarts == 1:
             return points
         # The same fresh draws judge every start: none must win by luck.
         seeds = fresh_seeds(max(draws, _JUDGING_DRAWS))
         best = BestPoints(EOTLoss(model, maximised), points, labels, seeds)
         for _ in range(restarts - 1):
-            best.offer(run())
+            best.offer(run(begin()))
     return best.points
 
 
@@ -205,6 +225,10 @@ def kl_pgd(
             answers = [logits_of(model, images).double().softmax(1) for _ in range(draws)]
         loss = divergence_from(torch.stack(answers).mean(0))
         return pgd(model, images, labels, ball, **{"loss": loss, **options})
+
+
+def _size(gradient: Tensor) -> Tensor:
+    return gradient.abs().flatten(1).sum(1).clamp_min(1e-300)
 
 
 def _start(images: Images, ball: Ball, random_start: bool | float) -> Images:

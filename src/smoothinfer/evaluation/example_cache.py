@@ -1,18 +1,22 @@
 """Adversarial examples kept for reuse by other rules, sample counts and targets."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from smoothinfer.attacks import Attack, transfer
 from smoothinfer.errors import InputError
 from smoothinfer.evaluation.costs import Cost
 from smoothinfer.evaluation.fingerprint import Fingerprint
-from smoothinfer.runtime.files import check_plain, write_bytes
+from smoothinfer.runtime.checksums import append_checksum, check_bytes
+from smoothinfer.runtime.files import check_plain, read_content, write_bytes
 from smoothinfer.types import Images
 
 
@@ -60,8 +64,51 @@ class ExampleCache:
         about = {"cost": json.dumps(saved), "checksum": Fingerprint().of(key, saved, kept)}
         write_bytes(self._path(key), save({"adversarial": kept}, metadata=about))
 
+    def stages(self, key: str, cost: Cost) -> StageFile:
+        """Return where an attack on the batch keeps its state, see `StageFile`."""
+        return StageFile(self.folder / f"{key}.stages", key, cost)
+
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.safetensors"
+
+
+class StageFile:
+    """The state of an attack on one batch after its last stage, with what it has cost so far.
+
+    Args:
+        path: of the file; one that is damaged is as none.
+        key: of the batch.
+        cost: of this process so far, to which `load` adds that of the processes before.
+    """
+
+    def __init__(self, path: Path, key: str, cost: Cost) -> None:
+        self.path, self.key, self.cost = path, key, cost
+
+    def load(self) -> dict[str, Tensor] | None:
+        """Return the state, ``None`` if there is none."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        try:
+            state = load(check_bytes(read_content(self.path), self.path, "delete it"))
+            forwards, backwards = state.pop("cost").tolist()
+        except (OSError, InputError, SafetensorError, KeyError, ValueError):
+            return None
+        self.cost.forwards += forwards
+        self.cost.backwards += backwards
+        return state
+
+    def save(self, state: dict[str, Tensor]) -> None:
+        """Keep ``state``, whole or not at all."""
+        from safetensors.torch import save
+
+        cost = torch.tensor([self.cost.forwards, self.cost.backwards])
+        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        write_bytes(self.path, append_checksum(save(plain | {"cost": cost})))
+
+    def remove(self) -> None:
+        """Remove the file: the attack has ended."""
+        self.path.unlink(missing_ok=True)
 
 
 def is_ours(attack: Any) -> TypeGuard[Attack]:

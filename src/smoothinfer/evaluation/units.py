@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from smoothinfer.attacks import Attack
+from smoothinfer.attacks.kept_stages import keep_stages
 from smoothinfer.engine.stopping import VoteSpec, stopping
 from smoothinfer.engine.tally import Prediction, vote
 from smoothinfer.engine.voting import Rule
@@ -191,9 +192,12 @@ class Evaluation:
             adversarial, cost = self.cache.get(key)
             return adversarial.to(images), cost
         with Cost().on(queried_by(self.attacks[name], self.target)) as cost:
-            adversarial = self.run_attack(name, at, images, labels)
-        if self.cache is not None:
+            stages = None if self.cache is None else self.cache.stages(key, cost)
+            with keep_stages(stages):
+                adversarial = self.run_attack(name, at, images, labels)
+        if self.cache is not None and stages is not None:
             self.cache.put(key, adversarial, cost)
+            stages.remove()
         return adversarial, cost
 
     def run_attack(self, name: str, at: int, images: Images, labels: Labels) -> Images:
