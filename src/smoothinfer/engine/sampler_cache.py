@@ -27,6 +27,12 @@ class _Entry:
 
     def fits(self, made_from: Ingredients, contents: int | None) -> bool:
         plan, dtype, tensors, settings = made_from
+        if made_from is self.made_from and contents is None and self.versions is not None:
+            # Layers are held: a weight may be changed in place, but not exchanged.
+            return all(
+                tensor._version == before[2]
+                for tensor, before in zip(tensors, self.versions, strict=True)
+            )
         same = self.made_from[0] is plan and self.made_from[1] == dtype
         same = same and self.made_from[3] == settings and self.contents == contents
         return same and self.versions is not None and self.versions == _versions(tensors)
