@@ -11,6 +11,7 @@ from smoothinfer.attacks.auto_pgd import apgd
 from smoothinfer.attacks.minimum_norm import cw, ddn
 from smoothinfer.attacks.multi_targeted import multitargeted
 from smoothinfer.attacks.nes_attack import nattack
+from smoothinfer.attacks.one_draw import one_draw
 from smoothinfer.attacks.projected_gradient import fgsm, kl_pgd, pgd
 from smoothinfer.attacks.square_attack import square
 from smoothinfer.attacks.standard_attack import standard
@@ -37,6 +38,7 @@ ATTACKS: dict[str, Attack] = {
     "cw": cw,
     "ddn": ddn,
     "nattack": nattack,
+    "one_draw": one_draw,
     "square": square,
     "transfer": transfer,
 }

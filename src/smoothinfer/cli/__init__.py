@@ -28,6 +28,7 @@ COMMANDS = {
     "train": "Train a recipe on a data set; resumes.",
     "evaluate": "Measure a model, clean and attacked, in one pass and smoothed.",
     "attack": "Measure a model like evaluate, and keep the adversarial examples.",
+    "standard": "Judge a model by the standard attack: one pass, ten in a row, and the vote.",
     "calibrate": "Choose sigma and the voting rule on the images that training held out.",
     "audit": "Check whether a model's robustness is real: thirteen checks, one page. Exit status 1 "
     "if one fires.",

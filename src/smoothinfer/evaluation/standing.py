@@ -1,0 +1,104 @@
+"""Three numbers for a random model: mean over passes, worst of ten passes, and the vote."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy.special import gammaln
+from scipy.stats import norm
+
+from smoothinfer.errors import InputError
+from smoothinfer.evaluation.rows import Rows, accuracy
+from smoothinfer.numerics.statistics import Interval, mean_of
+
+ASKED_AGAIN = 10  # passes of which an attacker needs one that errs
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a random model stands under one attack, all over the same images.
+
+    Attributes:
+        mean: share of right passes: what one request gets.
+        worst: share of images that ten passes in a row get right: what is left when an attacker
+            may ask ten times.
+        vote: share of images that the vote gets right.
+        gain: vote minus mean, with the interval of the paired difference over images.
+        luck: standard deviation of ``vote`` over other draws of its passes, at most: where the
+            votes of the runner-up are not known, it is taken to have all that the leader lacks.
+    """
+
+    mean: Interval
+    worst: Interval
+    vote: Interval
+    gain: Interval
+    luck: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+
+def standing_of(rows: Rows) -> Standing:
+    """Return the standing by the rows of one setting, one row for each image.
+
+    With h of an image's n passes right, ten passes without replacement are all right with
+    probability C(h, 10) / C(n, 10), whose mean over images is unbiased for fresh passes.
+
+    Raises:
+        InputError: there are no rows, or images had fewer than ten passes.
+
+    >>> import pyarrow as pa
+    >>> passes = {"hits": [20, 10], "used": [20, 20], "share": [1.0, 0.5], "correct": [True, True]}
+    >>> found = standing_of(pa.table(passes))
+    >>> found.mean.value, found.vote.value, round(found.worst.value, 3)
+    (0.75, 1.0, 0.5)
+    """
+    if len(rows) == 0:
+        raise InputError("there are no rows to judge by")
+    hits, used, share = (np.array(rows[name], dtype=float) for name in ("hits", "used", "share"))
+    correct = np.array(rows["correct"], dtype=bool)
+    if used.min() < ASKED_AGAIN:
+        raise InputError(f"the worst of {ASKED_AGAIN} passes needs as many: give more samples")
+    right = hits / used
+    return Standing(
+        mean=_bounded(_mean(right)),
+        worst=_bounded(_mean(all_right(hits, used))),
+        vote=accuracy(rows),
+        gain=_mean(correct - right),
+        luck=_luck(right, share, used, correct),
+    )
+
+
+def all_right(hits: Any, used: Any, count: int = ASKED_AGAIN) -> Any:
+    """Return C(hits, count) / C(used, count) of each image.
+
+    >>> all_right(np.array([10.0, 9.0]), np.array([10.0, 10.0])).round(6).tolist()
+    [1.0, 0.0]
+    """
+    possible = hits >= count
+    safe = np.where(possible, hits, count)
+    log = gammaln(safe + 1) - gammaln(safe - count + 1)
+    log -= gammaln(used + 1) - gammaln(used - count + 1)
+    return np.where(possible, np.exp(log), 0.0)
+
+
+def _mean(values: Any) -> Interval:
+    return mean_of(float(values.mean()), float(values.std()), len(values))
+
+
+def _bounded(found: Interval) -> Interval:
+    return Interval(found.value, max(0.0, found.low), min(1.0, found.high), found.images)
+
+
+def _luck(right: Any, share: Any, used: Any, correct: Any) -> float:
+    """Return sqrt(sum q (1 - q)) / N, q the probability that another vote would differ."""
+    # Of a right image the leader's share is known, of a wrong one also the label's.
+    behind = np.where(correct, 1 - share, right)
+    lead = np.clip(share - behind, 0, None)
+    error = np.sqrt(np.clip(share + behind - lead**2, 1e-12, None) / used)
+    turns = norm.sf(lead / error)
+    return math.sqrt(float((turns * (1 - turns)).sum())) / len(right)
