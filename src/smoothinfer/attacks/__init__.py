@@ -11,7 +11,7 @@ from smoothinfer.attacks.auto_pgd import apgd
 from smoothinfer.attacks.minimum_norm import cw, ddn
 from smoothinfer.attacks.multi_targeted import multitargeted
 from smoothinfer.attacks.nes_attack import nattack
-from smoothinfer.attacks.one_draw import one_draw
+from smoothinfer.attacks.one_draw_attack import one_draw
 from smoothinfer.attacks.projected_gradient import fgsm, kl_pgd, pgd
 from smoothinfer.attacks.square_attack import square
 from smoothinfer.attacks.standard_attack import standard
