@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import smoothinfer as si
 from benchmarks.clock import machine
-from benchmarks.peers import installed, silent, versions
+from benchmarks.peers import auto_attack, installed, silent, versions
 from smoothinfer.numerics.statistics import Interval, proportion
 from smoothinfer.runtime.processes import tune_malloc
 
@@ -142,6 +142,15 @@ class Attacks:
             "APGD": self.ours("apgd", ball, steps=100),
         }
 
+    def worst_case(self) -> dict[str, Run]:
+        """The whole protocol: ``standard``, and AutoAttack's standard version."""
+        found = {"smoothinfer": self.ours("standard", si.Linf(self.radius))}
+        if installed("pyautoattack"):
+            theirs = auto_attack(self.plain, self.radius, "standard")
+            batch = self.options.batch
+            found["AutoAttack"] = lambda images, labels: theirs(images, labels, batch)[0]
+        return found
+
     def measure(self, run: Run, images: Tensor, labels: Tensor) -> dict[str, Any]:
         """Return what an attack leaves right, how far it went, and the seconds it took."""
         parts = zip(images.split(self.options.batch), labels.split(self.options.batch), strict=True)
@@ -163,7 +172,7 @@ class Attacks:
         }
 
 
-SECTIONS = ("pgd", "apgd_ce", "apgd_dlr", "square", "ddn", "cw", "nattack")
+SECTIONS = ("pgd", "apgd_ce", "apgd_dlr", "square", "ddn", "cw", "nattack", "worst_case")
 
 
 def table(found: dict[str, Any]) -> str:

@@ -86,3 +86,23 @@ def versions() -> dict[str, str]:
 def silent() -> None:
     """Keep peers from drawing progress bars into the table."""
     os.environ["TQDM_DISABLE"] = "1"
+
+
+def auto_attack(
+    module: nn.Module, radius: float, protocol: str
+) -> Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]:
+    """Return AutoAttack: (images, labels, batch) -> adversarial images, and its answers to them.
+
+    An image is broken in its eyes where the answer differs from the label.
+
+    Args:
+        module: from images to logits.
+        radius: of the L-infinity ball.
+        protocol: ``"standard"`` or ``"rand"``.
+    """
+    from pyautoattack import AutoAttack
+
+    attack = AutoAttack(module, norm="Linf", eps=radius, version=protocol, device="cpu", seed=0)
+    return lambda images, labels, batch: attack.run_standard_evaluation(
+        images, labels, batch_size=batch
+    )

@@ -1,0 +1,113 @@
+"""Attacks on a random model, judged by fresh votes.
+
+``python -m benchmarks.referee MODEL --data DATA``
+
+AutoAttack's version for random models calls an image broken when a single draw errs, before an
+attack or after one. Beside its own count stands what a fresh vote of its examples says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import smoothinfer as si
+from benchmarks.clock import machine
+from benchmarks.peers import auto_attack, installed, silent, versions
+from smoothinfer.noise.input_noise import with_input_noise
+from smoothinfer.numerics.statistics import Interval, proportion
+from smoothinfer.runtime.processes import tune_malloc
+
+BATCH = 128
+
+
+def tools(model: si.NoisyModel, radius: float) -> dict[str, Callable[[Tensor, Tensor], Any]]:
+    """Return each attack: (images, labels) -> adversarial images, and its own answers or none."""
+    ball = si.Linf(radius)
+
+    def ours(name: str, images: Tensor, labels: Tensor, **options: Any) -> tuple[Tensor, None]:
+        generator = torch.Generator().manual_seed(0)
+        parts = zip(images.split(BATCH), labels.split(BATCH), strict=True)
+        attack = partial(si.ATTACKS[name], generator=generator, **options)
+        return torch.cat([attack(model, *part, ball) for part in parts]), None
+
+    found: dict[str, Callable[[Tensor, Tensor], Any]] = {
+        "standard": partial(ours, "standard"),
+        "standard, quick": partial(ours, "standard", budget="quick"),
+        "multi-targeted, 8 draws": partial(ours, "multitargeted", draws=8),
+    }
+    if installed("pyautoattack"):
+        theirs = auto_attack(model, radius, "rand")
+        found["AutoAttack, rand"] = lambda images, labels: theirs(images, labels, BATCH)
+    return found
+
+
+def judge(
+    model: si.NoisyModel, images: Tensor, labels: Tensor, found: Tensor, answers: Tensor | None
+) -> dict[str, Any]:
+    """Return what is left by fresh votes of 512 passes, and by the attack's own count."""
+    smooth = si.SmoothedClassifier(model, 512, seed=1)
+    vote = smooth.predict(found)
+    right = vote.labels == labels
+    passes = vote.counts.gather(1, labels[:, None]).squeeze(1) / vote.samples
+    row: dict[str, Any] = {
+        "vote": proportion(int(right.sum()), len(labels)).as_dict(),
+        "one pass": float(passes.double().mean()),
+    }
+    if answers is not None:
+        broken = answers != labels
+        still = (found == images).flatten(1).all(1)
+        row |= {
+            "its own count": proportion(int((~broken).sum()), len(labels)).as_dict(),
+            "called broken": int(broken.sum()),
+            "of these right in the vote": int((broken & right).sum()),
+            "of these not moved": int((broken & right & still).sum()),
+        }
+    return row
+
+
+def main() -> None:
+    """Measure, print, and write ``referee.json``; tools add up."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", nargs="?", default="cni-w-resnet20-cifar10")
+    parser.add_argument("--data", default="uoft-cs/cifar10")
+    parser.add_argument("--sigma", type=float, default=0.06)
+    parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--radius", type=float, default=8 / 255)
+    parser.add_argument("--tools", nargs="*")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    silent()
+    tune_malloc()
+    data = si.load_data(options.data, "test", options.images, first=True)
+    model = with_input_noise(si.load(options.model), options.sigma)
+    assert isinstance(model, si.NoisyModel)
+    path = options.out / "referee.json"
+    table = json.loads(path.read_text()) if path.exists() else {"tools": {}}
+    table |= {"model": options.model, "sigma": options.sigma, "images": options.images}
+    table |= {"machine": machine("cpu"), "peers": versions()}
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name, run in tools(model, options.radius).items():
+        if options.tools and name not in options.tools:
+            continue
+        begun = time.perf_counter()
+        found, answers = run(data.images, data.labels)
+        seconds = time.perf_counter() - begun
+        row = judge(model, data.images, data.labels, found, answers) | {"seconds": seconds}
+        table["tools"][name] = row
+        path.write_text(json.dumps(table, indent=1) + "\n")
+        print(name, Interval(**row["vote"]), row, flush=True)
+
+
+if __name__ == "__main__":
+    main()
