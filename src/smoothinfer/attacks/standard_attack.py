@@ -62,17 +62,19 @@ class Budget:
             targets=self.targets,
             target_steps=2 * self.target_steps,
             target_draws=1,
-            queries=5 * self.queries,
+            queries=min(_MOST_QUERIES, 10 * self.queries),
             query_draws=1,
             orders=0,
             votes=1,
         )
 
 
+_MOST_QUERIES = 5000  # as in AutoAttack
+
 BUDGETS: dict[str, Budget] = {
-    "quick": Budget(1, 20, 4, 3, 15, 4, 100, 4, 2, 128),
-    "standard": Budget(3, 50, 10, 9, 30, 8, 1000, 8, 3, 512),
-    "full": Budget(5, 100, 20, 1000, 50, 16, 2000, 20, 10, 1024),
+    "quick": Budget(1, 20, 4, 3, 20, 4, 50, 4, 2, 128),
+    "standard": Budget(2, 40, 8, 9, 40, 8, 300, 4, 3, 512),
+    "full": Budget(5, 100, 20, 1000, 80, 16, 2000, 8, 10, 1024),
 }
 
 
