@@ -17,6 +17,7 @@ LAYERS = [
     ("networks", "data"),
     ("engine",),
     ("noise",),
+    ("defences",),
     ("smoothing",),
     ("attacks",),
     ("training",),

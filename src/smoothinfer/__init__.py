@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # every name is imported when it is first used; see _LAZY
     from smoothinfer.attacks.projected_gradient import GRADIENTS
     from smoothinfer.checkpoints import list_models, load, save_checkpoint
     from smoothinfer.data import DATASETS, ImageData, load_data
+    from smoothinfer.defences import DEFENCES
     from smoothinfer.engine.passes import passes
     from smoothinfer.engine.stopping import STOPS
     from smoothinfer.engine.tally import Prediction
@@ -59,6 +60,7 @@ _LAZY = {
     "CNI": "noise",
     "Certificates": "smoothing.certification",
     "DATASETS": "data",
+    "DEFENCES": "defences",
     "GRADIENTS": "attacks.projected_gradient",
     "Gaussian": "noise",
     "HubModel": "hub",
@@ -134,9 +136,9 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
-    "ABSTAIN", "ATTACKS", "ATTACK_LOSSES", "BALLS", "CNI", "DATASETS", "GRADIENTS", "L2", "LOSSES",
-    "MODELS", "NOISES", "PNI", "RULES", "STOPS", "Certificates", "Gaussian", "HubModel",
-    "ImageData", "InputError", "Laplace", "Linf", "LogitsOf", "Noise", "NoisyModel", "Normalize",
+    "ABSTAIN", "ATTACKS", "ATTACK_LOSSES", "BALLS", "CNI", "DATASETS", "DEFENCES", "GRADIENTS",
+    "L2", "LOSSES", "MODELS", "NOISES", "PNI", "RULES", "STOPS", "Certificates", "Gaussian",
+    "HubModel", "ImageData", "InputError", "Laplace", "Linf", "LogitsOf", "Noise", "NoisyModel", "Normalize",
     "Prediction", "Recipe", "Rule", "SmoothedClassifier", "Uniform", "accuracy",
     "accuracy_against_samples", "apgd", "audit", "certify", "cw", "ddn", "epgd", "evaluate", "fgsm",
     "frozen", "isolated_rng", "list_models", "load", "load_data", "load_examples", "load_recipe",

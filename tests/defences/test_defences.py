@@ -1,0 +1,174 @@
+"""What every defence in ``DEFENCES`` promises, and a property of each that only it has."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import smoothinfer as si
+from smoothinfer.attacks.mixtures import find_mixture
+from smoothinfer.defences import DEFENCES, Mixture
+from smoothinfer.defences.pruned_features import prune
+from smoothinfer.defences.short_numbers import quantise
+
+
+def network():
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU()
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 4)).eval()
+
+
+@pytest.fixture
+def images():
+    return torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def defended(name):
+    options = {"shape": (3, 8, 8)} if name == "self_ensemble" else {}
+    return DEFENCES[name](network(), **options).eval()
+
+
+@pytest.mark.parametrize("name", DEFENCES)
+class TestEveryDefence:
+    def test_passes_differ_and_a_seed_names_them(self, name, images):
+        model = defended(name)
+        passes = []
+        for seed in (*range(8), 0):
+            with si.isolated_rng(seed), torch.no_grad():
+                passes.append(model(images))
+        assert torch.equal(passes[0], passes[-1])
+        assert any(not torch.equal(passes[0], each) for each in passes[1:-1])
+        assert all(each.shape == (5, 4) and each.isfinite().all() for each in passes)
+
+    def test_gradients_reach_the_images(self, name, images):
+        leaf = images.clone().requires_grad_()
+        defended(name)(leaf).square().sum().backward()
+        assert leaf.grad.isfinite().all()
+        assert (leaf.grad.flatten(1).abs().sum(1) > 0).all()
+
+    def test_images_and_modes_stay_as_they_were(self, name, images):
+        model, before = defended(name), images.clone()
+        model(images)
+        assert torch.equal(images, before)
+        assert not model.training
+
+    def test_it_is_voted_on_attacked_and_judged(self, name, images):
+        model = defended(name)
+        labels = si.SmoothedClassifier(model, 16, seed=0).predict(images).labels
+        attacks = {"one_draw": si.ATTACKS["one_draw"], "pgd": si.ATTACKS["pgd"]}
+        rows = si.evaluate(
+            si.SmoothedClassifier(model, 8), (images, labels), attack=attacks, ball=si.Linf(0.05)
+        )
+        assert set(rows["attack"].to_pylist()) == {"none", "one_draw", "pgd"}
+
+
+def test_the_mean_of_pruned_features_is_the_feature():
+    """E[prune(h)] = h, with a standard error from the draws."""
+    torch.manual_seed(0)
+    features = torch.rand(1, 20).expand(20_000, 20)
+    pruned = prune(features, 0.5)
+    error = pruned.std(0) / math.sqrt(len(pruned))
+    assert ((pruned.mean(0) - features[0]).abs() < 4.5 * error).all()
+    assert (pruned == 0).any(0).all()
+
+
+def test_a_feature_survives_as_often_as_its_size_says():
+    torch.manual_seed(0)
+    features = torch.tensor([[1.0, 2.0, 4.0, 1.0]]).expand(40_000, 4)
+    kept = (prune(features, 1.0) != 0).double().mean(0)  # four draws
+    truth = 1 - (1 - features[0].double() / 8) ** 4
+    error = (truth * (1 - truth) / 40_000).sqrt()
+    assert ((kept - truth).abs() < 4.5 * error).all()
+
+
+def test_resized_images_are_inside_and_the_rest_is_black():
+    seen = []
+
+    class Watch(nn.Module):
+        def forward(self, images):
+            seen.append(images)
+            return images.flatten(1)[:, :2]
+
+    model = DEFENCES["resize_and_pad"](Watch().eval(), growth=1.5)
+    for _ in range(60):
+        model(torch.ones(1, 1, 8, 8))
+    assert {tuple(each.shape[-2:]) for each in seen} == {(12, 12)}
+    sides = [int(each.sum(-1).gt(0).sum()) for each in seen]
+    assert all(int(each.sum()) == side**2 for each, side in zip(seen, sides, strict=True))
+    assert set(sides) == {8, 9, 10, 11}
+    places = {tuple(each.nonzero()[0].tolist()) for each in seen}
+    assert len(places) > 8
+
+
+def test_a_precision_has_so_many_values_and_gradients_pass():
+    values = torch.linspace(-1, 1, 999, requires_grad=True)
+    for bits in (2, 4, 8):
+        short = quantise(values, bits)
+        assert len(short.unique()) == 2**bits - 1
+        assert (short - values).abs().max() <= 1 / (2**bits - 2) + 1e-6
+    short.sum().backward()
+    assert torch.equal(values.grad, torch.ones(999))
+
+
+def test_many_bits_are_the_network_itself(images):
+    exact = network()
+    model = DEFENCES["random_precision"](exact, bits=[20])
+    assert torch.allclose(model(images), exact(images), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("model", "networks"),
+    [
+        (lambda: DEFENCES["random_precision"](network(), bits=[2, 3, 4]), 3),
+        (lambda: Mixture([network(), nn.Sequential(nn.Flatten(), nn.Linear(192, 4))]), 2),
+    ],
+)
+def test_finite_mixtures_are_found_as_such(model, networks, images):
+    assert len(find_mixture(model().eval(), images).seeds) == networks
+
+
+def test_a_mixture_answers_by_its_shares():
+    ends = [nn.Sequential(nn.Flatten(), nn.Linear(2, 2)) for _ in range(2)]
+    for end, bias in zip(ends, ([1.0, 0.0], [0.0, 1.0]), strict=True):
+        nn.init.zeros_(end[1].weight)
+        end[1].bias.data = torch.tensor(bias)
+    model, image = Mixture(ends, [0.8, 0.2]).eval(), torch.zeros(1, 1, 1, 2)
+    torch.manual_seed(0)
+    first = sum(int(model(image).argmax()) == 0 for _ in range(2000)) / 2000
+    assert abs(first - 0.8) < 4.5 * math.sqrt(0.16 / 2000)
+
+
+def test_noise_stands_before_every_convolution():
+    one, two = (nn.Conv2d(1, 1, 1, bias=False) for _ in range(2))
+    net = nn.Sequential(one, two, nn.Flatten())
+    for part in net[:2]:
+        nn.init.ones_(part.weight)
+    model = DEFENCES["self_ensemble"](net, shape=(1, 64, 64), first=0.3, inner=0.4).eval()
+    spread = model(torch.zeros(4, 1, 64, 64)).detach().std()
+    assert abs(float(spread) - 0.5) < 4.5 * 0.5 / math.sqrt(2 * 4 * 64 * 64)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("resize_and_pad", {"growth": 1}),
+        ("random_transforms", {"count": 9}),
+        ("activation_pruning", {"share": 0}),
+        ("random_precision", {"bits": [1]}),
+        ("mixture", {"shares": [1.0]}),
+        ("self_ensemble", {"first": -1}),
+    ],
+)
+def test_options_out_of_range_are_refused(name, options):
+    with pytest.raises(si.InputError):
+        DEFENCES[name](network(), **options)
+
+
+def test_an_untraceable_network_is_refused():
+    class Branching(nn.Module):
+        def forward(self, images):
+            return images if images.sum() > 0 else -images
+
+    with pytest.raises(si.InputError, match="cannot trace"):
+        DEFENCES["activation_pruning"](Branching())
