@@ -17,6 +17,7 @@ LINES = {
     "evaluate": ["evaluate", "x", "--data", "x"],
     "attack": ["attack", "x", "--data", "x"],
     "calibrate": ["calibrate", "x", "--data", "x"],
+    "standard": ["standard", "x", "--data", "x"],
     "audit": ["audit", "x", "--data", "x"],
     "certify": ["certify", "x", "--data", "x"],
     "sweep": ["sweep", "x"],
