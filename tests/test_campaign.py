@@ -1,7 +1,7 @@
 """A campaign keeps to its time, loses nothing, and tells how each task ended."""
 
 import io
-import sys
+import shlex
 import tarfile
 import time
 from pathlib import Path
@@ -11,7 +11,10 @@ import yaml
 from benchmarks import campaign, tasks
 from benchmarks.archives import pack
 
+from smoothinfer.cli import COMMANDS
 from smoothinfer.errors import InputError
+from smoothinfer.networks import MODELS
+from smoothinfer.recipes import load_recipe
 from smoothinfer.runtime.files import read_json
 
 TINY = ["model=smallnet(width=4)", "attack=pgd(steps=1)", "batch_size=32", "validation.images=16"]
@@ -147,10 +150,18 @@ def test_two_tasks_of_one_name_are_refused(tmp_path):
         tasks.read_plan(tmp_path / "plan.yaml")
 
 
-def test_the_plans_of_the_repository_are_read():
+PLANS = sorted(Path("benchmarks/plans").glob("*.yaml"))
 
-    plans = sorted(Path("benchmarks/plans").glob("*.yaml"))
-    assert plans
-    for path in plans:
-        assert tasks.read_plan(path).tasks
-    assert sys.version_info >= (3, 11)
+
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
+def test_the_plans_of_the_repository_name_what_there_is(path):
+    for task in tasks.read_plan(path).tasks:
+        if task.train:
+            recipe = load_recipe(f"recipes/{task.train}", [*task.set, "epochs=2"])
+            recipe.build_loss()
+            assert recipe.model.bind("model", MODELS, None)(classes=10, channels=3)
+        else:
+            words = shlex.split(task.command)
+            assert words[0] in ("smoothinfer", "benchmarks", "pytest")
+            if words[0] == "smoothinfer":
+                assert words[1] in COMMANDS
