@@ -25,15 +25,15 @@ class Judge:
         model: any module from images to logits.
         images: (N, C, H, W), the points at first.
         labels: (N,).
-        votes: the most draws of a vote; clear votes end early. 1 for a model without noise.
-        random: whether two draws differ.
+        votes: the most draws of a vote; clear votes end early.
+        random: whether two draws differ; if not, one of them is the vote.
     """
 
     def __init__(
         self, model: nn.Module, images: Images, labels: Labels, votes: int, random: bool
     ) -> None:
         self.model, self.labels = model, labels
-        self.votes, self.random = votes if random else 1, random
+        self.votes, self.random = votes, random
         self.points = images.clone()
         self.broken = torch.zeros(len(images), dtype=torch.bool, device=images.device)
         self.refresh(torch.arange(len(images), device=images.device))
@@ -45,8 +45,6 @@ class Judge:
 
     def offer(self, found: Images, rows: Tensor) -> None:
         """Keep ``found``, points of the images ``rows``, where they are better; judge them."""
-        if len(rows) == 0:
-            return
         seeds = fresh_seeds(_COMPARING if self.random else 1)
         kept, labels = self.points[rows], self.labels[rows]
         new, old = (self._danger(points, labels, seeds) for points in (found, kept))
@@ -60,7 +58,7 @@ class Judge:
 
     def take_up(self, state: dict[str, Tensor] | None) -> int:
         """Restore a state; return how many stages it is from."""
-        if state is None:
+        if state is None or state["points"].shape != self.points.shape:
             return 0
         self.points = state["points"].to(self.points)
         self.broken = state["broken"].to(self.broken)
@@ -72,11 +70,10 @@ class Judge:
             return
         points, labels = self.points[rows], self.labels[rows]
         if not self.random:
-            self.broken[rows] = self._wrong(points, labels, [0]) >= 1
+            self.broken[rows] = self._danger(points, labels, [0]) >= 1  # the one draw is wrong
             return
         eot = EOTLoss(self.model, margin)
-        lost = eot.is_outvoted(points, labels, fresh_seeds(self.votes), _ERRORS)
-        self.broken[rows] = lost
+        self.broken[rows] = eot.is_outvoted(points, labels, fresh_seeds(self.votes), _ERRORS)
 
     def _danger(self, points: Images, labels: Labels, seeds: list[int]) -> Tensor:
         """Return wrong draws plus the mean margin squeezed into (0, 1), (N,)."""
@@ -85,8 +82,3 @@ class Judge:
         wrong = (logits.argmax(2) != labels).double().sum(0)
         leads = torch.stack([margin(each, labels) for each in logits]).double().mean(0)
         return wrong + torch.atan(leads) / torch.pi + 0.5
-
-    @torch.no_grad()
-    def _wrong(self, points: Images, labels: Labels, seeds: list[int]) -> Tensor:
-        logits = torch.stack(run_draws(self.model, points, seeds))
-        return (logits.argmax(2) != labels).double().mean(0)

@@ -7,7 +7,6 @@ Shanbhag 2022, arXiv 2206.06737): they must be fooled one after the other.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -18,19 +17,22 @@ from torch import Tensor, nn
 from smoothinfer.attacks.checks import check_counts, probes
 from smoothinfer.attacks.gate import gated
 from smoothinfer.attacks.gradients import gradient_of
+from smoothinfer.attacks.losses import margin
+from smoothinfer.attacks.projected_gradient import cosine
 from smoothinfer.engine.members import run_draws, run_seeded
 from smoothinfer.errors import InputError
-from smoothinfer.numerics.balls import Ball, pick_images
+from smoothinfer.numerics.balls import L2, Ball, per_image, pick_images
 from smoothinfer.numerics.randomness import derive_seed, draw_seed, isolated_rng
 from smoothinfer.runtime.modes import attack_mode
 from smoothinfer.types import Images, Labels, Logits
 
 _MOST, _DRAWS = 12, 96  # networks that are told apart, and draws that look for them
+_EUCLIDEAN = L2(1.0)
 _CLOSE = 1e-4  # of the logits' size: the same network, but for rounding
 
 
 @dataclass(frozen=True)
-class Mixture:
+class FiniteMixture:
     """The networks of a finite mixture.
 
     Attributes:
@@ -42,7 +44,7 @@ class Mixture:
     shares: Tensor
 
 
-def find_mixture(model: nn.Module, images: Images, most: int = _MOST) -> Mixture | None:
+def find_mixture(model: nn.Module, images: Images, most: int = _MOST) -> FiniteMixture | None:
     """Return the networks by which ``model`` answers, if they are ``most`` or fewer; else ``None``.
 
     96 draws look for them, and give up at the first network too many; none may turn up in the
@@ -69,7 +71,7 @@ def find_mixture(model: nn.Module, images: Images, most: int = _MOST) -> Mixture
                 first.append(seed)
                 counts.append(1)
     shares = torch.tensor(counts, dtype=torch.float64, device=images.device) / _DRAWS
-    return Mixture(tuple(first), shares)
+    return FiniteMixture(tuple(first), shares)
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:
@@ -86,7 +88,7 @@ def by_members(
     *,
     steps: int = 40,
     orders: int = 3,
-    mixture: Mixture | None = None,
+    mixture: FiniteMixture | None = None,
     generator: torch.Generator | None = None,
 ) -> Images:
     """Fool the networks of a finite mixture one after the other, the nearest ones first.
@@ -141,14 +143,14 @@ class _Search:
         images: Images,
         labels: Labels,
         ball: Ball,
-        mixture: Mixture,
+        mixture: FiniteMixture,
         steps: int,
     ) -> None:
         self.model, self.images, self.labels = model, images, labels
         self.ball, self.seeds, self.shares = ball, mixture.seeds, mixture.shares
         self.steps = steps
-        self.best = images.clone()
-        self.fooled = self._fooled(images)
+        self.best = images
+        self.fooled = self.shares.new_full((len(images),), -1.0)  # nothing was tried yet
 
     def run(self, orders: int) -> Images:
         rank = self._nearest()
@@ -179,8 +181,9 @@ class _Search:
                     continue
                 gradient, logits = gradient_of(self._network(seed), points, self._lead)
                 still = (self._lead(logits.double()) < self._enough(logits)) * weight
-                total += still.view(-1, *[1] * (points.ndim - 1)) * _unit(gradient)
-            size = self.ball.radius * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+                # Of length 1, so that no network outweighs another by its scale.
+                total += per_image(still, total) * _EUCLIDEAN.ascend(gradient)
+            size = self.ball.radius * cosine(step / self.steps)
             ahead = points + size * self.ball.ascend(total).to(points.dtype)
             points = self.ball.project(ahead, self.images)
             share = self._fooled(points)
@@ -195,24 +198,16 @@ class _Search:
             draws = run_draws(self.model, points, self.seeds)
         wrong = torch.stack([logits.argmax(1) != self.labels for logits in draws], 1)
         share = (wrong * self.shares).sum(1)
-        if hasattr(self, "fooled"):
-            self.best = pick_images(share > self.fooled, points, self.best)
-            self.fooled = torch.maximum(share, self.fooled)
+        self.best = pick_images(share > self.fooled, points, self.best)
+        self.fooled = torch.maximum(share, self.fooled)
         return share
 
     def _network(self, seed: int) -> Callable[[Images], Logits]:
         return partial(run_seeded, self.model, seed=seed)
 
     def _lead(self, logits: Tensor) -> Tensor:
-        right = logits.gather(1, self.labels[:, None]).squeeze(1)
-        return logits.scatter(1, self.labels[:, None], -torch.inf).amax(1) - right
+        return margin(logits, self.labels)
 
     def _enough(self, logits: Tensor) -> Tensor:
         """Return the lead beyond which a network counts as fooled for good, (N,)."""
         return 0.02 * (logits.amax(1) - logits.amin(1)).double()
-
-
-def _unit(gradient: Tensor) -> Tensor:
-    """Return gradients of length 1, so that no network outweighs another by its scale."""
-    norm = gradient.flatten(1).norm(dim=1).clamp_min(1e-30)
-    return gradient / norm.view(-1, *[1] * (gradient.ndim - 1))

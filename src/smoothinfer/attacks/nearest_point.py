@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from smoothinfer.attacks.eot import EOTLoss, fresh_seeds
 from smoothinfer.attacks.losses import margin
+from smoothinfer.attacks.projected_gradient import cosine
 from smoothinfer.numerics.balls import Ball, per_image, pick_images
 from smoothinfer.types import Images, Labels
 
@@ -57,7 +58,7 @@ def nearest_point(
         value = found.value.to(radius.dtype)
         best = pick_images(value > highest, points, best)
         highest = torch.maximum(value, highest)
-        share = 0.5 * (1 + math.cos(math.pi * step / steps))
+        share = cosine(step / steps)
         factor = torch.where(value > 0, 1 - _SHRINK * share, 1 + _SHRINK * share)
         radius = (radius * factor).clamp_max(ball.radius)
         ahead = points + ball.radius * share * ball.ascend(found.gradient).to(points.dtype)

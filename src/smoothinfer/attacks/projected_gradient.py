@@ -23,9 +23,20 @@ from smoothinfer.runtime.modes import attack_mode
 from smoothinfer.types import Images, Labels
 
 _JUDGING_DRAWS = 8
+
+
+def cosine(progress: float) -> float:
+    """Return 1 at progress 0 and 0 at progress 1, along a half wave.
+
+    >>> cosine(0.0), round(cosine(0.5), 3), cosine(1.0)
+    (1.0, 0.5, 0.0)
+    """
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
 _LENGTHS: dict[str, Callable[[float], float]] = {
     "constant": lambda progress: 1.0,
-    "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),
+    "cosine": cosine,
 }
 
 Gradient = Callable[[nn.Module, Images, Labels, AttackLoss, int], Tensor]

@@ -1,4 +1,4 @@
-"""The standard attack for random models: from cheap stages to dear ones; who falls leaves."""
+"""The standard attack for random models: eight attacks, cheap ones first; broken images leave."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from smoothinfer.attacks.auto_pgd import apgd
 from smoothinfer.attacks.checks import attack_precision
@@ -16,7 +16,7 @@ from smoothinfer.attacks.gate import gated
 from smoothinfer.attacks.judging import Judge
 from smoothinfer.attacks.kept_stages import kept_stages
 from smoothinfer.attacks.losses import lead_of
-from smoothinfer.attacks.mixtures import Mixture, by_members, find_mixture
+from smoothinfer.attacks.mixtures import FiniteMixture, by_members, find_mixture
 from smoothinfer.attacks.multi_targeted import order_classes
 from smoothinfer.attacks.nearest_point import nearest_point
 from smoothinfer.attacks.projected_gradient import pgd
@@ -25,13 +25,13 @@ from smoothinfer.engine.members import member_of
 from smoothinfer.errors import choose
 from smoothinfer.numerics.balls import Ball, Linf
 from smoothinfer.numerics.randomness import derive_seed, draw_seed, isolated_rng
-from smoothinfer.runtime.modes import attack_mode, count_classes
+from smoothinfer.runtime.modes import attack_mode
 from smoothinfer.types import Images, Labels
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How much each stage may do; 0 leaves a stage out.
+    """How much each stage may do.
 
     Attributes:
         frozen: passes that are attacked by themselves, in turn.
@@ -79,7 +79,8 @@ BUDGETS: dict[str, Budget] = {
 
 
 _MOMENTUM = 0.9
-Run = Callable[[Images, Labels, Images], Images]  # images, labels, best points so far
+# (which images of the batch, these images, their labels, their best points so far) -> new points
+Run = Callable[[Tensor, Images, Labels, Images], Images]
 
 
 @gated
@@ -133,72 +134,84 @@ def standard(
         with isolated_rng(derive_seed(key, "judge")):
             judge = Judge(model, images, labels, asked.votes, random)
             mixture = find_mixture(model, images) if random else None
-        size = asked if random else asked.without_noise()
-        stages = _stages(model, images, ball, size, mixture, key)
+            size = asked if random else asked.without_noise()
+            order = order_classes(model, images, labels, size.target_draws)[:, : size.targets]
+        stages = _stages(model, ball, size, order, mixture, random, key)
         kept = kept_stages()
         done = judge.take_up(None if kept is None else kept.load())
         for number, (name, run) in enumerate(stages.items()):
             if number < done or len(rows := judge.standing) == 0:
                 continue
             with isolated_rng(derive_seed(key, "stage", name)):
-                judge.offer(run(images[rows], labels[rows], judge.points[rows]), rows)
+                judge.offer(run(rows, images[rows], labels[rows], judge.points[rows]), rows)
             if kept is not None:
                 kept.save(judge.state(number + 1))
     return judge.points
 
 
 def _stages(
-    model: nn.Module, images: Images, ball: Ball, size: Budget, mixture: Mixture | None, key: int
+    model: nn.Module,
+    ball: Ball,
+    size: Budget,
+    order: Tensor,
+    mixture: FiniteMixture | None,
+    random: bool,
+    key: int,
 ) -> dict[str, Run]:
-    """Return the stages in their order; an image that falls in one takes part in no later one."""
-    if size.draws > 1:
-        climb = partial(_with_momentum, model, ball, size.steps, size.draws)
-        towards = partial(_with_momentum, model, ball, size.target_steps, size.target_draws)
-    else:
-        climb = partial(_with_own_steps, model, ball, size.steps)
-        towards = partial(_with_own_steps, model, ball, size.target_steps)
+    """Return the stages in their order; an image that falls in one takes part in no later one.
 
-    def frozen(number: int, images: Images, labels: Labels, best: Images) -> Images:
+    Args:
+        model, ball: of the attack.
+        size: of the stages.
+        order: (N, T) classes to move each image towards, the likeliest first.
+        mixture: the networks by which the model answers, if they are few.
+        random: whether passes differ.
+        key: names the passes that are held fixed.
+    """
+    ascend = partial(_ascend, model, ball, random)
+    climb = partial(ascend, size.steps, size.draws)
+    towards = partial(ascend, size.target_steps, size.target_draws)
+
+    def frozen(number: int, rows: Tensor, images: Images, labels: Labels, best: Images) -> Images:
         one = member_of(model, derive_seed(key, "frozen"), number)
         return apgd(one, images, labels, ball, steps=size.steps, draws=1, loss="margin")
 
-    def expected(loss: str, images: Images, labels: Labels, best: Images) -> Images:
+    def expected(loss: str, rows: Tensor, images: Images, labels: Labels, best: Images) -> Images:
         return climb(images, labels, loss=loss)
 
-    def members(images: Images, labels: Labels, best: Images) -> Images:
+    def members(rows: Tensor, images: Images, labels: Labels, best: Images) -> Images:
         found: Images = by_members(
             model, images, labels, ball, steps=size.steps, orders=size.orders, mixture=mixture
         )
         return found
 
-    def targeted(place: int, images: Images, labels: Labels, best: Images) -> Images:
-        target = order_classes(model, images, labels, size.target_draws)[:, place]
-        return towards(images, labels, target=target)
+    def targeted(place: int, rows: Tensor, images: Images, labels: Labels, best: Images) -> Images:
+        return towards(images, labels, target=order[rows, place])
 
-    def nearest(images: Images, labels: Labels, best: Images) -> Images:
+    def nearest(rows: Tensor, images: Images, labels: Labels, best: Images) -> Images:
         steps, draws = size.steps, size.draws
         return nearest_point(model, images, labels, ball, start=best, steps=steps, draws=draws)
 
-    def squares(images: Images, labels: Labels, best: Images) -> Images:
+    def squares(rows: Tensor, images: Images, labels: Labels, best: Images) -> Images:
         queries, draws = size.queries, size.query_draws
         return square(model, images, labels, ball, queries=queries, draws=draws)
 
-    def once_more(images: Images, labels: Labels, best: Images) -> Images:
-        return climb(images, labels, loss="margin", start=best)
+    def once_more(rows: Tensor, images: Images, labels: Labels, best: Images) -> Images:
+        return climb(images, labels, start=best)
 
-    others = min(size.targets, count_classes(model, images) - 1)
     stages: dict[str, Run] = {f"pass {n}": partial(frozen, n) for n in range(size.frozen)}
     stages |= {loss: partial(expected, loss) for loss in ("cross_entropy", "margin")}
     stages |= {"members": members} if mixture is not None else {}
-    stages |= {f"target {place + 1}": partial(targeted, place) for place in range(others)}
+    stages |= {f"target {place + 1}": partial(targeted, place) for place in range(order.shape[1])}
     stages |= {"nearest point": nearest}
     stages |= {"squares": squares} if isinstance(ball, Linf) else {}
     return stages | {"from the best": once_more}
 
 
-def _with_momentum(
+def _ascend(
     model: nn.Module,
     ball: Ball,
+    random: bool,
     steps: int,
     draws: int,
     images: Images,
@@ -208,39 +221,26 @@ def _with_momentum(
     target: Labels | None = None,
     start: Images | None = None,
 ) -> Images:
-    """PGD along the gradient of many draws and of the steps before, in steps that fall to 0.
+    """Climb ``loss``, or towards ``target``: PGD with momentum if ``random``, else APGD.
 
-    On random models it left fewer images than APGD, at two thirds of its cost (see RESULTS).
+    APGD asks after each step whether it helped, which the noise hides; on random models PGD with
+    momentum left fewer images at less cost (``python -m benchmarks.referee``).
     """
-    size = ball.radius / (2 if start is None else 8)
+    if not random:
+        named = "cross_entropy" if target is not None else loss  # a target brings its own
+        return apgd(
+            model, images, labels, ball, steps=steps, loss=named, targets=target, start=start
+        )
     return pgd(
         model,
         images,
         labels,
         ball,
         steps=steps,
-        step_size=size,
+        step_size=ball.radius / (2 if start is None else 8),
         draws=draws,
         loss=loss if target is None else lead_of(target),
         start=start,
         momentum=_MOMENTUM,
         schedule="cosine",
-    )
-
-
-def _with_own_steps(
-    model: nn.Module,
-    ball: Ball,
-    steps: int,
-    images: Images,
-    labels: Labels,
-    *,
-    loss: str = "cross_entropy",
-    target: Labels | None = None,
-    start: Images | None = None,
-) -> Images:
-    """APGD, on a model without noise: there a step can tell whether it helped."""
-    asked = "cross_entropy" if target is not None else loss
-    return apgd(
-        model, images, labels, ball, steps=steps, draws=1, loss=asked, targets=target, start=start
     )

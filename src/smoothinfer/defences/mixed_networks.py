@@ -45,20 +45,9 @@ class Mixture(nn.Module):
 
 
 def mixture(network: nn.Module, *others: nn.Module, shares: Sequence[float] = ()) -> nn.Module:
-    """Return the `Mixture` of ``network`` and ``others``; alone, of it and its mirror image.
+    """Return the `Mixture` of ``network`` and ``others``.
 
-    >>> mixture(nn.Flatten())(torch.rand(1, 1, 1, 2)).shape
+    >>> mixture(nn.Flatten(), nn.Flatten())(torch.rand(1, 1, 1, 2)).shape
     torch.Size([1, 2])
     """
-    return Mixture([network, *(others or (Mirrored(network),))], shares)
-
-
-class Mirrored(nn.Module):
-    """The network on mirrored images: another network, of the same accuracy on most data."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network, self.training = network, network.training
-
-    def forward(self, images: Images) -> Logits:
-        return self.network(images.flip(-1))  # type: ignore[no-any-return]
+    return Mixture([network, *others], shares)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -76,7 +77,7 @@ class StageFile:
     """The state of an attack on one batch after its last stage, with what it has cost so far.
 
     Args:
-        path: of the file; one that is damaged is as none.
+        path: of the file; one that is damaged is told and not used.
         key: of the batch.
         cost: of this process so far, to which `load` adds that of the processes before.
     """
@@ -89,10 +90,18 @@ class StageFile:
         from safetensors import SafetensorError
         from safetensors.torch import load
 
+        remedy = "the attack on its batch starts anew"
         try:
-            state = load(check_bytes(read_content(self.path), self.path, "delete it"))
+            content = check_bytes(read_content(self.path), self.path, remedy)
+            key, _, tensors = content.partition(b"\n")
+            if key != self.key.encode():
+                raise InputError(f"{self.path} is of another batch: {remedy}")
+            state = load(tensors)
             forwards, backwards = state.pop("cost").tolist()
-        except (OSError, InputError, SafetensorError, KeyError, ValueError):
+        except FileNotFoundError:
+            return None
+        except (SafetensorError, KeyError, ValueError) as error:  # InputError is one
+            warnings.warn(str(error), stacklevel=2)
             return None
         self.cost.forwards += forwards
         self.cost.backwards += backwards
@@ -104,7 +113,8 @@ class StageFile:
 
         cost = torch.tensor([self.cost.forwards, self.cost.backwards])
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        write_bytes(self.path, append_checksum(save(plain | {"cost": cost})))
+        content = self.key.encode() + b"\n" + save(plain | {"cost": cost})
+        write_bytes(self.path, append_checksum(content))
 
     def remove(self) -> None:
         """Remove the file: the attack has ended."""

@@ -27,8 +27,8 @@ class Standing:
             may ask ten times.
         vote: share of images that the vote gets right.
         gain: vote minus mean, with the interval of the paired difference over images.
-        luck: standard deviation of ``vote`` over other draws of its passes, at most: where the
-            votes of the runner-up are not known, it is taken to have all that the leader lacks.
+        luck: standard deviation of ``vote`` if its passes were drawn again. It is an upper bound:
+            rows do not hold the votes of the runner-up, which is taken to have all other votes.
     """
 
     mean: Interval

@@ -12,6 +12,7 @@ import torch
 from smoothinfer.errors import InputError
 from smoothinfer.runtime.checksums import append_checksum, check_bytes
 from smoothinfer.runtime.files import read_content, write_bytes
+from smoothinfer.runtime.output import check_place
 
 _REMEDY = "delete it: the compiler then works anew"
 
@@ -24,11 +25,12 @@ def compile_cache(path: str | Path | None) -> Iterator[None]:
         path: the file, which need not exist yet; ``None`` for none.
 
     Raises:
-        InputError: the file is damaged.
+        InputError: the file is damaged, or cannot be written.
     """
     if path is None:
         yield
         return
+    check_place(Path(path).parent, "the folder of --compile-cache,")
     with contextlib.suppress(FileNotFoundError):
         content = check_bytes(read_content(path), Path(path), _REMEDY)
         if torch.compiler.load_cache_artifacts(content) is None:

@@ -22,23 +22,28 @@ def check_output(folder: str | Path) -> None:
             true of a folder in it.
     """
     folder = Path(folder)
-    _check_place(folder)
+    check_place(folder)
     for place in (folder / name for name in _INSIDE):
         if os.path.lexists(place):
-            _check_place(place)
+            check_place(place)
     remove_all_dead_drafts(folder)
 
 
-def _check_place(place: Path) -> None:
+def check_place(place: Path, option: str = "--out") -> None:
+    """Make the folder ``place``, named by ``option``, and see that files can be written there.
+
+    Raises:
+        InputError: see `check_output`.
+    """
     try:
         place.mkdir(parents=True, exist_ok=True)
         _probe(place)
     except (FileExistsError, NotADirectoryError):
-        raise InputError(f"--out {place} is or lies in a file: choose another folder") from None
+        raise InputError(f"{option} {place} is or lies in a file: choose another folder") from None
     except (OSError, ValueError) as error:  # ValueError: a zero byte in a name
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(
-            f"--out {place} cannot be written ({reason}): choose another folder"
+            f"{option} {place} cannot be written ({reason}): choose another folder"
         ) from error
 
 

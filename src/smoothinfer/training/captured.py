@@ -60,9 +60,9 @@ class CapturedWork:
             for each in inputs
         ]
         self.calls += 1
-        if self.calls == 1:  # with all checks of its input
+        if self.calls == 1 or self.fault:  # the first with all checks of its input
             return self._run(given)
-        if self.calls <= _WARM_UP or self.fault:
+        if self.calls <= _WARM_UP:
             return self._run_as_recorded(given)
         if self._graph is None:
             self._record(given)
@@ -87,7 +87,7 @@ class CapturedWork:
         """Run the work as it will be recorded, and look for what forbids that."""
         with recording() as faults, _waits(self.device) as waits:
             output = self._run(given)
-        if (found := faults + waits) and not self.fault:
+        if found := faults + waits:
             self.fault = found[0]
             warnings.warn(
                 f"a step is not recorded as a CUDA graph, but runs as it is: {self.fault}",

@@ -1,14 +1,12 @@
 """How a training step runs: as it is, through the compiler, or recorded as a graph."""
 
-from typing import Any
-
 import torch
 from torch import nn
 
 from smoothinfer.errors import InputError
 from smoothinfer.noise.noisy_model import NoisyModel
 from smoothinfer.runtime.printable import error_line
-from smoothinfer.training.captured import CapturedWork, Work
+from smoothinfer.training.captured import Capture, CapturedWork, Work
 from smoothinfer.types import Images, Logits
 
 # (passes are compiled, the step is recorded)
@@ -49,7 +47,9 @@ def compile_passes(model: nn.Module, compile: str) -> nn.Module:
     return CompiledPasses(model) if COMPILE[compile][0] else model
 
 
-def record_step(work: Work, compile: str, device: torch.device, capture: Any = None) -> Work:
+def record_step(
+    work: Work, compile: str, device: torch.device, capture: Capture | None = None
+) -> Work:
     """Return ``work``, or what records it, as ``compile`` says.
 
     Args:

@@ -94,7 +94,8 @@ def train(
                         console.print(ALARM, style="red")
             else:
                 value = run.step()
-                at = f"epoch {run.epoch}/{options.epochs} loss {value:.3f}"
+                at = f"epoch {run.epoch}/{options.epochs}"
+                at += "" if math.isnan(value) else f" loss {value:.3f}"  # not read yet
                 shown.update(at, completed=run.history.step)
             run.stop_if_asked()
         if run.history.step < run.total:

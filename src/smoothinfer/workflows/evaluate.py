@@ -16,6 +16,7 @@ from smoothinfer.cli.options import (
     weights_hash,
 )
 from smoothinfer.config.components import Component
+from smoothinfer.data import ImageData
 from smoothinfer.engine.stopping import STOPS
 from smoothinfer.engine.voting import RULES
 from smoothinfer.errors import InputError
@@ -79,12 +80,15 @@ def run(options: Namespace) -> int:
     return 0
 
 
-def evaluate_model(options: Namespace, export: bool = False) -> Rows | None:
+def evaluate_model(
+    options: Namespace, export: bool = False, data: ImageData | None = None
+) -> Rows | None:
     """Run the sweep of one model that the arguments describe; return its rows.
 
     Args:
         options: see `add_arguments`.
         export: keep the adversarial examples, with pictures.
+        data: the images that the arguments name, where they are loaded already.
     """
     if options.units and not options.sigma:
         raise InputError("--units is the unit of --sigma: give --sigma too")
@@ -115,7 +119,7 @@ def evaluate_model(options: Namespace, export: bool = False) -> Rows | None:
     return run_sweep(
         recipe,
         Path(options.out),
-        data=images_of_split(options),
+        data=images_of_split(options) if data is None else data,
         asked=asked | {"sha256": weights_hash(options.model)},
         export=export,
         only_plan=options.plan,

@@ -21,6 +21,7 @@ from smoothinfer.cli.options import (
     weights_hash,
 )
 from smoothinfer.config.components import Component
+from smoothinfer.errors import plain_int
 from smoothinfer.evaluation.rows import CLEAN, Rows
 from smoothinfer.evaluation.standing import ASKED_AGAIN, Standing, standing_of
 from smoothinfer.numerics.statistics import Interval
@@ -60,6 +61,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
+    plain_int("samples", options.samples, at_least=ASKED_AGAIN)
     images = images_of_split(options)
     model = load_model(options)
     random = is_random(model, images.images[:2].to(Processes().device))
@@ -72,7 +74,7 @@ def run(options: Namespace) -> int:
         "rule": ["prediction"],
         **{"units": None, "stop": "fixed", "delta": 1e-3, "plan": False},
     }
-    rows = evaluate_model(Namespace(**asked))
+    rows = evaluate_model(Namespace(**asked), data=images)
     if rows is not None and Processes().main:
         content = judged(rows, strongest, random)
         about = {"model": str(options.model), "sha256": weights_hash(options.model)}
@@ -126,7 +128,7 @@ def verdict_of(clean: Standing, under: Standing, mean: Interval, worst: Interval
     adds = "adds accuracy" if under.gain.low > 0 else "adds no measurable robustness"
     return (
         f"Under the standard attack the vote keeps {under.vote} % of {clean.vote.images} images "
-        f"(clean {clean.vote}). Under the worst attack for them a single pass keeps {mean} % and "
+        f"(clean {clean.vote}). A single pass keeps {mean} % under the attack that hurts it most, "
         f"{ASKED_AGAIN} passes in a row {worst} %. Under the standard attack the vote {adds}: "
         f"{_points(under.gain)} points over a pass (clean {_points(clean.gain)}). Luck of the "
         f"draws moves the vote's figure by about {100 * under.luck:.1f} points."
