@@ -44,6 +44,17 @@ def tools(model: si.NoisyModel, radius: float) -> dict[str, Callable[[Tensor, Te
         "standard": partial(ours, "standard"),
         "standard, quick": partial(ours, "standard", budget="quick"),
         "multi-targeted, 8 draws": partial(ours, "multitargeted", draws=8),
+        "APGD, margin": partial(ours, "apgd", loss="margin", steps=40, draws=8),
+        "PGD with momentum, margin": partial(
+            ours,
+            "pgd",
+            loss="margin",
+            steps=40,
+            draws=8,
+            step_size=radius / 2,
+            momentum=0.9,
+            schedule="cosine",
+        ),
     }
     if installed("pyautoattack"):
         theirs = auto_attack(model, radius, "rand")
@@ -76,7 +87,7 @@ def judge(
 
 
 def main() -> None:
-    """Measure, print, and write ``referee.json``; tools add up."""
+    """Measure, print, and write ``referee.json``; the results of several calls are kept."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", nargs="?", default="cni-w-resnet20-cifar10")
     parser.add_argument("--data", default="uoft-cs/cifar10")

@@ -44,3 +44,25 @@ def test_dlr_of_two_classes_has_no_third_logit():
 def test_bad_options_are_refused(options, message, net, images, labels):
     with pytest.raises(si.InputError, match=message):
         si.apgd(net, images, labels, si.Linf(0.1), **options)
+
+
+def test_targets_are_reached_and_imply_the_loss(images):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 4)).eval()
+    labels = net(images).argmax(1)
+    targets = (labels + torch.tensor([1, 2, 3, 1, 2, 3])) % 4
+    found = si.apgd(net, images, labels, si.Linf(0.9), steps=20, targets=targets)
+    assert torch.equal(net(found).argmax(1), targets)
+    with pytest.raises(si.InputError, match="targets imply a loss"):
+        si.apgd(net, images, labels, si.Linf(0.1), targets=targets, loss="margin")
+
+
+def test_a_start_is_where_the_search_begins(images):
+    """On a plateau no step gains, so the best point is the first."""
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(64, 2)).eval()
+    nn.init.zeros_(flat[1].weight)
+    flat[1].bias.data = torch.tensor([1.0, 0.0])
+    labels = torch.zeros(6, dtype=torch.long)
+    start = (images + 0.05).clamp(0, 1)
+    search = si.apgd(flat, images, labels, si.Linf(0.1), steps=2, start=start)
+    assert torch.equal(search, images)  # nothing beats the image itself

@@ -167,3 +167,33 @@ def test_kl_pgd_raises_the_divergence_from_a_start_close_by(images, labels):
     assert ((p * (p / q).log()).sum(1) > 1e-3).all()
     close = si.pgd(net, images, labels, si.Linf(0.1), steps=1, step_size=0.0, random_start=0.001)
     assert 0 < (close - images).abs().max() < 0.01
+
+
+def test_momentum_adds_unit_gradients_of_the_steps_before(net, images, labels):
+    """x + size sign(m g1 / ||g1|| + g2 / ||g2||), written out for two steps."""
+    ball = si.Linf(0.3)
+    points, total = images, torch.zeros_like(images)
+    for step in range(2):
+        leaf = points.clone().requires_grad_()
+        value = F.cross_entropy(net(leaf), labels, reduction="sum")
+        (gradient,) = torch.autograd.grad(value, leaf)
+        total = 0.9 * total + gradient / gradient.abs().sum((1, 2, 3), keepdim=True)
+        size = 0.1 * (1.0, 0.5)[step]  # a cosine of two steps
+        points = (points + size * total.sign()).clamp(0, 1)
+    options = {"steps": 2, "step_size": 0.1, "momentum": 0.9, "schedule": "cosine"}
+    found = si.pgd(net, images, labels, ball, random_start=False, precision="fp32", **options)
+    assert torch.allclose(found, points, atol=1e-6)
+
+
+def test_a_search_begins_where_it_is_told_within_the_ball(net, images, labels):
+    ball, start = si.Linf(0.1), images + 5.0
+    none = si.pgd(net, images, labels, ball, start=start, step_size=0.0)
+    assert torch.equal(none, ball.project(start, images))
+
+
+@pytest.mark.parametrize(
+    "options", [{"momentum": 1.5}, {"schedule": "linear"}, {"momentum": 0.5, "accumulate": True}]
+)
+def test_momentum_and_schedules_out_of_range_are_refused(options, net, images, labels):
+    with pytest.raises(si.InputError):
+        si.pgd(net, images, labels, si.Linf(0.1), **options)

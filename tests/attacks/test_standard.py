@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import smoothinfer as si
+from smoothinfer.attacks import standard_attack
 from smoothinfer.attacks.kept_stages import keep_stages
 from smoothinfer.attacks.mixtures import by_members, find_mixture
 from smoothinfer.attacks.standard_attack import BUDGETS, standard
@@ -167,3 +168,18 @@ def noisy_pair():
     images = torch.rand(8, *SHAPE)
     labels = si.SmoothedClassifier(model, 256, seed=0).predict(images).labels
     return model, images, labels
+
+
+def test_the_classes_are_ordered_once_so_that_none_is_left_out(noisy_pair, monkeypatch):
+    model, images, labels = noisy_pair
+    seen, real = [], standard_attack.order_classes
+
+    def order(*arguments):
+        seen.append(real(*arguments))
+        return seen[-1]
+
+    monkeypatch.setattr(standard_attack, "order_classes", order)
+    standard(model, images, labels, si.Linf(0.001), budget="quick")
+    (found,) = seen
+    rows = torch.cat([labels[:, None], found], 1).sort(1).values
+    assert torch.equal(rows, torch.arange(3).expand(8, 3))

@@ -43,3 +43,13 @@ def test_damaged_and_foreign_files_are_refused_before_the_work(tmp_path):
 def test_no_file_is_no_cache():
     with compile_cache(None):
         pass
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path):
+    (tmp_path / "file").write_text("")
+    inside = tmp_path / "file" / "cache"
+    with (
+        pytest.raises(InputError, match=r"--compile-cache.* in a file"),
+        compile_cache(inside),
+    ):
+        pytest.fail("the work began")

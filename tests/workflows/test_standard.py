@@ -29,3 +29,10 @@ def test_a_model_without_noise_has_one_number(tmp_path):
     assert not found["random"]
     assert set(found["standings"]) == {"none", "standard(budget='quick')"}
     assert "no noise" in found["verdict"]
+
+
+def test_votes_of_fewer_than_ten_passes_are_refused_before_any_work(tmp_path, capsys):
+    words = ["standard", "tests.conftest:noisy_line", "--data", "digits", "--samples", "9"]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 2
+    assert "samples must be at least 10, not 9" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
