@@ -41,6 +41,48 @@ def test_a_signal_raises_at_once_unless_it_is_deferred():
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+class Asking:
+    """A field of a class: the signal comes while the class is being made, as in an import."""
+
+    def __set_name__(self, owner, name):
+        ask(signal.SIGTERM)
+
+
+def make_class():
+    class Owner:
+        field = Asking()
+
+    return Owner
+
+
+def fail_meanwhile():
+    try:
+        ask(signal.SIGTERM)
+    finally:
+        raise ValueError("closing failed")
+
+
+@pytest.mark.parametrize("work", [make_class, fail_meanwhile])
+@pytest.mark.parametrize("deferred", [False, True])
+def test_a_stop_that_became_another_error_is_a_stop_again(work, deferred):
+    """Whether a command was stopped, or the validation of a training, which then saves."""
+    if deferred:
+        with pytest.raises(Stop), stop_on_signals(), defer_signals(), interruptible():
+            work()
+    else:
+        with pytest.raises(Stop), stop_on_signals():
+            work()
+
+
+def test_an_error_after_a_signal_that_was_only_noted_stays_an_error():
+    def diverge():
+        ask(signal.SIGTERM)
+        raise ValueError("diverged")
+
+    with pytest.raises(ValueError, match="diverged"), stop_on_signals(), defer_signals():
+        diverge()
+
+
 def test_a_signal_that_ended_one_call_does_not_end_the_next():
     with pytest.raises(Stop), stop_on_signals():
         ask(signal.SIGTERM)

@@ -58,7 +58,7 @@ def stop_on_signals() -> Iterator[None]:
     _State.received = 0
     _State.handled += 1
     try:
-        with _handled_by(_handle):
+        with _handled_by(_handle), _as_stop():
             yield
     finally:
         _State.handled -= 1
@@ -87,7 +87,8 @@ def interruptible() -> Iterator[None]:
     deferred, _State.deferred = _State.deferred, 0
     try:
         raise_if_stopped()
-        yield
+        with _as_stop():
+            yield
     finally:
         _State.deferred = deferred
 
@@ -99,6 +100,35 @@ def raise_if_stopped() -> None:
     """
     if _State.handled and _State.received and not _State.deferred:
         raise Stop(_State.received)
+
+
+@contextlib.contextmanager
+def _as_stop() -> Iterator[None]:
+    """Turn an error that a `Stop` was made into back into that `Stop`.
+
+    Python itself does so: an exception inside of a class that is being made, as in an import,
+    becomes a ``RuntimeError``.
+    """
+    try:
+        yield
+    except Exception as error:
+        if (stop := _stop_behind(error)) is not None:
+            raise stop from error
+        raise
+
+
+def _stop_behind(error: BaseException) -> Stop | None:
+    """Return the `Stop` that ``error`` was raised from, or while handling it."""
+    seen: set[int] = set()
+    left: list[BaseException | None] = [error]
+    while left:
+        each = left.pop()
+        if isinstance(each, Stop):
+            return each
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            left += [each.__cause__, each.__context__]
+    return None
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
