@@ -6,11 +6,10 @@ import torch
 import smoothinfer as si
 from smoothinfer.cards import read_card
 from smoothinfer.checkpoints import (
-    card_of_start,
     load_checkpoint,
-    load_weights_into,
 )
 from smoothinfer.recipes import recipe_from
+from smoothinfer.start_weights import card_of_start, load_weights_into
 
 RECIPE = recipe_from(
     {

@@ -23,7 +23,7 @@ LAYERS = [
     ("training",),
     ("evaluation",),
     ("reporting",),
-    ("recipes", "cards", "checkpoints", "run_folder", "hub"),
+    ("building", "recipes", "cards", "checkpoints", "start_weights", "run_folder", "hub"),
     ("cli",),
     ("workflows",),
     ("__init__", "__main__"),

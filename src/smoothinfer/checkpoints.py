@@ -20,7 +20,7 @@ from smoothinfer.config.user_code import (
     trusting_code,
 )
 from smoothinfer.errors import InputError, unknown
-from smoothinfer.noise.noisy_model import NOISE_PARTS, NoisyModel
+from smoothinfer.noise.noisy_model import NoisyModel
 from smoothinfer.recipes import Recipe
 from smoothinfer.runtime.files import read_content, write_bytes, write_json
 from smoothinfer.runtime.modes import is_training
@@ -189,42 +189,6 @@ def _check_fit(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> N
                 f"{path} does not fit its recipe: of {name!r} the recipe has {sizes[0]}, "
                 f"the file {sizes[1]}"
             )
-
-
-def load_weights_into(model: nn.Module, name: str | Path) -> None:
-    """Give ``model`` the weights of a trained one to start from; noise that is new stays as it is.
-
-    Raises:
-        InputError: there is no such model, its weights are not those of its card, or do not fit.
-    """
-    path = _find_start(name)
-    tensors = read_weights(path, read_card(path))
-    try:
-        missing, surplus = model.load_state_dict(tensors, strict=False)
-    except RuntimeError as error:
-        raise InputError(f"{path} does not fit this recipe: {error}") from error
-    lacking = [name for name in missing if not name.startswith(NOISE_PARTS)]
-    if lacking or surplus:
-        raise InputError(f"{path} does not fit this recipe: {[*lacking, *surplus][:5]} differ")
-
-
-def card_of_start(name: str | Path) -> dict[str, Any]:
-    """Return the card of a model to start from.
-
-    Raises:
-        InputError: there is no such model.
-    """
-    return read_card(_find_start(name))
-
-
-def _find_start(name: str | Path) -> Path:
-    path = find_checkpoint(name)
-    if path is None or not path.is_file():
-        raise InputError(
-            f"no model {str(name)!r} to start from: train it first, or name another with "
-            "--set init_from=MODEL ('smoothinfer models' lists the shipped ones)"
-        )
-    return path
 
 
 def save_checkpoint(

@@ -1,61 +1,26 @@
 """Recipes: a frozen dataclass filled from YAML and ``--set key=value``, and the model it builds."""
 
 import dataclasses
-import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import torch
 from torch import nn
 
 from smoothinfer.attacks import ARGUMENTS, ATTACKS
+from smoothinfer.building import Building, Built, NoisePlan, Normalisation, nothing
 from smoothinfer.config.components import Component
 from smoothinfer.config.settings_files import apply_overrides, read_settings
 from smoothinfer.config.typed import from_dict, to_plain
-from smoothinfer.config.user_code import running_code
-from smoothinfer.data.guards import check_memory
 from smoothinfer.errors import InputError, unknown
-from smoothinfer.networks import MODELS, Normalize
-from smoothinfer.noise import NOISES, NoisyModel
+from smoothinfer.noise import NoisyModel
 from smoothinfer.numerics.balls import BALLS, Ball
-from smoothinfer.numerics.randomness import derive_seed, isolated_rng
 from smoothinfer.training.losses import LOSSES
 from smoothinfer.training.options import TrainingOptions
 
-Built = TypeVar("Built", bound=NoisyModel)
 _ARGUMENTS_OF_LOSS = ("model", "images", "labels", "attack=")
-
-
-@dataclass(frozen=True)
-class NoisePlan:
-    """Where noise enters: a component of ``NOISES`` at each place, or none.
-
-    At weights and activations a mapping from layer patterns to components works too.
-    """
-
-    inputs: Component | None = None
-    weights: Component | dict[str, Component] | None = None
-    activations: Component | dict[str, Component] | None = None
-    side: str = "output"
-
-
-@dataclass(frozen=True)
-class Normalisation:
-    """Mean and standard deviation per channel, in pixel units; none to measure the data."""
-
-    mean: list[float] | None = None
-    std: list[float] | None = None
-
-    def __post_init__(self) -> None:
-        if (self.mean is None) != (self.std is None):
-            raise InputError("normalise needs both mean and std, or neither to measure the data")
-        if self.mean is not None and len(self.mean) != len(self.std or []):
-            raise InputError(f"normalise.mean {self.mean} and std {self.std} differ in length")
-        if self.std is not None and not all(value > 0 for value in self.std):
-            raise InputError(f"normalise.std must be positive, not {self.std}")
 
 
 @dataclass(frozen=True)
@@ -88,6 +53,7 @@ class Recipe(TrainingOptions):
         description: for the reader.
         model: a component of ``MODELS``, or ``package.module:factory``.
         normalise: first layer of the model.
+        defence: a component of ``DEFENCES`` around the network, or none.
         noise: where noise enters.
         loss: a component of ``LOSSES``.
         attack: a component of ``ATTACKS``, for the adversarial examples of the training.
@@ -99,8 +65,9 @@ class Recipe(TrainingOptions):
 
     description: str = ""
     model: Component = Component("resnet20")
-    normalise: Normalisation = Normalisation()
-    noise: NoisePlan = NoisePlan()
+    normalise: Normalisation = field(default_factory=Normalisation)
+    defence: Component | None = None
+    noise: NoisePlan = field(default_factory=NoisePlan)
     loss: Component = Component("adversarial", {"w": 0.5})
     attack: Component = Component("pgd", {"steps": 7})
     validation_attack: Component | None = None
@@ -157,7 +124,8 @@ class Recipe(TrainingOptions):
         shape: tuple[int, int, int],
         classes: int,
         kind: type[Built] = NoisyModel,  # type: ignore[assignment]
-        check: Callable[[nn.Module], object] = lambda skeleton: None,
+        check: Callable[[nn.Module], object] = nothing,
+        prepare: Callable[[nn.Module], object] = nothing,
     ) -> Built:
         """Return the noisy network for images of ``shape``, freshly initialised, as a ``kind``.
 
@@ -167,55 +135,13 @@ class Recipe(TrainingOptions):
             kind: the class to build.
             check: called with the same network without contents, before any memory is taken;
                 not where the model is code of the user's.
+            prepare: called with normalisation and network, before defence and noise are added.
 
         Raises:
             InputError: a name or an option is unknown, or normalisation is not given.
         """
-        mean, std = self.normalise.mean, self.normalise.std
-        if mean is None or std is None:
-            raise InputError("normalise.mean and normalise.std must be given, one per channel")
-        if len(mean) != shape[0]:
-            raise InputError(
-                f"normalise has {len(mean)} values, but an image of shape {shape} needs {shape[0]}"
-            )
-        make = self.model.bind("model", MODELS, None)
-        build = partial(self._build, partial(make, **self._sizes(make, shape[0], classes)))
-        if ":" not in self.model.name:
-            with torch.device("meta"):  # without memory first: not every size fits into a machine
-                skeleton = build(Normalize(mean, std), shape, kind)
-            check(skeleton)
-            _check_size(skeleton, str(self.model))
-        return build(Normalize(mean, std), shape, kind)
-
-    def _build(
-        self,
-        make: Callable[..., Any],
-        normalise: Normalize,
-        shape: tuple[int, int, int],
-        kind: type[Built],
-    ) -> Built:
-        fault = f"model {self.model} cannot be built"
-        with isolated_rng(derive_seed(self.seed, "init")), running_code(fault):
-            network = make()
-            if not isinstance(network, nn.Module):
-                raise InputError(f"model {self.model} made no torch.nn.Module but {network!r:.80}")
-            return kind(
-                nn.Sequential(normalise, network),
-                inputs=_build_noise(self.noise.inputs),
-                weights=_build_noise(self.noise.weights),
-                activations=_build_noise(self.noise.activations),
-                side=self.noise.side,
-                shape=shape,
-            )
-
-    def _sizes(self, make: Callable[..., Any], channels: int, classes: int) -> dict[str, int]:
-        """Return the sizes of the data that the factory takes and the recipe leaves open."""
-        sizes = {"classes": classes, "channels": channels}
-        if ":" not in self.model.name:
-            return sizes
-        takes = inspect.signature(make).parameters
-        sizes |= {"num_classes": classes, "in_channels": channels}
-        return {k: v for k, v in sizes.items() if k in takes and k not in self.model.options}
+        parts = self.model, self.normalise, self.defence, self.noise
+        return Building(*parts, self.seed, shape, classes).build(kind, check, prepare)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as plain YAML values, which `recipe_from` reads."""
@@ -266,14 +192,3 @@ def _single_step(attack: Component) -> bool:
 def _refuse_option(component: Component, kind: str, option: str, instead: str) -> None:
     if option in component.options:
         raise InputError(f"{kind}.{option} would be overridden: set {instead}")
-
-
-def _check_size(model: nn.Module, name: str) -> None:
-    needed = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
-    check_memory(f"model {name} with its noise", needed, "give smaller sizes")
-
-
-def _build_noise(plan: Component | dict[str, Component] | None) -> Any:
-    if isinstance(plan, dict):
-        return {pattern: _build_noise(component) for pattern, component in plan.items()}
-    return None if plan is None else plan.bind("noise", NOISES)()

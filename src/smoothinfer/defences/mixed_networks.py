@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from smoothinfer.defences.random_module import RandomModule
 from smoothinfer.errors import InputError, plain_float
 from smoothinfer.types import Images, Logits
 
 
-class Mixture(nn.Module):
+class Mixture(RandomModule):
     """Answers by network i with probability ``shares[i]``, one for all images of a batch.
 
     Args:

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from smoothinfer.defences.random_module import RandomModule
+from smoothinfer.engine.tracing import LayerTracer
 from smoothinfer.errors import InputError, plain_float
 from smoothinfer.runtime.printable import error_line
 from smoothinfer.types import Images, Logits
@@ -32,12 +34,12 @@ def prune(features: Tensor, share: float) -> Tensor:
     return (flat * factor).view_as(features)
 
 
-class ActivationPruning(nn.Module):
+class ActivationPruning(RandomModule):
     """The network with its rectified features pruned; see `activation_pruning`."""
 
     def __init__(self, network: nn.Module, share: float) -> None:
         super().__init__()
-        self.network = fx.symbolic_trace(network)
+        self.network = fx.GraphModule(network, LayerTracer().trace(network))
         self.share, self.training = share, network.training
         for node in [*self.network.graph.nodes]:
             if self._rectifies(node):
@@ -66,9 +68,7 @@ def activation_pruning(network: nn.Module, share: float = 1.0) -> nn.Module:
     Raises:
         InputError: ``share`` is not positive, or the network cannot be traced.
 
-    Source: Dhillon et al. 2018, *Stochastic Activation Pruning*, ICLR, arXiv 1803.01442. Broken by
-    Athalye et al. 2018 (0 % at 0.031 on CIFAR-10).
-
+    Source: Dhillon et al. 2018, arXiv 1803.01442. Broken by Athalye et al. 2018 (to 0 %).
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     >>> activation_pruning(net)(torch.rand(3, 1, 2, 2)).shape
     torch.Size([3, 2])

@@ -4,11 +4,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from smoothinfer.defences.random_module import RandomModule
 from smoothinfer.errors import plain_float
 from smoothinfer.types import Images, Logits
 
 
-class ResizeAndPad(nn.Module):
+class ResizeAndPad(RandomModule):
     """The network on images of a random size at a random place; see `resize_and_pad`."""
 
     def __init__(self, network: nn.Module, growth: float) -> None:

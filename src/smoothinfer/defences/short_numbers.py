@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from smoothinfer.defences.random_module import RandomModule
 from smoothinfer.errors import plain_int
 from smoothinfer.types import Images, Logits
 
@@ -28,7 +29,7 @@ def quantise(tensor: Tensor, bits: int, by_image: bool = False) -> Tensor:
     return tensor + ((tensor / scale).round() * scale - tensor).detach()
 
 
-class RandomPrecision(nn.Module):
+class RandomPrecision(RandomModule):
     """The network with weights and inputs of its layers in few bits; see `random_precision`."""
 
     def __init__(self, network: nn.Module, bits: Sequence[int]) -> None:

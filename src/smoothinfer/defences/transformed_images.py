@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from smoothinfer.defences.random_module import RandomModule
 from smoothinfer.errors import plain_int
 from smoothinfer.types import Images, Logits
 
@@ -14,36 +15,10 @@ def _uniform(low: float, high: float) -> float:
     return low + (high - low) * float(torch.rand(()))
 
 
-def _noise(images: Images) -> Tensor:
-    return images + _uniform(0.0, 0.05) * torch.randn_like(images)
-
-
-def _contrast(images: Images) -> Tensor:
-    mean = images.mean((1, 2, 3), keepdim=True)
-    return mean + _uniform(0.7, 1.3) * (images - mean)
-
-
-def _brightness(images: Images) -> Tensor:
-    return images + _uniform(-0.1, 0.1)
-
-
-def _gamma(images: Images) -> Tensor:
-    return images.clamp(1e-3, 1) ** _uniform(0.7, 1.4)
-
-
-def _grey(images: Images) -> Tensor:
-    return images + _uniform(0.0, 1.0) * (images.mean(1, keepdim=True) - images)
-
-
 def _blur(images: Images) -> Tensor:
     share = _uniform(0.0, 0.8)
     padded = F.pad(images, [1] * 4, mode="replicate")
     return (1 - share) * images + share * F.avg_pool2d(padded, 3, stride=1)
-
-
-def _shift(images: Images) -> Tensor:
-    down, right = (int(torch.randint(-2, 3, ())) for _ in range(2))
-    return images.roll((down, right), (-2, -1))
 
 
 def _zoom(images: Images) -> Tensor:
@@ -56,13 +31,19 @@ def _zoom(images: Images) -> Tensor:
     return F.interpolate(part, (height, width), mode="bilinear", align_corners=False)
 
 
-TRANSFORMS: tuple[Callable[[Images], Tensor], ...] = (
-    *(_noise, _contrast, _brightness, _gamma),
-    *(_grey, _blur, _shift, _zoom),
-)
+TRANSFORMS: dict[str, Callable[[Images], Tensor]] = {
+    "noise": lambda x: x + _uniform(0.0, 0.05) * torch.randn_like(x),
+    "contrast": lambda x: torch.lerp(x.mean((1, 2, 3), keepdim=True), x, _uniform(0.7, 1.3)),
+    "brightness": lambda x: x + _uniform(-0.1, 0.1),
+    "gamma": lambda x: x.clamp(1e-3, 1) ** _uniform(0.7, 1.4),
+    "grey": lambda x: x + _uniform(0.0, 1.0) * (x.mean(1, keepdim=True) - x),
+    "blur": _blur,
+    "shift": lambda x: x.roll(torch.randint(-2, 3, (2,)).tolist(), (-2, -1)),
+    "zoom": _zoom,
+}
 
 
-class RandomTransforms(nn.Module):
+class RandomTransforms(RandomModule):
     """The network behind random transforms; see `random_transforms`."""
 
     def __init__(self, network: nn.Module, count: int) -> None:
@@ -72,16 +53,15 @@ class RandomTransforms(nn.Module):
 
     def forward(self, images: Images) -> Logits:
         for at in torch.randperm(len(TRANSFORMS))[: self.count].tolist():
-            images = TRANSFORMS[at](images).clamp(0, 1)
+            images = list(TRANSFORMS.values())[at](images).clamp(0, 1)
         return self.network(images)  # type: ignore[no-any-return]
 
 
 def random_transforms(network: nn.Module, count: int = 3) -> nn.Module:
     """Apply ``count`` of eight differentiable transforms, in random order and of random strength.
 
-    Noise, contrast, brightness, gamma, grey, blur, shift, zoom; one choice for the whole batch.
-    BaRT has ten groups of 25 transforms, of which many have no gradient; these are of the kind that
-    Sitawarin et al. attack.
+    One choice serves a whole batch. BaRT has 25 transforms in ten groups, many without gradients;
+    these are of the kind that Sitawarin et al. attack.
 
     Args:
         network: from pixels to logits.

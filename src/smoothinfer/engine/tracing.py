@@ -58,7 +58,7 @@ def _is_simple(value: object) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
 
 
-class _Tracer(fx.Tracer):
+class LayerTracer(fx.Tracer):
     """Follow a module down to its layers; `Normalize` looks at shapes, so it is one."""
 
     def is_leaf_module(self, part: nn.Module, name: str) -> bool:
@@ -73,8 +73,10 @@ def trace(module: nn.Module) -> fx.Graph:
     """
     if hooked(module):
         raise PlanError("it has forward hooks")
+    if any(getattr(part, "draws_noise", False) for part in module.modules()):
+        raise PlanError("it draws random numbers in its forward")
     try:  # a copy, since a forward may keep what it sees
-        graph = _Tracer().trace(copy.deepcopy(module))
+        graph = LayerTracer().trace(copy.deepcopy(module))
     except Exception as error:  # a tracer may fail in any way on a user's forward
         raise PlanError(f"torch.fx cannot trace it: {error}") from error
     if sum(node.op == "placeholder" for node in graph.nodes) != 1:

@@ -42,6 +42,15 @@ class Noise(nn.Module):
         del clean
         return None
 
+    def penalty(self, weight: Tensor | None) -> Tensor | None:
+        """Return what a training adds to its loss, a scalar, or ``None``.
+
+        Args:
+            weight: of the layer that the noise belongs to, if it has one.
+        """
+        del weight
+        return None
+
     def extra_repr(self) -> str:
         shown = (item for item in self.__dict__.items() if not item[0].startswith("_"))
         return ", ".join(f"{name}={value}" for name, value in shown if name != "training")

@@ -4,7 +4,7 @@ import contextlib
 import copy
 from collections.abc import Callable
 from functools import partial
-from typing import Self
+from typing import Self, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ from smoothinfer.runtime.foreign import logits_of, plain_module
 from smoothinfer.runtime.modes import device_of, is_training
 from smoothinfer.types import Images, Logits
 
+Kind = TypeVar("Kind", bound="NoisyModel")
 # The first parts of the names of learned noise in a state_dict.
 NOISE_PARTS = ("weight_noises.", "activation_noises.", "inputs.")
 
@@ -42,7 +43,8 @@ class NoisyModel(nn.Module):
     Noise is drawn afresh at every call, in training and in eval mode alike. The wrapped module
     is used as it is, not copied; learned noise becomes ordinary parameters of this one. Weight
     and activation noise goes to convolutions and linear layers; the tensors of other layers
-    (biases, normalisation, embeddings, the joint input projection of attention) stay clean.
+    (biases, normalisation, embeddings, the joint input projection of attention) stay clean, but
+    for activations of layers that are named exactly.
 
     Args:
         module: any module from (N, C, H, W) pixels in [0, 1] to (N, K) logits.
@@ -156,9 +158,9 @@ class NoisyModel(nn.Module):
         """Return the noise of each noisy weight, by the weight's name in ``module``."""
         return {name: self.weight_noises[key] for name, key in self._weight_keys.items()}  # type: ignore[misc]
 
-    def noise_of_activations(self) -> dict[str, nn.Module]:
+    def noise_of_activations(self) -> dict[str, Noise]:
         """Return the noise of each layer's activations, by the layer's name in ``module``."""
-        return {name: self.activation_noises[key] for name, key in self._activation_layers.items()}
+        return {n: self.activation_noises[key] for n, key in self._activation_layers.items()}  # type: ignore[misc]
 
     def forward(self, images: Images, generator: torch.Generator | None = None) -> Logits:
         """Return logits (N, K) under fresh noise.
@@ -236,7 +238,7 @@ class NoisyModel(nn.Module):
     ) -> Logits:
         """Run ``network``, a drawn network of this model, with noise on its activations."""
 
-        def disturb(noise: nn.Module) -> Callable[[Tensor], Tensor]:
+        def disturb(noise: Noise) -> Callable[[Tensor], Tensor]:
             return lambda clean: noise(clean, generator, shared)
 
         changes = {name: disturb(noise) for name, noise in self.noise_of_activations().items()}
@@ -254,6 +256,12 @@ class NoisyModel(nn.Module):
         twin.inputs = twin._fit_inputs(inputs)
         return twin
 
+    def as_kind(self, kind: type[Kind]) -> Kind:
+        """Return the same model as one of the subclass ``kind``."""
+        twin = copy.copy(self)
+        twin.__class__ = kind
+        return cast(Kind, twin)
+
     def __getstate__(self) -> dict[str, object]:
         # Traces cannot be pickled; they are made again where they are needed.
         return self.__dict__ | {"_cache": SamplerCache()}
@@ -262,6 +270,15 @@ class NoisyModel(nn.Module):
         """Name the layers whose activations carry noise."""
         layers = ", ".join(self._activation_layers)
         return f"activations at the {self.side} of: {layers}" if layers else ""
+
+    def penalty(self) -> Tensor | None:
+        """Return what the noises add to the loss of a training, or ``None`` if none adds any."""
+        held = [(noise, n.rpartition(".")[0]) for n, noise in self.noise_of_weights().items()]
+        held += [(noise, name) for name, noise in self.noise_of_activations().items()]
+        layers = self.module.get_submodule
+        terms = [noise.penalty(getattr(layers(at), "weight", None)) for noise, at in held]
+        given = [term for term in terms if term is not None]
+        return torch.stack(given).sum() if given else None
 
     def strengths(self, images: Images | None = None) -> dict[str, float]:
         """Return each learned noise, relative to the standard deviation of the disturbed tensor.

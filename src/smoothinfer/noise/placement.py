@@ -28,6 +28,9 @@ _LAYERS = (
 def assign(module: nn.Module, where: Where, place: str) -> dict[str, Noise]:
     """Return ``{layer name: noise template}`` for the layers that ``where`` names.
 
+    A pattern means convolutions and linear layers. Activations of any other layer, such as a
+    normalisation, can be named exactly.
+
     Raises:
         InputError: something is not a noise, a pattern matches no layer, or none can carry noise.
 
@@ -40,7 +43,12 @@ def assign(module: nn.Module, where: Where, place: str) -> dict[str, Noise]:
     patterns = dict(where) if isinstance(where, Mapping) else {"*": where}
     for noise in patterns.values():
         check_type(place, noise, Noise, f"{place}=CNI(rank=5)")
-    layers = [name for name, part in module.named_modules() if isinstance(part, _LAYERS)]
+    exact = set(patterns) if place == "activations" else set()
+    layers = [
+        name
+        for name, part in module.named_modules()
+        if isinstance(part, _LAYERS) or (name and name in exact)
+    ]
     if not layers:
         hint = ": TorchScript hides them" if isinstance(module, torch.jit.ScriptModule) else ""
         raise InputError(f"the module has no convolution or linear layer to carry noise{hint}")

@@ -14,11 +14,18 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from smoothinfer.data import to_float
+from smoothinfer.noise import NoisyModel
 from smoothinfer.training.augmentation import Shifts, move
 from smoothinfer.training.options import TrainingOptions
 from smoothinfer.types import Images, Labels
 
 StepLoss = Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+
+def penalty_of(model: nn.Module) -> Tensor | float:
+    """Return what the noise in ``model`` adds to its loss; most noise adds nothing."""
+    noisy = (part for part in model.modules() if isinstance(part, NoisyModel))
+    return sum(term for part in noisy if (term := part.penalty()) is not None)
 
 
 class TrainingStep:
@@ -84,7 +91,8 @@ class TrainingStep:
             # Gradients of several processes need to be exchanged only once.
             sync = contextlib.nullcontext() if last else self.accelerator.no_sync(self.running)
             with sync:
-                value = self.loss(self.running, some, theirs) * (len(some) / len(images))
+                value = self.loss(self.running, some, theirs) + penalty_of(self.running)
+                value = value * (len(some) / len(images))
                 self.accelerator.backward(value)
             total = total + value.detach()
         return total

@@ -11,7 +11,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from smoothinfer.checkpoints import card_of_start, load_weights_into, save_checkpoint
+from smoothinfer.checkpoints import save_checkpoint
 from smoothinfer.cli.options import DATA_HELP, add_limit, add_recipe, recipe_file
 from smoothinfer.data import (
     ImageData,
@@ -38,6 +38,7 @@ from smoothinfer.runtime.modes import count_classes, device_of, eval_mode
 from smoothinfer.runtime.processes import Processes
 from smoothinfer.runtime.provenance import made_by
 from smoothinfer.runtime.terminal import Terminal
+from smoothinfer.start_weights import card_of_start, load_network_into, load_weights_into
 from smoothinfer.training.history import History
 from smoothinfer.training.loop import train
 from smoothinfer.training.losses import Craft, craft
@@ -114,9 +115,7 @@ def _train(recipe: Recipe, split: ImageData, out: Path, limit: int | None, first
     start = None if recipe.init_from is None else card_of_start(recipe.init_from)
     recipe = _fill_normalisation(recipe, data, start)
     _check_crop(recipe, data)
-    model: NoisyModel = recipe.build_model(data.shape, len(data.classes))
-    if recipe.init_from is not None and not (out / "state.pt").exists():
-        load_weights_into(model, recipe.init_from)
+    model = _start_model(recipe, data, start, fresh=not (out / "state.pt").exists())
     _check_classes(model, data)
     loss = recipe.build_loss()
     training, held_out = hold_out(data, recipe.validation.held_out)
@@ -145,6 +144,21 @@ def _train(recipe: Recipe, split: ImageData, out: Path, limit: int | None, first
     if Processes().main:
         write_json(out / "log.json", {"epochs": history.epochs, **made_by(), "data": about})
     return history
+
+
+def _start_model(
+    recipe: Recipe, data: ImageData, start: dict[str, Any] | None, fresh: bool
+) -> NoisyModel:
+    """Build the model; a ``fresh`` run gets the weights of the model to start from."""
+    sizes = data.shape, len(data.classes)
+    name = recipe.init_from
+    if name is None or start is None or not fresh:
+        return recipe.build_model(*sizes)
+    if recipe.defence is not None and start["recipe"].get("defence") is None:
+        return recipe.build_model(*sizes, prepare=partial(load_network_into, name=name))
+    model: NoisyModel = recipe.build_model(*sizes)
+    load_weights_into(model, name)
+    return model
 
 
 def _save_strengths(out: Path, epoch: int, strengths: dict[str, float]) -> None:

@@ -1,0 +1,80 @@
+"""Learn2Perturb: learned noise on the features of every residual block (Jeddi et al. 2020)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from smoothinfer.errors import InputError, plain_float
+from smoothinfer.networks import BasicBlock, ResNet
+from smoothinfer.noise import Noise, NoisyModel
+from smoothinfer.noise.base import Place
+from smoothinfer.numerics.randomness import normal
+
+_LEAST = 0.01
+
+
+class Perturbation(Noise):
+    """h + S * N(0, I), S learned per entry, one draw for a batch; see `learned_perturbation`."""
+
+    scale: Tensor
+
+    def __init__(self, start: float, gamma: float) -> None:
+        super().__init__()
+        self.start, self.gamma = start, gamma
+
+    def fit(self, shape: torch.Size, place: Place, layer: nn.Module | None = None) -> Noise:
+        twin = self._copy(place)
+        twin.scale = nn.Parameter(torch.full(shape[1:], self.start))
+        return twin
+
+    def forward(
+        self, clean: Tensor, generator: torch.Generator | None = None, shared: bool = False
+    ) -> Tensor:
+        return clean + self.scale.clamp_min(_LEAST) * self.draw_like(normal, clean, generator, True)
+
+    def strength(self, clean: Tensor) -> float:
+        """Return the mean of S in multiples of std(h)."""
+        return float(self.scale.detach().clamp_min(_LEAST).mean() / clean.std())
+
+    def penalty(self, weight: Tensor | None) -> Tensor:
+        """Return -gamma * sum sqrt(S): without it S would shrink to its least value."""
+        return -self.gamma * self.scale.clamp_min(_LEAST).sqrt().sum()
+
+
+def learned_perturbation(
+    network: nn.Module,
+    shape: tuple[int, int, int] = (3, 32, 32),
+    start: float = 0.25,
+    gamma: float = 1e-4,
+    layers: Sequence[str] = (),
+) -> nn.Module:
+    """h <- h + S * N(0, I) before the last rectifier of every residual block, and of the stem.
+
+    A `NoisyModel`; its training adds -gamma sum sqrt(S). S is at least 0.01. The authors train S
+    and the weights in turn and let the weight fall with the epochs; here both move together.
+
+    Args:
+        network: a `ResNet`, or any network whose ``layers`` are named.
+        shape: (C, H, W) of an image.
+        start: S at the start.
+        gamma: weight of the penalty.
+        layers: names of the layers whose outputs are disturbed.
+
+    Raises:
+        InputError: no layer is named or known, or a number is out of range.
+
+    Source: Jeddi et al. 2020, *Learn2Perturb*, CVPR, arXiv 2003.01090, and the authors' code.
+
+    >>> from smoothinfer.networks import resnet20
+    >>> learned_perturbation(resnet20(), (3, 8, 8))(torch.rand(2, 3, 8, 8)).shape
+    torch.Size([2, 10])
+    """
+    # The last normalisation before the sum: noise added there is noise added to the sum.
+    last = {n: "bn2" if isinstance(p, BasicBlock) else "bn1" for n, p in network.named_modules()
+            if isinstance(p, BasicBlock | ResNet)}  # fmt: skip
+    names = list(layers) or [f"{name}.{part}".lstrip(".") for name, part in last.items()]
+    if not names:
+        raise InputError("name the layers to disturb: the network has no residual blocks of ours")
+    noise = Perturbation(plain_float("start", start, at_least=_LEAST), gamma)
+    return NoisyModel(network, activations=dict.fromkeys(names, noise), shape=shape)
