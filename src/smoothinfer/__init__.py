@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # every name is imported when it is first used; see _LAZY
         square,
         transfer,
     )
+    from smoothinfer.attacks.given_examples import GivenExamples
     from smoothinfer.attacks.losses import ATTACK_LOSSES
     from smoothinfer.attacks.projected_gradient import GRADIENTS
     from smoothinfer.checkpoints import list_models, load, save_checkpoint
@@ -63,6 +64,7 @@ _LAZY = {
     "DEFENCES": "defences",
     "GRADIENTS": "attacks.projected_gradient",
     "Gaussian": "noise",
+    "GivenExamples": "attacks.given_examples",
     "HubModel": "hub",
     "ImageData": "data",
     "InputError": "errors",
@@ -138,11 +140,11 @@ def __dir__() -> list[str]:
 __all__ = [
     "ABSTAIN", "ATTACKS", "ATTACK_LOSSES", "BALLS", "CNI", "DATASETS", "DEFENCES", "GRADIENTS",
     "L2", "LOSSES", "MODELS", "NOISES", "PNI", "RULES", "STOPS", "Certificates", "Gaussian",
-    "HubModel", "ImageData", "InputError", "Laplace", "Linf", "LogitsOf", "Noise", "NoisyModel",
-    "Normalize", "Prediction", "Recipe", "Rule", "SmoothedClassifier", "Uniform", "accuracy",
-    "accuracy_against_samples", "apgd", "audit", "certify", "cw", "ddn", "epgd", "evaluate",
-    "fgsm", "frozen", "isolated_rng", "list_models", "load", "load_data", "load_examples",
-    "load_recipe", "multitargeted", "nattack", "passes", "pgd", "predict_or_abstain", "publish",
-    "rank_rule", "resnet20", "save_checkpoint", "smallnet", "smoothadv", "square", "summarise",
-    "train_run", "transfer", "write_report",
+    "GivenExamples", "HubModel", "ImageData", "InputError", "Laplace", "Linf", "LogitsOf",
+    "Noise", "NoisyModel", "Normalize", "Prediction", "Recipe", "Rule", "SmoothedClassifier",
+    "Uniform", "accuracy", "accuracy_against_samples", "apgd", "audit", "certify", "cw", "ddn",
+    "epgd", "evaluate", "fgsm", "frozen", "isolated_rng", "list_models", "load", "load_data",
+    "load_examples", "load_recipe", "multitargeted", "nattack", "passes", "pgd",
+    "predict_or_abstain", "publish", "rank_rule", "resnet20", "save_checkpoint", "smallnet",
+    "smoothadv", "square", "summarise", "train_run", "transfer", "write_report",
 ]  # fmt: skip

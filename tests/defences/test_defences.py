@@ -1,5 +1,6 @@
 """What every defence in ``DEFENCES`` promises, and a property of each that only it has."""
 
+import inspect
 import math
 
 import pytest
@@ -26,7 +27,9 @@ def images():
 
 def defended(name):
     others = [nn.Sequential(nn.Flatten(), nn.Linear(192, 4))] if name == "mixture" else []
-    options = {"shape": (3, 8, 8)} if name == "self_ensemble" else {}
+    sized = "shape" in inspect.signature(DEFENCES[name]).parameters
+    options = {"shape": (3, 8, 8)} if sized else {}
+    options |= {"layers": ["1"]} if name == "learned_perturbation" else {}
     return DEFENCES[name](network(), *others, **options).eval()
 
 
@@ -53,6 +56,14 @@ class TestEveryDefence:
         model(images)
         assert torch.equal(images, before)
         assert not model.training
+
+    def test_the_engine_never_takes_one_pass_for_all(self, name, images):
+        """Also inside of a noisy model, whose plan would record the pass that it was traced on."""
+        model = si.NoisyModel(defended(name)).eval()
+        with torch.no_grad():
+            logits = [model.member(seed=0, s=number)(images) for number in range(12)]
+        assert any(not torch.equal(logits[0], each) for each in logits)
+        assert (si.SmoothedClassifier(model, 64, seed=0).predict(images).counts.sum(1) == 64).all()
 
     def test_it_is_voted_on_attacked_and_judged(self, name, images):
         model = defended(name)
@@ -159,6 +170,16 @@ def test_noise_stands_before_every_convolution():
         ("random_precision", {"bits": [1]}),
         ("mixture", {"shares": [1.0]}),
         ("self_ensemble", {"first": -1}),
+        ("bayesian_weights", {"spread": 0}),
+        ("bayesian_weights", {"share": -1}),
+        ("learned_perturbation", {}),
+        ("learned_perturbation", {"layers": ["1"], "start": 0.0}),
+        ("weight_covariance", {"start": 0}),
+        ("projection_filters", {"share": 1.0}),
+        ("projection_filters", {"share": 0.01}),
+        ("norm_aggregation", {"sizes": []}),
+        ("norm_aggregation", {"sizes": [4]}),
+        ("random_weights", {"low": 0.5, "high": 0.4}),
     ],
 )
 def test_options_out_of_range_are_refused(name, options):

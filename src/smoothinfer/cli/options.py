@@ -7,9 +7,11 @@ from typing import Any
 from torch import nn
 
 from smoothinfer.attacks import ARGUMENTS, ATTACKS, Attack
+from smoothinfer.attacks.given_examples import GivenExamples
 from smoothinfer.cards import read_card
 from smoothinfer.checkpoints import find_checkpoint, load, shipped
 from smoothinfer.cli.numbers import number_of, optional_number, seed_number, whole_number
+from smoothinfer.cli.repeated import Repeated
 from smoothinfer.config.components import Component
 from smoothinfer.config.settings_files import SCALES
 from smoothinfer.data import (
@@ -118,6 +120,7 @@ def add_scale(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--set",
         nargs="+",
+        action=Repeated,
         default=[],
         metavar="KEY=VALUE",
         help="changes to the recipe, e.g. epochs=3 attack.steps=10 ball.radius=4/255",
@@ -150,6 +153,8 @@ def attack_of(attack: str | Component) -> Attack:
     """
     component = Component.of(attack)
     options = dict(component.options)
+    if component.name == "examples":
+        return component.bind("attack", {"examples": GivenExamples.read}, ())()
     if component.name == "transfer":
         options["source"] = _source(options)
         if isinstance(options.get("attack"), str):

@@ -65,6 +65,19 @@ def read_npz(source: str, split: str) -> ImageData:
         ) from error
 
 
+def read_arrays(source: str) -> dict[str, np.ndarray]:
+    """Return all arrays of a ``.npz`` file by name, after a look at their headers.
+
+    Raises:
+        InputError: an array is damaged, or they are too large to be read.
+    """
+    with zipfile.ZipFile(source) as file:
+        entries = {each.filename.removesuffix(".npy"): each for each in file.infolist()}
+        arrays = {name: _read_header(source, file, name, each) for name, each in entries.items()}
+        check_unpacked(source, file, sum(each.bytes for each in arrays.values()))
+        return {name: _read_array(file, each) for name, each in arrays.items()}
+
+
 def _read_split(source: str, split: str, file: zipfile.ZipFile) -> ImageData:
     entries = {each.filename.removesuffix(".npy"): each for each in file.infolist()}
     splits = [name[2:] for name in entries if name[:2] == "x_" and f"y_{name[2:]}" in entries]
@@ -81,7 +94,7 @@ def _read_split(source: str, split: str, file: zipfile.ZipFile) -> ImageData:
     order = _axes_of_pixels(source, pixels)
     for each in labels.values():
         _check_labels_header(source, each)
-    _check_size(source, file, [pixels, *labels.values()])
+    check_unpacked(source, file, sum(each.bytes for each in [pixels, *labels.values()]))
     indices = {name: _read_labels(source, file, each) for name, each in labels.items()}
     classes = _count_classes(source, indices)
     array = _read_array(file, pixels)
@@ -121,9 +134,8 @@ def _read_array(file: zipfile.ZipFile, stored: _Stored) -> np.ndarray:
     return array
 
 
-def _check_size(source: str, file: zipfile.ZipFile, arrays: list[_Stored]) -> None:
-    """Refuse arrays that do not fit into memory, or that unpack to far more than pictures do."""
-    needed = sum(each.bytes for each in arrays)
+def check_unpacked(source: str, file: zipfile.ZipFile, needed: int) -> None:
+    """Refuse arrays of ``needed`` bytes that do not fit into memory, or unpack to far too much."""
     packed = Path(str(file.filename)).stat().st_size
     if needed > max(_ALWAYS_UNPACKED, _MOST_UNPACKED * packed):
         raise InputError(

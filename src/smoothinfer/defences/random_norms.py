@@ -15,9 +15,9 @@ class RandomNorm(RandomModule):
     def __init__(self, batch: nn.BatchNorm2d, sizes: Sequence[int]) -> None:
         super().__init__()
         channels = batch.num_features
-        groups = [max(1, channels // size) for size in sizes]
-        if any(channels % each for each in groups):
+        if any(channels % min(size, channels) for size in sizes):
             raise InputError(f"{channels} channels cannot be split into groups of {list(sizes)}")
+        groups = [channels // min(size, channels) for size in sizes]
         others = [nn.GroupNorm(each, channels) for each in groups]
         for norm in others if batch.affine else ():  # all start from the same scale and shift
             norm.load_state_dict({"weight": batch.weight, "bias": batch.bias})
@@ -42,7 +42,7 @@ def norm_aggregation(network: nn.Module, sizes: Sequence[int] = (1,)) -> nn.Modu
 
     Args:
         network: with batch normalisation.
-        sizes: channels in a group; the authors' 1 normalises each channel by itself.
+        sizes: channels in a group, at most all; the authors' 1 normalises each channel by itself.
 
     Raises:
         InputError: there is no batch normalisation, or a size does not divide its channels.

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from smoothinfer.attacks import Attack
+from smoothinfer.attacks.given_examples import GivenExamples
 from smoothinfer.attacks.kept_stages import keep_stages
 from smoothinfer.engine.stopping import VoteSpec, stopping
 from smoothinfer.engine.tally import Prediction, vote
@@ -80,6 +81,8 @@ class Evaluation:
             spec = VoteSpec(rule, self.samples[0], self.delta, max(2, self.classes))
             stopping(self.stop, spec, 1)
         for attack in self.attacks.values():
+            if isinstance(attack, GivenExamples):
+                attack.fit(self.images, self.labels)
             if is_ours(attack):  # checks its options and its ball before it looks at images
                 attack(self.target, self.images[:0], self.labels[:0], self.ball)
 
@@ -206,8 +209,11 @@ class Evaluation:
         if attack is None:
             return images
         generator = stream(self.seed, "attack", name, at)
+        place = {"at": at} if isinstance(attack, GivenExamples) else {}
         with frozen_parameters(self.target):
-            found = attack(self.target, images, labels, self.ball, generator=generator).detach()
+            found = attack(
+                self.target, images, labels, self.ball, generator=generator, **place
+            ).detach()
         return self._within_ball(name, found, images)
 
     def _within_ball(self, name: str, points: Images, images: Images) -> Images:

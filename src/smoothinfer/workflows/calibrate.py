@@ -44,7 +44,7 @@ def run(options: Namespace) -> int:
     if len(options.samples) > 1:
         raise InputError("calibration is for one number of passes: give one --samples")
     grid = sorted({number_of("sigma", each) for each in options.sigma})
-    if len(grid) < 2 or set(options.attack) == {"none"}:
+    if len(grid) < 2 or set(evaluate.attacks_of(options)) == {"none"}:
         raise InputError("calibration needs at least two sigmas and an attack")
     rows = evaluate.evaluate_model(options)
     if rows is None:  # only the plan was asked for

@@ -15,6 +15,7 @@ from smoothinfer.cli.options import (
     images_of_split,
     weights_hash,
 )
+from smoothinfer.cli.repeated import Repeated
 from smoothinfer.config.components import Component
 from smoothinfer.data import ImageData
 from smoothinfer.engine.stopping import STOPS
@@ -30,14 +31,24 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--attack",
         nargs="+",
-        default=["pgd"],
+        action=Repeated,
         help=f"one or more of {', '.join(ATTACKS)}, with options as in 'pgd(steps=20, draws=8)'; "
-        "'none' measures clean images only",
+        "'none' measures clean images only; pgd by default",
+    )
+    parser.add_argument(
+        "--examples",
+        nargs="+",
+        action=Repeated,
+        default=[],
+        metavar="FILE",
+        help="adversarial examples that another tool made of these images, in their order: .npz, "
+        ".npy, .safetensors or tensors in .pt; judged like those of an attack",
     )
     add_ball(parser)
     parser.add_argument(
         "--sigma",
         nargs="+",
+        action=Repeated,
         help="Gaussian input noise, such as 0.06 or 16/255; by default the model's own input noise",
     )
     parser.add_argument(
@@ -48,12 +59,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--rule",
         nargs="+",
+        action=Repeated,
         default=["prediction"],
         help=f"voting rules: {', '.join(RULES)}, or ranks:1,0.3",
     )
     parser.add_argument(
         "--samples",
         nargs="+",
+        action=Repeated,
         type=whole_number,
         default=[512],
         help="numbers of passes; without early stopping all come out of one run of the largest",
@@ -80,6 +93,12 @@ def run(options: Namespace) -> int:
     return 0
 
 
+def attacks_of(options: Namespace) -> list[str]:
+    """Return the attacks of --attack and --examples; pgd where there is neither."""
+    examples = [str(Component("examples", {"file": file})) for file in options.examples]
+    return (options.attack or ([] if examples else ["pgd"])) + examples
+
+
 def evaluate_model(
     options: Namespace, export: bool = False, data: ImageData | None = None
 ) -> Rows | None:
@@ -92,7 +111,8 @@ def evaluate_model(
     """
     if options.units and not options.sigma:
         raise InputError("--units is the unit of --sigma: give --sigma too")
-    if len(set(options.attack)) > 1 and "none" in options.attack:
+    attacks = attacks_of(options)
+    if len(set(attacks)) > 1 and "none" in attacks:
         raise InputError(
             "--attack none measures clean images only, and with any attack they are measured too: "
             "leave none out"
@@ -107,7 +127,7 @@ def evaluate_model(
         first=options.first,
         sigma=sigma,
         units=options.units or "pixel",
-        attacks=[] if set(options.attack) == {"none"} else options.attack,
+        attacks=[] if set(attacks) == {"none"} else attacks,
         ball=Component(options.norm, {"radius": radius}),
         rules=options.rule,
         samples=options.samples,

@@ -23,6 +23,7 @@ from smoothinfer.cli.options import (
     images_of_split,
     load_model,
 )
+from smoothinfer.cli.repeated import Repeated
 from smoothinfer.data import ImageData, class_names_of, match_classes
 from smoothinfer.engine.tally import Prediction
 from smoothinfer.errors import InputError, choose
@@ -54,7 +55,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("kind", choices=list(PICTURES), help="of picture")
     add_model(parser)
     parser.add_argument(
-        "--attack", nargs="+", default=["pgd"], help="as for evaluate; several for cost"
+        "--attack",
+        nargs="+",
+        action=Repeated,
+        default=["pgd"],
+        help="as for evaluate; several for cost",
     )
     add_ball(parser)
     add_sigma(parser)

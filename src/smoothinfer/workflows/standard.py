@@ -72,7 +72,7 @@ def run(options: Namespace) -> int:
         "sigma": None if options.sigma is None else [options.sigma],
         "samples": [options.samples if random else ASKED_AGAIN],
         "rule": ["prediction"],
-        **{"units": None, "stop": "fixed", "delta": 1e-3, "plan": False},
+        **{"units": None, "examples": [], "stop": "fixed", "delta": 1e-3, "plan": False},
     }
     rows = evaluate_model(Namespace(**asked), data=images)
     if rows is not None and Processes().main:

@@ -16,6 +16,7 @@ from smoothinfer.cli.options import (
     recipe_file,
     weights_hash,
 )
+from smoothinfer.cli.repeated import Repeated
 from smoothinfer.config.components import Component
 from smoothinfer.config.settings_files import apply_overrides, read_settings
 from smoothinfer.config.typed import from_dict, to_plain
@@ -130,7 +131,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="run the I-th of N parts, from 0, as in a job array; the folder may be shared or not",
     )
     parser.add_argument(
-        "--merge", nargs="+", default=[], help="folders of other parts, whose rows are copied here"
+        "--merge",
+        nargs="+",
+        action=Repeated,
+        default=[],
+        help="folders of other parts, whose rows are copied here",
     )
     parser.add_argument("--plan", action="store_true", help="print the cost, and stop")
 

@@ -1,0 +1,75 @@
+"""Tensors by name from files of other tools: ``.npz``, ``.npy``, ``.safetensors``, ``.pt``."""
+
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smoothinfer.data.guards import check_memory
+from smoothinfer.data.npz_files import check_unpacked, read_arrays
+from smoothinfer.errors import InputError
+from smoothinfer.runtime.printable import error_line
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Return the tensors in a file, by name; one without a name is called ``""``.
+
+    Raises:
+        InputError: the file is missing, damaged, too large for memory, of another kind, or holds
+            more than tensors. Nothing in it is run.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise InputError(f"no such file: {path}")
+    read = _READERS.get(file.suffix.lower())
+    if read is None:
+        raise InputError(f"{path} must be a file of {', '.join(_READERS)}")
+    check_memory(str(path), file.stat().st_size)
+    try:
+        found = read(file)
+    except InputError:
+        raise
+    except Exception as error:  # each library has its own errors
+        raise InputError(f"{path} cannot be read: {error_line(error)}") from error
+    return found
+
+
+def _numpy_archive(file: Path) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(array) for name, array in read_arrays(str(file)).items()}
+
+
+def _numpy_array(file: Path) -> dict[str, Tensor]:
+    return {"": torch.from_numpy(np.load(file, allow_pickle=False))}
+
+
+def _safetensors(file: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    return dict(load_file(file))
+
+
+def _torch(file: Path) -> dict[str, Tensor]:
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            check_unpacked(str(file), archive, sum(each.file_size for each in archive.infolist()))
+    held: Any = torch.load(file, map_location="cpu", weights_only=True)
+    if isinstance(held, Tensor):
+        return {"": held}
+    if isinstance(held, Mapping):
+        return {str(name): each for name, each in held.items() if isinstance(each, Tensor)}
+    raise InputError(
+        f"{file} holds a {type(held).__name__}: save one tensor, or a dict of tensors by name"
+    )
+
+
+_READERS: dict[str, Callable[[Path], dict[str, Tensor]]] = {
+    ".npz": _numpy_archive,
+    ".npy": _numpy_array,
+    ".safetensors": _safetensors,
+    ".pt": _torch,
+    ".pth": _torch,
+}
