@@ -1,7 +1,7 @@
 """From the words of a recipe to a network: normalisation, network, defence, noise."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -114,7 +114,9 @@ class Building:
                 raise InputError(f"model {self.model} made no torch.nn.Module but {network!r:.80}")
             network = nn.Sequential(normalise, network)
             prepare(network)
-            defended = network if self.defence is None else self._defend(self.defence, network)
+            defended = (
+                network if self.defence is None else defend(self.defence, [network], self.shape)
+            )
             if isinstance(defended, NoisyModel) and self.noise == NoisePlan():
                 return defended.as_kind(kind)
             return kind(
@@ -126,14 +128,6 @@ class Building:
                 shape=self.shape,
             )
 
-    def _defend(self, defence: Component, network: nn.Module) -> nn.Module:
-        function = defence.bind("defence", DEFENCES, None)
-        sized = "shape" in inspect.signature(function).parameters
-        given = ("network", *(["shape="] if sized else []))
-        shape = {"shape": self.shape} if sized else {}
-        defended: nn.Module = defence.bind("defence", DEFENCES, given)(network, **shape)
-        return defended
-
     def _sizes(self, make: Callable[..., Any]) -> dict[str, int]:
         """Return the sizes of the data that the factory takes and the recipe leaves open."""
         sizes = {"classes": self.classes, "channels": self.shape[0]}
@@ -142,6 +136,27 @@ class Building:
         takes = inspect.signature(make).parameters
         sizes |= {"num_classes": self.classes, "in_channels": self.shape[0]}
         return {k: v for k, v in sizes.items() if k in takes and k not in self.model.options}
+
+
+def defend(
+    defence: Component, networks: Sequence[nn.Module], shape: tuple[int, int, int]
+) -> nn.Module:
+    """Return the defence around networks, of which all but a mixture take one.
+
+    Args:
+        defence: a component of ``DEFENCES``.
+        networks: from pixels to logits.
+        shape: (C, H, W) of an image, given to those that ask for it.
+
+    Raises:
+        InputError: the name or an option is unknown, or the defence does not fit the networks.
+    """
+    function = defence.bind("defence", DEFENCES, None)
+    sized = "shape" in inspect.signature(function).parameters
+    given = ["network"] * len(networks) + (["shape="] if sized else [])
+    bound = defence.bind("defence", DEFENCES, given)
+    defended: nn.Module = bound(*networks, **({"shape": shape} if sized else {}))
+    return defended
 
 
 def _check_size(model: nn.Module, name: str) -> None:

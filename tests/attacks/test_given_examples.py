@@ -147,7 +147,7 @@ def test_the_command_line_judges_a_file_of_examples(tmp_path, capsys):
     assert main(line) == 2
     assert "--limit 64 --first" in capsys.readouterr().err
     assert main([*line, "--limit", "64", "--first"]) == 0
-    (attack,) = {row for row in si_rows(tmp_path / "out")["attack"].to_pylist()} - {"none"}
+    (attack,) = set(si_rows(tmp_path / "out")["attack"].to_pylist()) - {"none"}
     assert "adv.pt" in attack
 
 

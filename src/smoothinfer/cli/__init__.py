@@ -38,6 +38,7 @@ COMMANDS = {
     "report": "Turn results into one page, Markdown, LaTeX and figures.",
     "picture": "Draw the cost of passes, the votes under an attack, gradients or learned noise.",
     "publish": "Put a trained model and its figures into one checkpoint, or on the hub.",
+    "leaderboard": "Judge a list of models by one protocol: a card each, one table, one page.",
     "models": "List the shipped models and their figures.",
 }
 _NOT_RESUMED = ("audit", "report", "picture", "publish", "models")

@@ -21,8 +21,8 @@ def from_dict(kind: type[T], content: Any, source: str) -> T:
         source: where the content comes from, for error messages.
 
     Raises:
-        InputError: a key is unknown (the message lists the valid ones) or a value has the
-            wrong type.
+        InputError: a key is unknown (the message lists the valid ones) or missing, or a value
+            has the wrong type.
     """
     if not isinstance(content, Mapping):
         raise InputError(f"{source} must be a mapping, not {content!r:.80}")
@@ -30,6 +30,10 @@ def from_dict(kind: type[T], content: Any, source: str) -> T:
     for key in content:
         if key not in hints:
             raise unknown(f"key of {source}", key, hints)
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+        open_ends = field.default, field.default_factory
+        if field.name not in content and all(end is dataclasses.MISSING for end in open_ends):
+            raise InputError(f"{source} lacks the key {field.name!r}")
     values = {
         key: _convert(hints[key], value, f"{source}: {key}") for key, value in content.items()
     }

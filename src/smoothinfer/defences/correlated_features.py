@@ -57,7 +57,7 @@ def weight_covariance(
 
     Source: Eustratiadis et al. 2021, *Weight-Covariance Alignment*, ICML, arXiv 2010.08852, and the
     authors' code, which puts a layer of 32 features before the classifier; here z is the network's
-    own. Claimed for ResNet-18: 71.4 % under PGD.
+    own.
 
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(12, 4), nn.ReLU(), nn.Linear(4, 2))
     >>> weight_covariance(net, (3, 2, 2))(torch.rand(5, 3, 2, 2)).shape

@@ -66,6 +66,20 @@ def page_of(title: str, sources: Sequence[Source], found: dict[str, list[Record]
         ("pictures", "Pictures", _pictures(sources)),
         ("repeat", "Repeat it", [_REPEAT, *(_settings(s) for s in sources)]),
     ]
+    return assemble_page(title, NOTE, sections, data)
+
+
+def assemble_page(
+    title: str, note: str, sections: Sequence[tuple[str, str, list[Markup]]], data: Any = ()
+) -> str:
+    """Return a page of sections, each an id, a heading and its content; empty ones are left out.
+
+    Args:
+        title: of the page.
+        note: how to read its figures.
+        sections: in their order.
+        data: records of the curves.
+    """
     shown = [section for section in sections if section[2]]
     heading = Markup('<h2 id="{}">{}</h2>\n{}')
     style, script = _own("page.css"), _own("page.js")
@@ -74,9 +88,9 @@ def page_of(title: str, sources: Sequence[Source], found: dict[str, list[Record]
         title=printable(title),
         style=style,
         links=_lines(Markup('<a href="#{}">{}</a>').format(name, head) for name, head, _ in shown),
-        note=NOTE,
+        note=note,
         body=_lines(heading.format(name, head, _lines(content)) for name, head, content in shown),
-        data=_embedded(data),
+        data=_embedded(list(data)),
         script=script,
     )
 

@@ -1,0 +1,108 @@
+"""The protocol by which a model is judged, random or not, and the verdict in words."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from smoothinfer.config.components import Component
+from smoothinfer.evaluation.rows import CLEAN, Rows
+from smoothinfer.evaluation.standing import ASKED_AGAIN, Standing, standing_of
+from smoothinfer.numerics.statistics import Interval, proportion
+
+AUTHORS = "one_draw(steps=20)"  # the protocol of several random defences' own scripts
+_DRAWS = {"quick": (1, 4, 16), "standard": (1, 4, 16, 64), "full": (1, 4, 16, 64)}
+
+
+def strongest_of(budget: str) -> str:
+    """Return the attack that the verdict is about.
+
+    >>> strongest_of("quick")
+    "standard(budget='quick')"
+    """
+    return str(Component("standard", {"budget": budget}))
+
+
+def protocol(budget: str, random: bool) -> list[str]:
+    """Return the attacks of the protocol, the strongest first.
+
+    A model without noise needs no others.
+
+    >>> protocol("quick", random=False)
+    ["standard(budget='quick')"]
+    """
+    draws = [f"pgd(steps=20, draws={count})" for count in _DRAWS[budget]]
+    return [strongest_of(budget), *([AUTHORS, *draws] if random else [])]
+
+
+def judged(rows: Rows, strongest: str, random: bool) -> dict[str, Any]:
+    """Return the standing under each attack, by its name, and a verdict in words.
+
+    Args:
+        rows: of one model, clean and attacked, one vote for each.
+        strongest: the attack that the verdict is about.
+        random: whether passes differ.
+    """
+    standings = {
+        name: standing_of(rows.filter(pc.equal(rows["attack"], name)))
+        for name in dict.fromkeys(rows["attack"].to_pylist())
+    }
+    clean, under = standings[CLEAN], standings[strongest]
+    attacked = [each for name, each in standings.items() if name != CLEAN]
+    # The standard attack is after the vote: another one may hurt single passes more.
+    mean = min((each.mean for each in attacked), key=lambda found: found.value)
+    worst = min((each.worst for each in attacked), key=lambda found: found.value)
+    return {
+        "random": random,
+        "standings": {name: each.to_dict() for name, each in standings.items()},
+        "mean": mean.as_dict(),
+        "worst": worst.as_dict(),
+        "vote": under.vote.as_dict(),
+        "worst case": worst_case(rows).as_dict(),
+        "verdict": (
+            verdict_of(clean, under, mean, worst) if random else _plain_verdict(clean, under)
+        ),
+    }
+
+
+def worst_case(rows: Rows) -> Interval:
+    """Return the share of images whose vote is right under every attack, and clean.
+
+    Of images that only some of the attacks were run on, none is counted.
+    """
+    attacks = set(rows["attack"].to_pylist())
+    right: dict[int, list[bool]] = {}
+    for image, correct in zip(rows["image"].to_pylist(), rows["correct"].to_pylist(), strict=True):
+        right.setdefault(image, []).append(correct)
+    whole = [all(each) for each in right.values() if len(each) == len(attacks)]
+    return proportion(int(np.sum(whole)), len(whole))
+
+
+def verdict_of(clean: Standing, under: Standing, mean: Interval, worst: Interval) -> str:
+    """Say what is left of a random model's accuracy, and what its vote adds.
+
+    Args:
+        clean: without an attack.
+        under: the standard attack.
+        mean, worst: of single passes and of ten in a row, under the attack that is worst for them.
+    """
+    adds = "adds accuracy" if under.gain.low > 0 else "adds no measurable robustness"
+    return (
+        f"Under the standard attack the vote keeps {under.vote} % of {clean.vote.images} images "
+        f"(clean {clean.vote}). A single pass keeps {mean} % under the attack that hurts it most, "
+        f"{ASKED_AGAIN} passes in a row {worst} %. Under the standard attack the vote {adds}: "
+        f"{points(under.gain)} points over a pass (clean {points(clean.gain)}). Luck of the "
+        f"draws moves the vote's figure by about {100 * under.luck:.1f} points."
+    )
+
+
+def _plain_verdict(clean: Standing, under: Standing) -> str:
+    return (
+        f"Under the standard attack {under.vote} % of {clean.vote.images} images are left (clean "
+        f"{clean.vote}). The model has no noise: every pass gives the same answer."
+    )
+
+
+def points(gain: Interval) -> str:
+    """Write a gain in points, with its interval."""
+    return f"{100 * gain.value:+.1f} ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})"

@@ -1,0 +1,193 @@
+"""The leaderboard: one JSON card for each judged model, read back as tables and a page."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from smoothinfer.config.components import Component
+from smoothinfer.errors import InputError
+from smoothinfer.evaluation.judgement import AUTHORS, points
+from smoothinfer.evaluation.rows import CLEAN
+from smoothinfer.evaluation.standing import ASKED_AGAIN
+from smoothinfer.numerics.statistics import Interval
+from smoothinfer.reporting.shapes import INTERVAL, NUMBER, SHARE, Maybe, check_shape
+from smoothinfer.reporting.tables import Table
+from smoothinfer.runtime.files import read_json
+
+GAIN = {"value": NUMBER, "low": NUMBER, "high": NUMBER, "images": int}
+BOARD_CARD = {
+    "name": str,
+    "model": str,
+    "defence": Maybe(str),
+    "sha256": Maybe(str),
+    "epochs": Maybe(int),
+    "random": bool,
+    "data": str,
+    "data hash": str,
+    "ball": str,
+    "budget": str,
+    "samples": int,
+    "strongest": str,
+    "standings": [
+        {
+            **{"attack": str, "mean": INTERVAL, "worst": INTERVAL, "vote": INTERVAL},
+            **{"gain": GAIN, "luck": SHARE},
+        }
+    ],
+    "worst case": INTERVAL,
+    "passes": NUMBER,
+    "seconds": NUMBER,
+    "claim": Maybe({"text": str, "source": str, "value": Maybe(SHARE)}),
+    "audit": Maybe(str),
+    "verdict": str,
+    "note": Maybe(str),
+    "commands": [str],
+}
+_HEADS = (
+    *("model", "epochs", "clean", "worst case", "one pass", f"{ASKED_AGAIN} in a row"),
+    *("authors' protocol", "the vote adds"),
+)
+_SHORT_HEADS = ("model", "epochs", "clean", "worst", "pass", "ten", "authors", "vote adds")
+_PROTOCOL = ("data hash", "ball", "budget", "samples")  # the same for all cards of a board
+
+
+@dataclass(frozen=True)
+class Board:
+    """Judged models, the most robust first.
+
+    Attributes:
+        cards: of the models, checked.
+    """
+
+    cards: Sequence[dict[str, Any]]
+
+    def tables(self, short: bool = False) -> list[Table]:
+        """Return the ranking, the vote under each attack, and what is left of the claims.
+
+        Args:
+            short: without intervals, for a terminal of 80 columns.
+        """
+        return [self.ranking(short), self.by_attack(short), self.claims()]
+
+    def ranking(self, short: bool = False) -> Table:
+        """Return one line for each model, by the worst case of its vote."""
+        heads = _SHORT_HEADS if short else _HEADS
+        lines = []
+        for card in self.cards:
+            gain = _known(card, card["strongest"])["gain"]
+            shown = f"{100 * gain['value']:+.1f}" if short else points(Interval(**gain))
+            clean, authors = _under(card, CLEAN), _under(card, AUTHORS)
+            line = [card["name"], "" if card.get("epochs") is None else str(card["epochs"])]
+            line += [_text(clean, "vote", short), _interval(card["worst case"], short)]
+            line += [*self._single(card, short), _text(authors, "vote", short)]
+            lines.append([*line, shown if card["random"] else ""])
+        title = "accuracy, %" if short else "accuracy, % (95 % interval over images)"
+        return Table(heads, lines, title, left=1)
+
+    @staticmethod
+    def _single(card: dict[str, Any], short: bool) -> list[str]:
+        """Return one pass and ten in a row, each under the attack that hurts it most."""
+        if not card["random"]:
+            return [_interval(card["worst case"], short)] * 2
+        attacked = [each for each in card["standings"] if each["attack"] != CLEAN]
+        lowest = {each: min(attacked, key=_value(each)) for each in ("mean", "worst")}
+        return [_text(standing, each, short) for each, standing in lowest.items()]
+
+    def by_attack(self, short: bool = False) -> Table:
+        """Return the vote's accuracy under each attack, and the worst case of every image."""
+        attacks = dict.fromkeys(each["attack"] for card in self.cards for each in card["standings"])
+        lines = [
+            [
+                card["name"],
+                *(_text(_under(card, attack), "vote", short=True) for attack in attacks),
+                _interval(card["worst case"], short),
+            ]
+            for card in self.cards
+        ]
+        heads = ["model", *map(short_attack, attacks), "worst case"]
+        return Table(heads, lines, "accuracy of the vote under each attack, %", left=1)
+
+    def claims(self) -> Table:
+        """Return each published figure, and how much of it is left here."""
+        lines = []
+        for card in self.cards:
+            if (claim := card.get("claim")) is None:
+                continue
+            left, value = card["worst case"]["value"], claim.get("value")
+            lost = "" if value is None else f"{100 * (left - value):+.1f}"
+            shown = [claim["text"], f"{100 * left:.1f}", lost, claim["source"]]
+            lines.append([card["name"], *shown])
+        heads = ["model", "claimed", "worst case here, %", "points from the claim", "source"]
+        return Table(heads, lines, "claims, of the authors' own networks", left=2)
+
+
+def _under(card: dict[str, Any], attack: str) -> dict[str, Any] | None:
+    return next((each for each in card["standings"] if each["attack"] == attack), None)
+
+
+def _known(card: dict[str, Any], attack: str) -> dict[str, Any]:
+    found = _under(card, attack)
+    assert found is not None  # see `read_board_card`
+    return found
+
+
+def _value(name: str) -> Any:
+    return lambda standing: standing[name]["value"]
+
+
+def _text(standing: dict[str, Any] | None, name: str, short: bool) -> str:
+    return "" if standing is None else _interval(standing[name], short)
+
+
+def _interval(figure: dict[str, Any], short: bool) -> str:
+    return f"{100 * figure['value']:.1f}" if short else str(Interval(**figure))
+
+
+def short_attack(attack: str) -> str:
+    """Return a short name of an attack of the protocol.
+
+    >>> short_attack("pgd(steps=20, draws=4)"), short_attack("standard(budget='quick')")
+    ('PGD-20x4', 'standard')
+    """
+    if attack == CLEAN:
+        return "clean"
+    component = Component.of(attack)
+    steps, draws = component.options.get("steps"), component.options.get("draws", 1)
+    if component.name == "pgd" and set(component.options) <= {"steps", "draws"}:
+        return f"PGD-{steps}" if draws == 1 else f"PGD-{steps}x{draws}"
+    return "one draw" if attack == AUTHORS else component.name
+
+
+def read_board(folder: str | Path) -> Board:
+    """Read the cards of a folder, whoever made them.
+
+    Raises:
+        InputError: there is none, one is malformed, or two were not judged alike.
+    """
+    files = sorted(Path(folder).glob("*.json"))
+    if not files:
+        raise InputError(f"there are no cards in {folder}")
+    cards = [read_board_card(file) for file in files]
+    first = cards[0]
+    for file, card in zip(files, cards, strict=True):
+        for key in _PROTOCOL:
+            if card[key] != first[key]:
+                raise InputError(
+                    f"{file} was judged with {key} {card[key]}, {files[0]} with {first[key]}: they "
+                    "do not compare, put them into different folders"
+                )
+    return Board(sorted(cards, key=lambda card: -float(card["worst case"]["value"])))
+
+
+def read_board_card(file: Path) -> dict[str, Any]:
+    """Read one card.
+
+    Raises:
+        InputError: it is malformed, or its strongest attack or the clean images are missing.
+    """
+    card: dict[str, Any] = check_shape(read_json(file), BOARD_CARD, str(file))
+    for attack in (CLEAN, card["strongest"]):
+        if _under(card, attack) is None:
+            raise InputError(f"{file} has no standing under {attack!r}: judge the model again")
+    return card

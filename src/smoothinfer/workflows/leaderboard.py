@@ -1,0 +1,271 @@
+"""``smoothinfer leaderboard``: judge models by one protocol; a card for each, and one table."""
+
+from argparse import ArgumentParser, Namespace
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from smoothinfer.attacks.checks import is_random
+from smoothinfer.attacks.standard_attack import BUDGETS
+from smoothinfer.building import defend
+from smoothinfer.cards import read_card
+from smoothinfer.checkpoints import find_checkpoint, load
+from smoothinfer.cli.options import add_recipe, attack_of, recipe_file, weights_hash
+from smoothinfer.config.components import Component
+from smoothinfer.config.settings_files import apply_overrides, read_settings
+from smoothinfer.config.typed import from_dict
+from smoothinfer.data import ImageData, choose_images, load_split
+from smoothinfer.errors import InputError, choose, plain_int
+from smoothinfer.evaluation.audit.runner import audit
+from smoothinfer.evaluation.evaluate import prepare, warn_of_batches
+from smoothinfer.evaluation.judgement import judged, protocol, strongest_of
+from smoothinfer.evaluation.rows import Rows
+from smoothinfer.evaluation.runner import Runner
+from smoothinfer.evaluation.standing import ASKED_AGAIN
+from smoothinfer.evaluation.store import Store
+from smoothinfer.noise.input_noise import with_input_noise
+from smoothinfer.noise.noisy_model import NoisyModel
+from smoothinfer.numerics.balls import BALLS, Ball
+from smoothinfer.reporting.board import Board, read_board
+from smoothinfer.reporting.board_page import write_board
+from smoothinfer.runtime.files import write_json
+from smoothinfer.runtime.processes import Processes
+from smoothinfer.runtime.provenance import made_by
+from smoothinfer.runtime.terminal import Terminal
+from smoothinfer.smoothing.classifier import SmoothedClassifier
+
+_AUDITED = 300  # images of a quick audit
+SMOKE: dict[str, Any] = {"limit": 8, "dear_limit": 8, "samples": 10}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A published figure: in words, as a share of images if it is an accuracy, and its source."""
+
+    text: str
+    source: str
+    value: float | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model of a leaderboard.
+
+    Attributes:
+        model: whatever `load` takes.
+        defence: a component of ``DEFENCES`` around the model's network without its noise.
+        others: further models, for a mixture.
+        sigma: Gaussian input noise; by default the model's own.
+        claim: of its authors.
+        note: for the reader.
+    """
+
+    model: str
+    defence: Component | None = None
+    others: list[str] = field(default_factory=list)
+    sigma: float | None = None
+    claim: dict[str, Any] | None = None
+    note: str = ""
+
+    def build(self, shape: tuple[int, int, int]) -> nn.Module:
+        """Return the model in eval mode, on this process's device."""
+        model = load(self.model)
+        if self.defence is not None:
+            networks = [_bare(load(each)) for each in (self.model, *self.others)]
+            model = defend(self.defence, networks, shape).eval()
+        return with_input_noise(model, self.sigma).to(Processes().device)
+
+
+def _bare(model: nn.Module) -> nn.Module:
+    return model.module if isinstance(model, NoisyModel) else model
+
+
+@dataclass(frozen=True)
+class BoardRecipe:
+    """What a leaderboard measures.
+
+    Attributes:
+        entries: the models, by the names that the table shows.
+        data, split, limit, first: the images.
+        dear_limit: images of the strongest attack: the first of them.
+        ball: of the attacks.
+        budget: of the standard attack.
+        samples: passes of a vote.
+        seed: names the random streams.
+        audit: audit every model too, minutes for each.
+        description: for the reader.
+    """
+
+    entries: dict[str, Any]
+    data: str
+    split: str = "test"
+    limit: int | None = None
+    first: bool = False
+    dear_limit: int | None = None
+    ball: Component = Component("linf", {"radius": 8 / 255})
+    budget: str = "standard"
+    samples: int = 64
+    seed: int = 0
+    audit: bool = False
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        plain_int("samples", self.samples, at_least=ASKED_AGAIN)
+        choose("budget", BUDGETS, self.budget)
+        for name, entry in self.entries.items():
+            found = from_dict(Entry, entry, f"entry {name}")
+            if found.claim is not None:
+                from_dict(Claim, found.claim, f"claim of entry {name}")
+            if not name or "/" in name or name.startswith("."):
+                raise InputError(f"entry {name!r}: its card needs the name of a file")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.description = (
+        "Judge a list of models, random or not, by one protocol: see smoothinfer standard. Each "
+        "gets a card in DIR/cards, a JSON file; the table holds whatever cards are there, those of "
+        "other people too, sorted by the worst case of the vote over all attacks."
+    )
+    add_recipe(parser, "boards/cifar10.yaml")
+    parser.add_argument("--data", help="instead of the recipe's")
+    parser.add_argument("--only", nargs="+", help="names of the entries to judge now")
+    parser.add_argument(
+        "--out", required=True, help="folder of cards/, leaderboard.html, .md and .tex"
+    )
+
+
+def run(options: Namespace) -> int:
+    overrides = [*options.set, *([f"data={options.data}"] if options.data else [])]
+    file = recipe_file(options)
+    content = apply_overrides(read_settings(file, options.scale, SMOKE), overrides)
+    recipe = from_dict(BoardRecipe, content, str(file))
+    chosen = _chosen(recipe, options.only)
+    images = load_split(recipe.data, recipe.split, recipe.limit, recipe.first)
+    ball = recipe.ball.bind("ball", BALLS)()
+    models = {name: entry.build(images.shape) for name, entry in chosen.items()}
+    out, console = Path(options.out), Terminal(quiet=not Processes().main)
+    for number, (name, model) in enumerate(models.items(), start=1):
+        console.print(f"{number} of {len(models)}: {name}", markup=False)
+        card = judge(name, chosen[name], model, recipe, images, ball, out / "entries" / name)
+        repeat = f"smoothinfer leaderboard {options.recipe} --only {name} --out {options.out}"
+        if Processes().main:
+            write_json(out / "cards" / f"{name}.json", card | {"commands": [repeat]})
+    if Processes().main:
+        board = read_board(out / "cards")
+        write_board(board, out, recipe.description)
+        print_board(board, console)
+    return 0
+
+
+def print_board(board: Board, console: Terminal) -> None:
+    """Print the tables of a board; their intervals are in the files."""
+    for table in board.tables(short=True):
+        table.print(console)
+    console.print(
+        "worst: right in every case, clean or attacked; pass, ten: one pass and ten in a row, "
+        "under the attack that is worst for them; authors: attack on one frozen draw; vote adds: "
+        "points over a pass under the strongest attack"
+    )
+
+
+def _chosen(recipe: BoardRecipe, only: list[str] | None) -> dict[str, Entry]:
+    entries = {k: from_dict(Entry, entry, f"entry {k}") for k, entry in recipe.entries.items()}
+    if unknown := set(only or ()) - set(entries):
+        raise InputError(f"no entry {sorted(unknown)[0]!r}: there are {', '.join(entries)}")
+    if not entries:
+        raise InputError("there are no entries to judge")
+    return {name: entry for name, entry in entries.items() if not only or name in only}
+
+
+def judge(
+    name: str,
+    entry: Entry,
+    model: nn.Module,
+    recipe: BoardRecipe,
+    images: ImageData,
+    ball: Ball,
+    folder: Path,
+) -> dict[str, Any]:
+    """Run the protocol on ``model``, resumed from ``folder``; return its card."""
+    random = is_random(model, images.images[:2].to(Processes().device))
+    strongest = strongest_of(recipe.budget)
+    dear = choose_images(images, recipe.dear_limit, first=True)
+    attacks = {each: attack_of(each) for each in protocol(recipe.budget, random)}
+    parts = [(images, {k: v for k, v in attacks.items() if k != strongest}, True)]
+    parts += [(dear, {strongest: attacks[strongest]}, False)]
+    smooth = SmoothedClassifier(model, recipe.samples if random else ASKED_AGAIN)
+    works = [
+        prepare(
+            smooth,
+            part,
+            attack=some or None,
+            ball=ball,
+            seed=recipe.seed,
+            describe={"model": name, "data": part.name},
+            cache=folder / "crafted",
+            clean=clean,
+        )
+        for part, some, clean in parts
+    ]
+    warn_of_batches(model, images.images)
+    runner = Runner(works, Store(folder / "rows"))
+    runner.run(progress=True)
+    seconds = sum(runner.store.seconds().values())
+    return _card(name, entry, recipe, images, ball, runner.rows(), random) | {
+        "seconds": round(seconds, 2),
+        "audit": _audited(model, recipe, images, ball),
+    }
+
+
+def _card(
+    name: str,
+    entry: Entry,
+    recipe: BoardRecipe,
+    images: ImageData,
+    ball: Ball,
+    rows: Rows,
+    random: bool,
+) -> dict[str, Any]:
+    strongest = strongest_of(recipe.budget)
+    content = judged(rows, strongest, random)
+    standings = content.pop("standings")
+    table = rows.select(["attack", "forwards", "backwards"]).to_pylist()
+    passes = sum(each["forwards"] + 2 * each["backwards"] for each in table) / len(images)
+    return {
+        "name": name,
+        "model": entry.model,
+        "defence": None if entry.defence is None else str(entry.defence),
+        "sha256": weights_hash(entry.model),
+        "epochs": _epochs(entry.model),
+        "data": images.name,
+        "data hash": images.hash,
+        "ball": str(ball),
+        "budget": recipe.budget,
+        "samples": recipe.samples,
+        "strongest": strongest,
+        **content,
+        "standings": [{"attack": attack, **each} for attack, each in standings.items()],
+        "passes": round(passes, 1),
+        "claim": entry.claim,
+        "note": entry.note or None,
+        **made_by(),
+    }
+
+
+def _epochs(model: str) -> int | None:
+    """Return the epochs of a trained model, with those of the model that it started from."""
+    path = find_checkpoint(model)
+    if path is None:
+        return None
+    recipe = read_card(path)["recipe"]
+    before = _epochs(recipe["init_from"]) if recipe.get("init_from") else 0
+    return int(recipe["epochs"]) + (before or 0)
+
+
+def _audited(model: nn.Module, recipe: BoardRecipe, images: ImageData, ball: Ball) -> str | None:
+    if not recipe.audit:
+        return None
+    few = choose_images(images, _AUDITED, first=True)
+    return audit(model, few, ball=ball, quick=True, seed=recipe.seed, progress=True).verdict
