@@ -14,7 +14,8 @@ from typing import Any
 import smoothinfer as si
 from benchmarks import naive
 from benchmarks.subject import RADIUS, network
-from smoothinfer.workflows.sweep import SweepRecipe, run_sweep
+from smoothinfer.sweep_recipe import SweepRecipe
+from smoothinfer.workflows.sweep import run_sweep
 
 PASSES = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
 RULES = ["prediction", "weighted", "soft"]

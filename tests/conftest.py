@@ -16,7 +16,7 @@ import smoothinfer as si
 from smoothinfer.cli import main
 from smoothinfer.config.typed import from_dict
 from smoothinfer.numerics.precision import VARIABLE, has_bf16_units
-from smoothinfer.workflows.sweep import SweepRecipe
+from smoothinfer.sweep_recipe import SweepRecipe
 
 # Truths are the same on every machine, in child processes too: what runs in bfloat16 says so.
 os.environ[VARIABLE] = "fp32"

@@ -51,7 +51,7 @@ def test_extensions_work_by_name(extended, images, labels, tmp_path):
 
 def test_the_readme_names_what_there_is():
     text = Path("README.md").read_text()
-    for name in (*si.RULES, *si.ATTACKS, *si.LOSSES, *si.STOPS):
+    for name in (*si.RULES, *si.ATTACKS, *si.LOSSES, *si.STOPS, *si.DEFENCES):
         assert f"`{name}`" in text, name
     for recipe in re.findall(r"smoothinfer train (\S+\.yaml)", text):
         assert Path("recipes", recipe).is_file()

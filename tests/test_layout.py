@@ -3,6 +3,7 @@
 import ast
 import importlib
 import pkgutil
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ LAYERS = [
     ("reporting",),
     ("building", "recipes", "cards", "checkpoints", "start_weights", "run_folder", "hub"),
     ("cli",),
+    ("sweep_recipe",),
     ("workflows",),
     ("__init__", "__main__"),
 ]
@@ -143,3 +145,12 @@ def test_names_imported_late_are_those_told_to_type_checkers():
 
 def test_no_torchvision():
     assert not any("torchvision" in path.read_text() for path in FILES)
+
+
+def test_the_wheel_is_small_and_ships_what_its_list_names():
+    included = tomllib.loads(Path("pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    files = [Path(each) for each in included["targets"]["wheel"]["force-include"]]
+    assert all(each.exists() for each in files)
+    assert sum(each.stat().st_size for each in files if each.is_file()) < 25e6
+    weights = {each.stem for each in files if each.suffix == ".safetensors"}
+    assert {each.stem for each in files if each.suffix == ".json"} >= weights

@@ -53,7 +53,7 @@ def load(model: str | Path, which: str = "best", trust_code: bool = False) -> nn
     names = ", ".join(list_models()) or "none is shipped"
     raise InputError(
         f"no model {str(model)!r}: give a run folder, a .safetensors file, package.module:factory, "
-        f"or a shipped name ({names})"
+        f"or a shipped name ({names}); a checkout of the repository has more in checkpoints/"
     )
 
 

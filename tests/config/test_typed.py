@@ -1,7 +1,9 @@
 import pytest
 
 import smoothinfer as si
+from smoothinfer.config.typed import from_dict
 from smoothinfer.recipes import recipe_from
+from smoothinfer.workflows.leaderboard import Claim
 
 
 @pytest.mark.parametrize(
@@ -27,3 +29,8 @@ def test_numbers_are_read_as_written():
     assert recipe.weight_decay == 1e-4
     assert recipe.lr == 1.0
     assert recipe.compile == "off"
+
+
+def test_a_missing_key_is_named():
+    with pytest.raises(si.InputError, match="claim lacks the key 'source'"):
+        from_dict(Claim, {"text": "x"}, "claim")

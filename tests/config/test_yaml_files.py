@@ -31,10 +31,10 @@ BAD = {
 
 @pytest.mark.parametrize("text", BAD.values(), ids=BAD)
 def test_bad_yaml_is_refused_at_once_in_one_line(text):
-    start = time.perf_counter()
+    start = time.process_time()  # whatever else the machine does
     with pytest.raises(si.InputError) as raised:
         parse_yaml(text, "the recipe")
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
     assert str(raised.value).startswith("the recipe ")
     assert "\n" not in str(raised.value)
 

@@ -12,9 +12,9 @@ from smoothinfer.networks import MODELS
 from smoothinfer.noise import NOISES
 from smoothinfer.numerics.balls import BALLS
 from smoothinfer.recipes import Recipe
+from smoothinfer.sweep_recipe import SweepRecipe
 from smoothinfer.training.losses import LOSSES
 from smoothinfer.training.schedules import SCHEDULES
-from smoothinfer.workflows.sweep import SweepRecipe
 from tests.fuzz import factories
 
 NUMBERS = ("-1", "0", "1e999", "nan", "inf", "-inf", str(10**30), "0.5", "1e-400", "8/0", "8/255")

@@ -19,6 +19,7 @@ LINES = {
     "calibrate": ["calibrate", "x", "--data", "x"],
     "standard": ["standard", "x", "--data", "x"],
     "audit": ["audit", "x", "--data", "x"],
+    "leaderboard": ["leaderboard", "x"],
     "certify": ["certify", "x", "--data", "x"],
     "sweep": ["sweep", "x"],
     "reproduce": ["reproduce", "x"],

@@ -23,7 +23,8 @@ from smoothinfer.engine.voting import RULES
 from smoothinfer.errors import InputError
 from smoothinfer.evaluation.rows import Rows
 from smoothinfer.noise.additive import UNITS
-from smoothinfer.workflows.sweep import SweepRecipe, run_sweep
+from smoothinfer.sweep_recipe import SweepRecipe
+from smoothinfer.workflows.sweep import run_sweep
 
 
 def add_arguments(parser: ArgumentParser) -> None:

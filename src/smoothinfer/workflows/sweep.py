@@ -2,13 +2,12 @@
 
 import itertools
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from smoothinfer.checkpoints import load
-from smoothinfer.cli.numbers import read_range, shard_of
+from smoothinfer.cli.numbers import shard_of
 from smoothinfer.cli.options import (
     DATA_HELP,
     add_recipe,
@@ -18,10 +17,9 @@ from smoothinfer.cli.options import (
 )
 from smoothinfer.cli.repeated import Repeated
 from smoothinfer.config.components import Component
-from smoothinfer.config.settings_files import apply_overrides, read_settings
-from smoothinfer.config.typed import from_dict, to_plain
-from smoothinfer.data import ImageData, checked_limit, choice_name, load_split
-from smoothinfer.errors import InputError, choose, plain_int
+from smoothinfer.config.typed import to_plain
+from smoothinfer.data import ImageData, choice_name, load_split
+from smoothinfer.errors import InputError
 from smoothinfer.evaluation.evaluate import prepare, warn_of_batches
 from smoothinfer.evaluation.examples import ExampleExport, short_name
 from smoothinfer.evaluation.rows import Rows
@@ -29,7 +27,6 @@ from smoothinfer.evaluation.runner import Runner
 from smoothinfer.evaluation.store import Store
 from smoothinfer.evaluation.units import Evaluation
 from smoothinfer.noise.input_noise import with_input_noise
-from smoothinfer.numerics.balls import BALLS, Ball
 from smoothinfer.reporting.summary import draw_examples, print_summary, write_summary
 from smoothinfer.reporting.table_file import check_rows
 from smoothinfer.runtime.files import write_json
@@ -37,87 +34,7 @@ from smoothinfer.runtime.processes import Processes
 from smoothinfer.runtime.provenance import made_by
 from smoothinfer.runtime.terminal import Terminal
 from smoothinfer.smoothing.classifier import SmoothedClassifier
-
-SMOKE = {"limit": 16, "samples": [1, 4], "seeds": [0]}
-
-
-@dataclass(frozen=True)
-class SweepRecipe:
-    """A grid of settings: every combination of the lists is measured.
-
-    Attributes:
-        description: for the reader.
-        models: {name: model as `load` takes it}; or a list of models.
-        data, split, limit, first: the images; the first ``limit``, or some of each class.
-        by_number: match the classes of models and data by number, not by name.
-        sigma, units: Gaussian input noise, numbers or ranges ``"0:0.5:0.01"`` (end included); none
-            leaves the models' own.
-        attacks: components; none measures clean images only.
-        attack_sigma: noise of the model that the attack sees; by default that of the setting.
-            With a number, examples are made once for all sigmas.
-        ball: where attacks may go.
-        radius: radii of the ball, instead of its own, numbers or ranges as for sigma.
-        rules, samples, seeds: of the votes.
-        stop, delta: when a vote ends, see `SmoothedClassifier.predict`.
-    """
-
-    description: str = ""
-    models: dict[str, str] | list[str] = field(default_factory=dict)
-    data: str = ""
-    split: str = "test"
-    limit: int | None = None
-    first: bool = False
-    by_number: bool = False
-    sigma: list[Any] | None = None
-    units: str = "pixel"
-    attacks: list[Any] = field(default_factory=lambda: ["pgd(steps=7)"])
-    attack_sigma: float | None = None
-    ball: Component = Component("linf", {"radius": 8 / 255})
-    radius: list[Any] | None = None
-    rules: list[str] = field(default_factory=lambda: ["prediction"])
-    samples: list[int] = field(default_factory=lambda: [512])
-    seeds: list[int] = field(default_factory=lambda: [0])
-    stop: str = "fixed"
-    delta: float = 1e-3
-
-    def __post_init__(self) -> None:
-        for name in ("models", "data", "rules", "samples", "seeds"):
-            if not getattr(self, name):
-                raise InputError(f"a sweep needs {name}")
-        for name in ("sigma", "radius"):
-            if getattr(self, name) == []:
-                raise InputError(f"{name} is an empty list: give a number, or leave it out")
-        for each in self.models.values() if isinstance(self.models, dict) else self.models:
-            if not isinstance(each, str):
-                raise InputError(f"models must be names or paths, not {each!r}")
-        for seed in self.seeds:
-            plain_int("seed", seed)
-        checked_limit(self.limit)
-
-    @property
-    def named(self) -> dict[str, str]:
-        """The models by their name in the rows."""
-        if isinstance(self.models, dict):
-            return self.models
-        named = {Path(each).name: each for each in self.models}
-        if len(named) < len(self.models):
-            raise InputError("models need names of their own: write models: {NAME: PATH, ...}")
-        return named
-
-    @property
-    def sigmas(self) -> list[float | None]:
-        """The grid of sigmas, each once."""
-        if self.sigma is None:
-            return [None]
-        return [*sorted({s for each in self.sigma for s in read_range("sigma", each)})]
-
-    @property
-    def balls(self) -> list[Ball]:
-        """A ball for each radius."""
-        if self.radius is None:
-            return [self.ball.bind("ball", BALLS)()]
-        radii = sorted({r for each in self.radius for r in read_range("radius", each)})
-        return [choose("ball", BALLS, self.ball.name)(radius) for radius in radii]
+from smoothinfer.sweep_recipe import SweepRecipe, load_sweep
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -150,21 +67,6 @@ def run(options: Namespace) -> int:
     shard = shard_of(options)
     run_sweep(recipe, options.out, shard=shard, merge=options.merge, only_plan=options.plan)
     return 0
-
-
-def load_sweep(
-    path: str | Path, overrides: Iterable[str] = (), scale: str = "short"
-) -> SweepRecipe:
-    """Read a sweep recipe at ``scale`` with ``key=value`` overrides; see `read_settings`.
-
-    Raises:
-        InputError: the file is missing or malformed, or a key is unknown.
-    """
-    content = apply_overrides(read_settings(path, scale, SMOKE), overrides)
-    if "parts" in content:
-        stem = Path(path).stem
-        raise InputError(f"{path} is an experiment of several sweeps: smoothinfer reproduce {stem}")
-    return from_dict(SweepRecipe, content, str(path))
 
 
 def run_sweep(

@@ -10,7 +10,7 @@ from smoothinfer.checkpoints import find_checkpoint, shipped
 from smoothinfer.config.settings_files import apply_overrides, read_settings
 from smoothinfer.config.typed import from_dict
 from smoothinfer.errors import InputError, unknown
-from smoothinfer.workflows.sweep import SMOKE, SweepRecipe
+from smoothinfer.sweep_recipe import SMOKE, SweepRecipe
 
 _FOLDER = "paper"
 _SHIPPED = "-resnet20-cifar10"  # ending of a shipped model's name, after that of its recipe

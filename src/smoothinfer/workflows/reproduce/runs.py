@@ -15,6 +15,7 @@ from smoothinfer.reporting.report import write_report
 from smoothinfer.runtime.processes import Processes
 from smoothinfer.runtime.provenance import made_by
 from smoothinfer.runtime.terminal import Terminal
+from smoothinfer.sweep_recipe import SweepRecipe
 from smoothinfer.workflows.reproduce.appendix import run_appendix
 from smoothinfer.workflows.reproduce.experiments import (
     Experiment,
@@ -24,7 +25,7 @@ from smoothinfer.workflows.reproduce.experiments import (
     load_experiment,
     place_of,
 )
-from smoothinfer.workflows.sweep import SweepRecipe, run_sweep
+from smoothinfer.workflows.sweep import run_sweep
 
 APPENDIX = "appendix-a"
 _HEADS = ["", "paper: clean", "attacked", "ours: clean", "attacked", "images"]
