@@ -37,7 +37,17 @@ if TYPE_CHECKING:  # every name is imported when it is first used; see _LAZY
     from smoothinfer.evaluation.rows import accuracy, summarise
     from smoothinfer.hub import HubModel
     from smoothinfer.networks import MODELS, LogitsOf, Normalize, resnet20, smallnet
-    from smoothinfer.noise import CNI, NOISES, PNI, Gaussian, Laplace, Noise, NoisyModel, Uniform
+    from smoothinfer.noise import (
+        CNI,
+        NOISES,
+        PNI,
+        Gaussian,
+        GridGaussian,
+        Laplace,
+        Noise,
+        NoisyModel,
+        Uniform,
+    )
     from smoothinfer.numerics.balls import BALLS, L2, Linf
     from smoothinfer.numerics.randomness import isolated_rng
     from smoothinfer.recipes import Recipe, load_recipe
@@ -65,6 +75,7 @@ _LAZY = {
     "GRADIENTS": "attacks.projected_gradient",
     "Gaussian": "noise",
     "GivenExamples": "attacks.given_examples",
+    "GridGaussian": "noise",
     "HubModel": "hub",
     "ImageData": "data",
     "InputError": "errors",
@@ -140,7 +151,7 @@ def __dir__() -> list[str]:
 __all__ = [
     "ABSTAIN", "ATTACKS", "ATTACK_LOSSES", "BALLS", "CNI", "DATASETS", "DEFENCES", "GRADIENTS",
     "L2", "LOSSES", "MODELS", "NOISES", "PNI", "RULES", "STOPS", "Certificates", "Gaussian",
-    "GivenExamples", "HubModel", "ImageData", "InputError", "Laplace", "Linf", "LogitsOf",
+    "GivenExamples", "GridGaussian", "HubModel", "ImageData", "InputError", "Laplace", "Linf", "LogitsOf",
     "Noise", "NoisyModel", "Normalize", "Prediction", "Recipe", "Rule", "SmoothedClassifier",
     "Uniform", "accuracy", "accuracy_against_samples", "apgd", "audit", "certify", "cw", "ddn",
     "epgd", "evaluate", "fgsm", "frozen", "isolated_rng", "list_models", "load", "load_data",

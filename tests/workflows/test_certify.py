@@ -20,8 +20,18 @@ def test_certify_writes_accuracies_and_their_curve(tmp_path, capsys):
     assert written["images"] == 6
     assert len(written["certified accuracy"]) == 9
     assert (tmp_path / "certified.png").stat().st_size > 1000
-    assert "average radius" in capsys.readouterr().out
-    assert "arXiv 2205.07069" in written["note"]
+    assert "passes of an image" in capsys.readouterr().out
+    assert written["average radius"] is None
+    assert "arXiv 2207.07209" in written["note"]
+
+
+def test_a_fixed_vote_gives_the_average_radius_and_the_shares_of_passes(tmp_path, capsys):
+    assert main([*GIVEN, "--method", "fixed", "--out", str(tmp_path)]) == 0
+    written = json.loads((tmp_path / "certified.json").read_text())
+    assert f"average radius {written['average radius']:.4f}" in capsys.readouterr().out
+    shares = list(written["pA at least"].values())
+    assert shares == sorted(shares, reverse=True)
+    assert written["passes of an image"]["mean"] == 164
 
 
 def test_certify_with_predict_abstains_where_it_is_not_sure(tmp_path, capsys):
@@ -35,7 +45,7 @@ def test_certify_with_predict_abstains_where_it_is_not_sure(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--radius", "0.1"], "--predict finds no radius"),
+        (["--radii", "0.1"], "--predict finds no radius"),
         (["--selection", "9"], "--predict finds no radius"),
         (["--samples", "0"], "samples must be at least 1"),
     ],
@@ -55,17 +65,29 @@ def test_noise_without_a_theorem_is_refused(tmp_path, capsys):
 def test_a_tested_radius_is_reached(noisy_pixel, tmp_path):
     pixels = (images_at([0.4] * 8) * 255).round().to(torch.uint8)
     data = si.ImageData("line", pixels, torch.ones(8, dtype=torch.int64), ("left", "right"))
-    found = certify_images(noisy_pixel, data, tmp_path, 2, 0, 8 / 255, samples=400)
+    how = {"radii": [8 / 255], "samples": 400}
+    found = certify_images(noisy_pixel, data, tmp_path, 2, 0, **how)
     assert found["images"] == 4
     accuracy = [(each["radius"], each["value"]) for each in found["certified accuracy"]]
     assert accuracy == [(8 / 255, 1.0)]
     assert found["average radius"] is None
-    assert not (tmp_path / "certified.png").exists()  # one radius is no curve
 
 
-def test_a_radius_on_the_command_line_is_tested(tmp_path):
-    given = [*MODEL, "--sigma", "0.25", "--limit", "2", "--samples", "400", "--radius", "8/255"]
-    assert main([*given, "--out", str(tmp_path)]) == 0
+def test_radii_on_the_command_line_are_tested(tmp_path):
+    given = [*MODEL, "--sigma", "0.25", "--limit", "2", "--samples", "400"]
+    assert main([*given, "--radii", "8/255", "0", "--out", str(tmp_path)]) == 0
     written = json.loads((tmp_path / "certified.json").read_text())
-    assert [each["radius"] for each in written["certified accuracy"]] == [8 / 255]
-    assert written["average radius"] is None
+    assert [each["radius"] for each in written["certified accuracy"]] == [0, 8 / 255]
+
+
+def test_radii_in_another_norm_go_through_the_ball_around(tmp_path, capsys):
+    """64 pixels: an L-infinity radius r needs the L2 radius 8 r, an L1 radius r needs r."""
+    given = [*MODEL, "--sigma", "0.25", "--limit", "20", "--samples", "400"]
+    found = {}
+    for norm, radius in (("l2", "0.16"), ("linf", "0.02"), ("l1", "0.16")):
+        out = tmp_path / norm
+        assert main([*given, "--radii", radius, "--norm", norm, "--out", str(out)]) == 0
+        written = json.loads((out / "certified.json").read_text())
+        found[norm] = written["certified accuracy"][0]["value"]
+    assert len(set(found.values())) == 1
+    assert "note: the certificates are of the L2 ball" in " ".join(capsys.readouterr().out.split())

@@ -6,17 +6,17 @@ its majority within R = sigma Phi^-1(p). The bound also holds for the average ov
 noise (weights, activations) that does not depend on the image.
 
 The mathematics is about real numbers: with floats an attacker who knows the noise bit for bit can
-beat a certificate (Voracek, Hein 2023, arXiv 2205.07069). Certificates here are for honest noise.
+beat a certificate (Voracek, Hein 2023, arXiv 2207.07209), unless the noise is a `GridGaussian`.
 """
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from smoothinfer.engine.passes import Engine
-from smoothinfer.engine.stopping import Stopping, Votes
 from smoothinfer.engine.tally import count_first, final_tally
 from smoothinfer.errors import (
     MOST_PASSES,
@@ -25,18 +25,27 @@ from smoothinfer.errors import (
     plain_float,
     plain_int,
     plain_seed,
+    unknown,
 )
-from smoothinfer.noise import Gaussian, NoisyModel
 from smoothinfer.numerics.randomness import derive_seed, fresh_seed
+from smoothinfer.smoothing.certifiable import Loss, certifiable_sigma, loss_of
 from smoothinfer.smoothing.classifier import SmoothedClassifier
+from smoothinfer.smoothing.radii_test import RadiiTest
+from smoothinfer.smoothing.sequences import SEQUENCES
 from smoothinfer.types import ABSTAIN, Counts, Images, Labels
 
-_TESTED = 20_000  # numbers of the noise that are tested for a Gaussian
-_GROWTH = 1.25  # factor between checkpoints of the sequential certificate
+METHODS = (*SEQUENCES, "fixed")
+# The factor from a radius in a norm to that of the L2 ball around it, by the numbers of an image.
+THROUGH_L2: dict[str, Callable[[int], float]] = {
+    "l2": lambda entries: 1.0,
+    "linf": math.sqrt,
+    "l1": lambda entries: 1.0,
+}
 
 FLOATS = (
     "certificates are statements about real numbers, for noise that the attacker does not know bit "
-    "for bit: with floats, an attacker who does can beat them (arXiv 2205.07069)"
+    "for bit: with floats, an attacker who does can beat them (arXiv 2207.07209), unless the noise "
+    "is grid_gaussian"
 )
 
 
@@ -49,44 +58,52 @@ class Certificates:
         radii: (N,) L2 radius in pixel units within which it does; 0 where it abstains.
         lower: (N,) lower confidence bound of the share of passes that choose it.
         samples: (N,) passes used.
+        decided: (N,) whether the passes sufficed: an image that abstains undecided might have
+            been certified by more of them.
     """
 
     labels: Labels
     radii: Tensor
     lower: Tensor
     samples: Tensor
+    decided: Tensor
 
 
 def certify(
     model: nn.Module,
     images: Images,
     *,
+    radii: Sequence[float] | float | None = None,
+    method: str = "betting",
     samples: int = 100_000,
     selection: int = 100,
     alpha: float = 1e-3,
-    radius: float | None = None,
     seed: int | None = None,
+    truth: Labels | None = None,
 ) -> Certificates:
-    """Certify each image: R = sigma Phi^-1(p), p a lower bound of the share of passes.
+    """Certify each image at the largest of ``radii`` that holds, with no more passes than it takes.
 
-    ``selection`` passes choose the class A; fresh ones count n_A of n = ``samples`` passes for it,
-    and p is the one-sided Clopper-Pearson bound, the alpha quantile of Beta(n_A, n - n_A + 1).
-    Below 1/2 it abstains. The statement about an image fails with probability at most ``alpha``.
+    ``selection`` passes choose the class A; fresh ones are counted until it is decided which of the
+    radii hold, by confidence sequences of pA and pB, see `RadiiTest`. All radii together are wrong
+    with probability at most ``alpha`` for an image.
 
-    With ``radius`` it asks only whether the vote holds within that radius, and stops as soon as
-    that is decided: when the evidence for p > p0 = Phi(radius / sigma), the likelihood ratio of a
-    share spread evenly over [p0, 1] against p0, reaches 1 / alpha. It gives up when the evidence
-    for p < p0 does.
+    With ``method="fixed"`` it counts n_A of n = ``samples`` passes and gives any radius:
+    R = sigma Phi^-1(p), p the one-sided Clopper-Pearson bound, the alpha quantile of
+    Beta(n_A, n - n_A + 1). Below 1/2 it abstains.
 
     Args:
         model: a `NoisyModel` with Gaussian noise on its pixels, in eval mode, or a
             `SmoothedClassifier` of one.
         images: (N, C, H, W), pixels in [0, 1].
-        samples: n; with ``radius`` the most.
+        radii: L2, in pixel units; 0 asks whether the class leads. By default multiples of sigma /
+            2, as far as ``samples`` can prove.
+        method: ``"betting"`` or ``"union"``, the kind of confidence sequence, or ``"fixed"``.
+        samples: n; the most, if not fixed.
         selection: passes that choose the class.
         alpha: probability of a wrong statement about an image.
-        radius: L2, in pixel units.
         seed: key of the passes; ``None`` draws fresh ones.
+        truth: (N,) labels; an image whose class A is another gets no certificate and no passes
+            for one, which is all that certified accuracy asks. Not with ``"fixed"``.
 
     Raises:
         InputError: the noise has no theorem (not Gaussian, in normalised units, learned) or does
@@ -101,38 +118,80 @@ def certify(
     >>> found.radii.shape
     torch.Size([2])
     """
-    from scipy.stats import norm
-
     noisy = model.model if isinstance(model, SmoothedClassifier) else model
     sigma = certifiable_sigma(noisy)
     check_images(images)
     if len(images) == 0:
         raise InputError("there are no images to certify")
+    if method not in METHODS:
+        raise unknown("method", method, METHODS)
     samples = plain_int("samples", samples, 1, MOST_PASSES)
     selection = plain_int("selection", selection, 1, MOST_PASSES)
     alpha = plain_float("alpha", alpha, above=0, below=1)
-    radius = None if radius is None else plain_float("radius", radius, above=0)
     key = fresh_seed() if seed is None else plain_seed(seed)
+    if method == "fixed" and radii is not None:
+        raise InputError("method fixed gives every image a radius of its own: leave out radii")
+    asked = [0.5 * sigma * k for k in range(20)] if radii is None else sorted_radii(radii)
+    loss = loss_of(noisy, images)
     chooser = Engine(noisy, images, derive_seed(key, "selection"))
-    chosen = _count_first(chooser, images, selection).argmax(1)
-    engine = Engine(noisy, images, derive_seed(key, "estimation"))
-    if radius is not None:
-        test = _RadiusTest(chosen, float(norm.cdf(radius / sigma)), samples, alpha)
-        test.check_possible(f"radius {radius:g} with sigma {sigma:g} and alpha {alpha:g}")
-        used = final_tally(engine, images, [], test).used.cpu()
-        chosen, holds = chosen.cpu(), test.holds.cpu()
-        radii = torch.where(holds, float(radius), 0.0).double()
-        lower = torch.where(holds, test.share, 0.0).double()
-        labels = torch.where(holds, chosen, ABSTAIN)
-        return Certificates(labels, radii, lower, used + selection)
-    hits = _votes_for(count_first(engine, images, samples), chosen).cpu()
-    bounds = [lower_bound(int(hit), samples, alpha) for hit in hits]
+    counts = _count_first(chooser, images, selection)
+    chosen, classes = counts.argmax(1), counts.shape[1]
+    if method == "fixed":
+        engine = Engine(noisy, images, derive_seed(key, "estimation"))
+        return _fixed(engine, images, chosen, samples, selection, alpha, sigma, loss)
+    wanted = torch.ones_like(chosen, dtype=torch.bool) if truth is None else chosen == truth
+    rows = wanted.nonzero().flatten()
+    shifted = [each + loss.radius for each in asked]
+    claim = sigma, samples, alpha, method, classes
+    test = RadiiTest(chosen[rows], shifted, *claim, loss.share, skip=radii is None)
+    used = torch.full((len(images),), selection)
+    labels, closed = chosen.cpu().clone(), torch.ones(len(images), dtype=torch.bool)
+    radii_found, lower = (torch.zeros(len(images), dtype=torch.float64) for _ in range(2))
+    if len(rows):
+        engine = Engine(noisy, images[rows], derive_seed(key, "estimation"))
+        at = rows.cpu()
+        used[at] += final_tally(engine, images[rows], [], test).used.cpu()
+        found = test.certified - loss.radius
+        labels[at] = torch.where(found.isnan(), ABSTAIN, labels[at])
+        radii_found[at] = found.nan_to_num(0.0).clamp(min=0.0)
+        lower[at], closed[at] = torch.from_numpy(test.lower), test.closed
+    return Certificates(labels, radii_found, lower, used, closed)
+
+
+def _fixed(
+    engine: Engine,
+    images: Images,
+    chosen: Labels,
+    samples: int,
+    selection: int,
+    alpha: float,
+    sigma: float,
+    loss: Loss,
+) -> Certificates:
+    """Return Cohen's certificates, from ``samples`` passes of every image."""
+    from scipy.special import ndtri
+
+    hits = votes_for(count_first(engine, images, samples), chosen).cpu()
+    bounds = [lower_bound(int(hit), samples, alpha) - loss.share for hit in hits]
     lower = torch.tensor(bounds, dtype=torch.float64)
-    certain = lower > 0.5
-    radii = sigma * torch.from_numpy(norm.ppf(lower.clamp(min=0.5).numpy()))
+    found = sigma * torch.from_numpy(ndtri(lower.clamp(min=0.5).numpy())) - loss.radius
+    certain = (lower > 0.5) & (found >= 0)
     used = torch.full_like(hits, samples + selection)
     labels = torch.where(certain, chosen.cpu(), ABSTAIN)
-    return Certificates(labels, radii * certain, lower, used)
+    return Certificates(labels, found * certain, lower, used, certain)
+
+
+def sorted_radii(radii: Sequence[float] | float) -> list[float]:
+    """Return radii in ascending order, each once.
+
+    Raises:
+        InputError: there is none, or one is negative or no finite number.
+    """
+    each = radii if isinstance(radii, Sequence) else [radii]
+    found = sorted({plain_float("radius", one, at_least=0) for one in each})
+    if not found:
+        raise InputError("there are no radii to certify")
+    return found
 
 
 def predict_or_abstain(
@@ -179,33 +238,6 @@ def predict_or_abstain(
     return torch.where(torch.tensor(sure), top.indices[:, 0], ABSTAIN)
 
 
-def certifiable_sigma(model: nn.Module) -> float:
-    """Return the sigma of the Gaussian on the pixels of ``model``, for which the theorem holds.
-
-    Raises:
-        InputError: there is no such noise, or its numbers are not those of a Gaussian.
-    """
-    from scipy.stats import kstest, norm
-
-    if not isinstance(model, NoisyModel):
-        raise InputError("only a NoisyModel can be certified: its noise must be known")
-    noise = model.inputs
-    if type(noise) is not Gaussian or noise.sigma == 0:
-        raise InputError(
-            f"no theorem for inputs={noise}: certificates need Gaussian noise of sigma > 0 on the "
-            "pixels"
-        )
-    if noise.units != "pixel":
-        raise InputError(
-            "in normalised units the noise differs from channel to channel, and no L2 radius in "
-            "pixels follows: use units='pixel'"
-        )
-    drawn = noise(torch.zeros(1, 1, 1, _TESTED), torch.Generator().manual_seed(0)).flatten()
-    if kstest(drawn.numpy(), norm(scale=noise.sigma).cdf).pvalue < 1e-6:
-        raise InputError(f"the noise of inputs={noise} is not Gaussian with that sigma")
-    return noise.sigma
-
-
 def lower_bound(successes: int, samples: int, alpha: float) -> float:
     """Return the one-sided Clopper-Pearson bound: at least this share, except with ``alpha``.
 
@@ -217,66 +249,8 @@ def lower_bound(successes: int, samples: int, alpha: float) -> float:
     return float(beta.ppf(alpha, successes, samples - successes + 1)) if successes else 0.0
 
 
-def log_evidence(hits: Tensor, samples: int, share: float, *, above: bool) -> Tensor:
-    """Return log of the evidence that a share of passes is above (or below) ``share``.
-
-    The likelihood ratio of a share spread evenly over [share, 1] (or [0, share]) against ``share``
-    itself: a test martingale where the claim is false, at any checkpoints (Ville).
-
-    Args:
-        hits: (N,) passes for the class.
-        samples: passes.
-        share: p0.
-        above: the side.
-    """
-    import numpy as np
-    from scipy.special import betainc, betaincc, betaln
-
-    a, b = hits.double().cpu().numpy(), samples - hits.double().cpu().numpy()
-    tail = (betaincc if above else betainc)(a + 1, b + 1, share)
-    width = 1 - share if above else share
-    with np.errstate(divide="ignore"):
-        spread = betaln(a + 1, b + 1) + np.log(tail) - np.log(width)
-    return torch.from_numpy(spread - a * np.log(share) - b * np.log1p(-share))
-
-
-class _RadiusTest(Stopping):
-    """Decides whether the share of passes for each image's class is above ``share``."""
-
-    def __init__(self, chosen: Labels, share: float, samples: int, alpha: float) -> None:
-        self.chosen, self.share, self.samples = chosen, share, samples
-        self.needed = math.log(1 / alpha)
-        self.holds = torch.zeros(len(chosen), dtype=torch.bool, device=chosen.device)
-
-    def check_possible(self, claim: str) -> None:
-        """Refuse a ``claim`` that even a unanimous vote does not prove."""
-        every = torch.tensor([self.samples])
-        best = 0.0
-        if self.share < 1:
-            best = float(log_evidence(every, self.samples, self.share, above=True))
-        if best < self.needed:
-            raise InputError(
-                f"no vote of {self.samples} passes proves {claim}: not even a unanimous one"
-            )
-
-    def checkpoints(self) -> list[int]:
-        points = [min(self.samples, round(_GROWTH * 16))]
-        while points[-1] < self.samples:
-            following = round(_GROWTH * max(points[-1], 16))
-            points.append(min(self.samples, max(points[-1] + 1, following)))
-        return points
-
-    def decided(self, tally: Votes, rows: Tensor) -> Tensor:
-        hits = _votes_for(tally.counts[rows], self.chosen[rows])
-        above, below = (
-            log_evidence(hits, tally.passes, self.share, above=side) >= self.needed
-            for side in (True, False)
-        )
-        self.holds[rows] = above.to(rows.device)
-        return (above | below).to(rows.device)
-
-
-def _votes_for(counts: Tensor, classes: Labels) -> Tensor:
+def votes_for(counts: Tensor, classes: Labels) -> Tensor:
+    """Return the passes (N,) that chose each image's class."""
     return counts.gather(1, classes[:, None]).squeeze(1)
 
 

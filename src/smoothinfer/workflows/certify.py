@@ -1,13 +1,16 @@
-"""``smoothinfer certify``: Cohen's certificates and predictions of a data set."""
+"""``smoothinfer certify``: certificates of a data set, sequential or from a fixed vote."""
 
 import json
+import math
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
-from smoothinfer.cli.numbers import decimal_number, optional_number, whole_number
+from smoothinfer.cli.numbers import decimal_number, number_of, whole_number
 from smoothinfer.cli.options import (
     add_limit,
     add_model,
@@ -18,6 +21,7 @@ from smoothinfer.cli.options import (
     load_model,
     weights_hash,
 )
+from smoothinfer.cli.repeated import Repeated
 from smoothinfer.data import ImageData, class_names_of, match_classes
 from smoothinfer.errors import InputError
 from smoothinfer.evaluation.certified_rows import (
@@ -27,6 +31,7 @@ from smoothinfer.evaluation.certified_rows import (
     every,
 )
 from smoothinfer.evaluation.makers import MADE_BY
+from smoothinfer.evaluation.rows import Rows
 from smoothinfer.numerics.randomness import derive_seed
 from smoothinfer.numerics.statistics import proportion
 from smoothinfer.reporting.figures import certified_curve
@@ -34,24 +39,51 @@ from smoothinfer.runtime.files import write_json
 from smoothinfer.runtime.processes import Processes
 from smoothinfer.runtime.provenance import made_by
 from smoothinfer.runtime.terminal import Terminal
-from smoothinfer.smoothing.certification import FLOATS, certifiable_sigma, predict_or_abstain
+from smoothinfer.smoothing.certification import (
+    FLOATS,
+    METHODS,
+    THROUGH_L2,
+    certifiable_sigma,
+    predict_or_abstain,
+    sorted_radii,
+)
 from smoothinfer.types import ABSTAIN
+
+_SHARES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999)  # of passes, for the curve of pA
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     add_model(parser)
     add_sigma(parser)
     parser.add_argument(
-        "--samples", type=whole_number, help="passes of an image; 100,000, or 100 to predict"
+        "--radii",
+        nargs="+",
+        action=Repeated,
+        help="radii to certify, such as 0 0.25 0.5, in pixel units; by default multiples of half "
+        "of sigma",
+    )
+    parser.add_argument(
+        "--norm",
+        default="l2",
+        choices=list(THROUGH_L2),
+        help="of the radii; others than l2 follow from the L2 ball around theirs, the only one "
+        "that is certified",
+    )
+    parser.add_argument(
+        "--method",
+        default="betting",
+        choices=METHODS,
+        help="betting, union: stop when all radii are decided, by a confidence sequence; fixed: "
+        "Cohen's, every image gets all passes and a radius of its own",
+    )
+    parser.add_argument(
+        "--samples",
+        type=whole_number,
+        help="passes of an image, the most if not fixed; 100,000, or 100 to predict",
     )
     parser.add_argument("--selection", type=whole_number, help="passes that choose the class; 100")
     parser.add_argument(
         "--alpha", type=decimal_number, default=1e-3, help="probability of being wrong"
-    )
-    parser.add_argument(
-        "--radius",
-        help="test only whether the vote holds within this L2 radius, with no more passes than "
-        "that takes",
     )
     parser.add_argument(
         "--predict",
@@ -68,8 +100,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    if options.predict and (options.radius or options.selection is not None):
-        raise InputError("--predict finds no radius: leave out --radius and --selection")
+    if options.predict and (options.radii or options.selection is not None):
+        raise InputError("--predict finds no radius: leave out --radii and --selection")
     data = images_of_split(options)
     settings = {**vars(options), "sha256": weights_hash(options.model), **made_by()}
     settings["data hash"] = data.hash
@@ -82,8 +114,9 @@ def run(options: Namespace) -> int:
         content = predict_images(model, data, options.skip, options.seed, **how)
         name = "predicted.json"
     else:
-        radius = optional_number("radius", options.radius)
-        content = certify_images(model, data, out, options.skip, options.seed, radius, **how)
+        radii = [number_of("radius", each) for each in options.radii] if options.radii else None
+        how |= {"method": options.method, "radii": radii, "norm": options.norm}
+        content = certify_images(model, data, out, options.skip, options.seed, **how)
         name = "certified.json"
         del settings["versions"]  # today's: rows may have been taken over
     if Processes().main:
@@ -97,7 +130,9 @@ def certify_images(
     out: Path,
     skip: int,
     seed: int,
-    radius: float | None,
+    *,
+    radii: Sequence[float] | None = None,
+    norm: str = "l2",
     **options: Any,
 ) -> dict[str, Any]:
     """Certify every ``skip``-th image; print certified accuracies, and draw them into ``out``.
@@ -105,38 +140,82 @@ def certify_images(
     Args:
         model: in eval mode.
         data: images and labels.
-        out: folder of rows and, where no radius is tested, ``certified.png``.
-        skip, seed, radius, options: see `certify_rows` and `certify`.
+        out: folder of rows and ``certified.png``.
+        skip, seed, options: see `certify_rows` and `certify`.
+        radii: in ``norm``.
+        norm: of the radii, see ``THROUGH_L2``.
     """
     main = Processes().main
-    how: dict[str, Any] = {"skip": skip, "seed": seed, "radius": radius}
+    factor = THROUGH_L2[norm](math.prod(data.shape))
     console = Terminal(quiet=not main)
+    fixed = options.get("method") == "fixed"
+    asked = None if fixed or radii is None else [factor * each for each in sorted_radii(radii)]
     place: dict[str, Any] = {"out": out / "rows", "progress": True, "tell": console.print}
-    rows = certify_rows(model, data, **place, **how, **options)
+    rows = certify_rows(model, data, **place, skip=skip, seed=seed, radii=asked, **options)
     sigma = rows["sigma"][0].as_py()
     # Not rounded: a certificate at exactly the tested radius reaches it.
-    radii = [0.5 * sigma * k for k in range(9)] if radius is None else [radius]
-    shares = certified_accuracy(rows, radii)
-    for at, share in zip(radii, shares, strict=True):
-        console.print(f"radius {at:5.3f}: {share} %")
-    abstained = rows["predicted"].to_pylist().count(ABSTAIN)
-    mean = average_radius(rows) if radius is None else None  # one tested radius has no mean
-    text = "" if mean is None else f"average radius {mean:.4f}, "
-    console.print(f"{text}abstained on {abstained} of {len(rows)} images")
-    console.print(f"note: {FLOATS}")
-    if main and radius is None:
-        certified_curve(rows, out / "certified.png", f"{len(rows)} images of {data.name}")
-    return {
+    shown = [0.5 * sigma * k for k in range(9)] if radii is None else sorted_radii(radii)
+    shown = [each / factor for each in shown] if radii is None else shown
+    shares = certified_accuracy(rows, [factor * each for each in shown])
+    for at, share in zip(shown, shares, strict=True):
+        console.print(f"radius {at:5.4g} ({norm}): {share} %")
+    content = {
         "images": len(rows),
         MADE_BY: json.loads(rows.schema.metadata[MADE_BY.encode()]),
-        "abstained": abstained,
-        "average radius": mean,
+        "average radius": average_radius(rows) if fixed else None,
+        "norm": norm,
         "certified accuracy": [
-            {"radius": at} | share.as_dict() for at, share in zip(radii, shares, strict=True)
+            {"radius": at} | share.as_dict() for at, share in zip(shown, shares, strict=True)
         ],
+        **_passes_and_abstentions(rows),
         "interval": "95 % (Wilson) over images; each certificate fails with probability alpha",
         "note": FLOATS,
     }
+    if fixed:
+        bounds = np.array(rows["lower"])
+        content["pA at least"] = {str(at): float((bounds >= at).mean()) for at in _SHARES}
+    _tell(console, content)
+    if main:
+        certified_curve(rows, out / "certified.png", f"{len(rows)} images of {data.name}")
+    return content
+
+
+def _passes_and_abstentions(rows: Rows) -> dict[str, Any]:
+    """Return how many passes images took, and why images abstained."""
+    passes = np.array(rows["passes"])
+    abstained = np.array(rows["predicted"]) == ABSTAIN
+    decided = np.array(rows["decided"])
+    return {
+        "abstained": int(abstained.sum()),
+        "abstained for want of passes": int((abstained & ~decided).sum()),
+        "undecided": int((~decided).sum()),
+        "passes of an image": {
+            "mean": float(passes.mean()),
+            "median": float(np.median(passes)),
+            "most": int(passes.max()),
+        },
+    }
+
+
+def _tell(console: Terminal, content: dict[str, Any]) -> None:
+    if content["average radius"] is not None:
+        console.print(f"average radius {content['average radius']:.4f}")
+    used, images = content["passes of an image"], content["images"]
+    console.print(
+        f"passes of an image: {used['mean']:,.0f} on average, {used['median']:,.0f} in the middle, "
+        f"{used['most']:,} at most"
+    )
+    console.print(
+        f"abstained on {content['abstained']} of {images} images, "
+        f"{content['abstained for want of passes']} of them for want of passes; a radius was left "
+        f"undecided on {content['undecided']}"
+    )
+    if content["norm"] != "l2":
+        console.print(
+            f"note: the certificates are of the L2 ball around the {content['norm']} ball, which "
+            "is far larger: there may be much more robustness than that"
+        )
+    console.print(f"note: {FLOATS}")
 
 
 def predict_images(

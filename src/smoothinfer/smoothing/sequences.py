@@ -1,0 +1,89 @@
+"""Confidence sequences of a share of passes: bounds that hold at all times at once.
+
+The chance that the bound is ever wrong is at most alpha, however often one looks and whenever one
+stops. Two kinds: ``betting``, the likelihood ratio of a share that is spread evenly against each
+possible share (Ville's inequality), and ``union``, Clopper-Pearson at alpha / (k (k + 1)) at the
+k-th look.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Numbers = NDArray[np.float64]
+Bound = Callable[[Numbers, int, int, float], Numbers]
+_HALVINGS = 40  # to 1e-12
+
+
+def log_evidence(hits: Numbers, samples: int, share: Numbers | float, *, above: bool) -> Numbers:
+    """Return log of the evidence that a share of passes is above (or below) ``share``.
+
+    The likelihood ratio of a share spread evenly over [share, 1] (or [0, share]) against ``share``
+    itself: a test martingale where the claim is false, at any looks (Ville).
+
+    Args:
+        hits: (N,) passes for the class.
+        samples: passes.
+        share: p0, or one for each of ``hits``.
+        above: the side.
+
+    >>> float(log_evidence(np.array([30.0]), 30, 0.5, above=True)[0]) > math.log(1e6)
+    True
+    """
+    from scipy.special import betainc, betaincc, betaln
+
+    a, b = np.asarray(hits, dtype=float), samples - np.asarray(hits, dtype=float)
+    tail = (betaincc if above else betainc)(a + 1, b + 1, share)
+    width = 1 - np.asarray(share) if above else np.asarray(share)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        spread = betaln(a + 1, b + 1) + np.log(tail) - np.log(width)
+        against = a * np.log(share) + b * np.log1p(-np.asarray(share))
+    return np.asarray(spread - against)
+
+
+def _betting(hits: Numbers, samples: int, look: int, alpha: float) -> Numbers:
+    """Return the largest share against which the evidence reaches 1 / alpha, 0 without one."""
+    del look
+    low, high = np.zeros(len(hits)), hits / samples
+    needed = -math.log(alpha)
+    for _ in range(_HALVINGS):  # the evidence falls as the share rises to hits / samples
+        middle = (low + high) / 2
+        rejected = log_evidence(hits, samples, np.maximum(middle, 1e-300), above=True) >= needed
+        low, high = np.where(rejected, middle, low), np.where(rejected, high, middle)
+    return low
+
+
+def _union(hits: Numbers, samples: int, look: int, alpha: float) -> Numbers:
+    """Return Clopper-Pearson's bound at the ``look``-th look, from 1."""
+    from scipy.special import betaincinv
+
+    part = alpha / (look * (look + 1))
+    safe = np.maximum(hits, 1)
+    return np.where(hits > 0, betaincinv(safe, samples - safe + 1, part), 0.0)
+
+
+SEQUENCES: dict[str, Bound] = {"betting": _betting, "union": _union}
+
+
+def lower_share(kind: str, hits: Numbers, samples: int, look: int, alpha: float) -> Numbers:
+    """Return lower bounds of shares.
+
+    Args:
+        kind: in ``SEQUENCES``.
+        hits: (N,) passes for the class.
+        samples: passes so far.
+        look: number of this look, from 1; looks must not depend on the votes.
+        alpha: chance that the bound is ever wrong.
+
+    >>> bool(0.9 < lower_share("betting", np.array([1000.0]), 1000, 1, 1e-3)[0] < 1)
+    True
+    """
+    distinct, places = np.unique(np.asarray(hits, dtype=float), return_inverse=True)
+    return SEQUENCES[kind](distinct, samples, look, alpha)[places]
+
+
+def upper_share(kind: str, hits: Numbers, samples: int, look: int, alpha: float) -> Numbers:
+    """Return upper bounds of shares, 1 minus the lower bound of the other passes; see there."""
+    return 1 - lower_share(kind, samples - np.asarray(hits, dtype=float), samples, look, alpha)
