@@ -151,11 +151,11 @@ def __dir__() -> list[str]:
 __all__ = [
     "ABSTAIN", "ATTACKS", "ATTACK_LOSSES", "BALLS", "CNI", "DATASETS", "DEFENCES", "GRADIENTS",
     "L2", "LOSSES", "MODELS", "NOISES", "PNI", "RULES", "STOPS", "Certificates", "Gaussian",
-    "GivenExamples", "GridGaussian", "HubModel", "ImageData", "InputError", "Laplace", "Linf", "LogitsOf",
-    "Noise", "NoisyModel", "Normalize", "Prediction", "Recipe", "Rule", "SmoothedClassifier",
-    "Uniform", "accuracy", "accuracy_against_samples", "apgd", "audit", "certify", "cw", "ddn",
-    "epgd", "evaluate", "fgsm", "frozen", "isolated_rng", "list_models", "load", "load_data",
-    "load_examples", "load_recipe", "multitargeted", "nattack", "passes", "pgd",
-    "predict_or_abstain", "publish", "rank_rule", "resnet20", "save_checkpoint", "smallnet",
-    "smoothadv", "square", "summarise", "train_run", "transfer", "write_report",
+    "GivenExamples", "GridGaussian", "HubModel", "ImageData", "InputError", "Laplace", "Linf",
+    "LogitsOf", "Noise", "NoisyModel", "Normalize", "Prediction", "Recipe", "Rule",
+    "SmoothedClassifier", "Uniform", "accuracy", "accuracy_against_samples", "apgd", "audit",
+    "certify", "cw", "ddn", "epgd", "evaluate", "fgsm", "frozen", "isolated_rng", "list_models",
+    "load", "load_data", "load_examples", "load_recipe", "multitargeted", "nattack", "passes",
+    "pgd", "predict_or_abstain", "publish", "rank_rule", "resnet20", "save_checkpoint",
+    "smallnet", "smoothadv", "square", "summarise", "train_run", "transfer", "write_report",
 ]  # fmt: skip

@@ -6,7 +6,7 @@ import torch
 import smoothinfer as si
 from smoothinfer.noise.base import Noise
 
-ADDITIVE = ("gaussian", "uniform", "laplace")
+ADDITIVE = ("gaussian", "grid_gaussian", "uniform", "laplace")
 
 
 def make(name: str) -> Noise:

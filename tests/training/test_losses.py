@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import smoothinfer as si
-from smoothinfer.training.losses import adversarial, craft
+from smoothinfer.training.crafting import craft
+from smoothinfer.training.losses import adversarial
 from tests.conftest import small_net
 
 ATTACK = partial(si.pgd, ball=si.Linf(0.1), steps=2)
@@ -26,12 +27,13 @@ class Linear(nn.Module):
 @pytest.mark.parametrize("name", si.LOSSES)
 def test_every_loss_is_a_scalar_that_trains(name, images, labels):
     noise = si.CNI(rank=1, diagonal=1e-4, factor=1e-3)
-    noisy = si.NoisyModel(small_net(), weights=noise).train()
-    optimizer = torch.optim.SGD(noisy.parameters(), lr=0.1)
+    noisy = si.NoisyModel(small_net(), inputs=si.Gaussian(0.05), weights=noise).train()
+    optimizer = torch.optim.SGD(noisy.parameters(), lr=0.02 if name == "macer" else 0.1)
     values = []
     torch.manual_seed(0)
+    options = {"radius": 0.1, "steps": 2} if name == "smooth_adversarial" else {}
     for _ in range(100):
-        value = si.LOSSES[name](noisy, images, labels, attack=ATTACK)
+        value = si.LOSSES[name](noisy, images, labels, attack=ATTACK, **options)
         assert value.shape == ()
         optimizer.zero_grad()
         value.backward()

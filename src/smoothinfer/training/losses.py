@@ -1,21 +1,21 @@
 """Losses of training: ``(model, images, labels, attack, ...) -> scalar``."""
 
-import functools
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
-from smoothinfer.errors import InputError, plain_float, plain_int
-from smoothinfer.numerics.precision import tile_for
-from smoothinfer.numerics.randomness import parts_of_batch
-from smoothinfer.runtime.modes import attack_mode, eval_mode
+from smoothinfer.errors import InputError, plain_int
+from smoothinfer.training.certified_losses import (
+    consistency,
+    macer,
+    smooth_adversarial,
+    smooth_mix,
+    stability,
+)
+from smoothinfer.training.crafting import Craft, craft, sum_of
 from smoothinfer.types import Images, Labels, Logits
 
-Craft = Callable[[nn.Module, Images, Labels], Images]
 Loss = Callable[..., Tensor]
 
 
@@ -49,55 +49,6 @@ def natural(
     return sum_of(F.cross_entropy(model(images), labels) for _ in range(draws)) / draws
 
 
-def consistency(
-    model: nn.Module,
-    images: Images,
-    labels: Labels,
-    attack: Craft | None = None,
-    draws: int = 2,
-    weight: float = 10.0,
-    entropy: float = 0.5,
-) -> Tensor:
-    """(1/M) sum_i [CE(f_i(x), y) + weight KL(F || F_i)] + entropy H(F), F_i = softmax f_i(x).
-
-    F is the mean of F_1, ..., F_M: the answers of different draws of the noise are made alike, and
-    their mean sure of itself.
-
-    Args:
-        model, images, labels, attack: as for `natural`.
-        draws: M, at least 2.
-        weight: of the divergence, lambda in the paper: 20 at sigma 0.25, 10 at 0.5 and 1.
-        entropy: weight of H(F), eta in the paper.
-
-    Raises:
-        InputError: a number is out of range.
-
-    Source: Jeong, Shin, *Consistency Regularization for Certified Robustness of Smoothed
-    Classifiers*, NeurIPS 2020, arXiv 2006.04062.
-
-    >>> import torch
-    >>> net = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(4, 2))
-    >>> consistency(net, torch.rand(3, 1, 2, 2), torch.tensor([0, 1, 0])).shape
-    torch.Size([])
-    """
-    del attack
-    plain_int("draws", draws, at_least=2)
-    plain_float("weight", weight, at_least=0)
-    plain_float("entropy", entropy, at_least=0)
-    logits = [model(images).float() for _ in range(draws)]
-    log_each = torch.stack(logits).log_softmax(2)
-    log_mean = log_each.logsumexp(0) - math.log(draws)
-    divergence = (log_mean.exp() * (log_mean - log_each)).sum(2).mean()
-    spread = -(log_mean.exp() * log_mean).sum(1).mean()
-    right = sum_of(F.cross_entropy(each, labels) for each in logits) / draws
-    return right + weight * divergence + entropy * spread
-
-
-def sum_of(terms: Iterable[Tensor]) -> Tensor:
-    """Return the sum of at least one tensor; Python's own begins with the number 0."""
-    return functools.reduce(torch.add, terms)
-
-
 def adversarial(
     model: nn.Module, images: Images, labels: Labels, attack: Craft | None = None, w: float = 0.5
 ) -> Tensor:
@@ -128,16 +79,6 @@ def adversarial(
     if w == 1:
         return hard
     return (1 - w) * F.cross_entropy(model(images), labels) + w * hard
-
-
-def craft(attack: Craft, model: nn.Module, images: Images, labels: Labels) -> Images:
-    """Run ``attack`` in eval mode, noise on, without gradients of the parameters."""
-    # DistributedDataParallel waits for parameter gradients after each forward: bypass it.
-    bare = model.module if isinstance(model, DistributedDataParallel) else model
-    with eval_mode(bare), attack_mode(bare):
-        size = max(1, tile_for(images) // parts_of_batch())  # the tiles that one process would use
-        parts = zip(images.split(size), labels.split(size), strict=True)
-        return torch.cat([attack(bare, *part).detach() for part in parts])
 
 
 def trades(
@@ -223,4 +164,8 @@ LOSSES: dict[str, Loss] = {
     "trades": trades,
     "mart": mart,
     "consistency": consistency,
+    "stability": stability,
+    "macer": macer,
+    "smooth_adversarial": smooth_adversarial,
+    "smooth_mix": smooth_mix,
 }

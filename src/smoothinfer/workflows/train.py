@@ -39,9 +39,9 @@ from smoothinfer.runtime.processes import Processes
 from smoothinfer.runtime.provenance import made_by
 from smoothinfer.runtime.terminal import Terminal
 from smoothinfer.start_weights import card_of_start, load_network_into, load_weights_into
+from smoothinfer.training.crafting import Craft, craft
 from smoothinfer.training.history import History
 from smoothinfer.training.loop import train
-from smoothinfer.training.losses import Craft, craft
 
 _VALIDATION_DRAWS = 8
 _BATCH = 128
