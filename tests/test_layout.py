@@ -15,7 +15,7 @@ LAYERS = [
     ("types", "errors"),
     ("numerics",),
     ("runtime", "config"),
-    ("networks", "data"),
+    ("networks", "ensembles", "data"),
     ("engine",),
     ("noise",),
     ("defences",),

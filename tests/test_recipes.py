@@ -8,7 +8,11 @@ import smoothinfer as si
 from smoothinfer.config.settings_files import SCALES
 from smoothinfer.recipes import load_recipe, recipe_from
 
-OTHERS = {"paper", "sweeps"}  # experiments and sweeps, which have tests of their own
+OTHERS = {
+    "paper",
+    "sweeps",
+    "boards",
+}  # experiments, sweeps and leaderboards, which have tests of their own
 RECIPES = sorted(p for p in Path("recipes").rglob("*.yaml") if p.parent.name not in OTHERS)
 
 

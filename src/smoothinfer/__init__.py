@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # every name is imported when it is first used; see _LAZY
     from smoothinfer.engine.stopping import STOPS
     from smoothinfer.engine.tally import Prediction
     from smoothinfer.engine.voting import RULES, Rule, rank_rule
+    from smoothinfer.ensembles import Ensemble
     from smoothinfer.errors import InputError
     from smoothinfer.evaluation.audit.runner import audit
     from smoothinfer.evaluation.evaluate import evaluate
@@ -72,6 +73,7 @@ _LAZY = {
     "Certificates": "smoothing.certification",
     "DATASETS": "data",
     "DEFENCES": "defences",
+    "Ensemble": "ensembles",
     "GRADIENTS": "attacks.projected_gradient",
     "Gaussian": "noise",
     "GivenExamples": "attacks.given_examples",
@@ -150,12 +152,13 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "ABSTAIN", "ATTACKS", "ATTACK_LOSSES", "BALLS", "CNI", "DATASETS", "DEFENCES", "GRADIENTS",
-    "L2", "LOSSES", "MODELS", "NOISES", "PNI", "RULES", "STOPS", "Certificates", "Gaussian",
-    "GivenExamples", "GridGaussian", "HubModel", "ImageData", "InputError", "Laplace", "Linf",
-    "LogitsOf", "Noise", "NoisyModel", "Normalize", "Prediction", "Recipe", "Rule",
-    "SmoothedClassifier", "Uniform", "accuracy", "accuracy_against_samples", "apgd", "audit",
-    "certify", "cw", "ddn", "epgd", "evaluate", "fgsm", "frozen", "isolated_rng", "list_models",
-    "load", "load_data", "load_examples", "load_recipe", "multitargeted", "nattack", "passes",
-    "pgd", "predict_or_abstain", "publish", "rank_rule", "resnet20", "save_checkpoint",
-    "smallnet", "smoothadv", "square", "summarise", "train_run", "transfer", "write_report",
+    "L2", "LOSSES", "MODELS", "NOISES", "PNI", "RULES", "STOPS", "Certificates", "Ensemble",
+    "Gaussian", "GivenExamples", "GridGaussian", "HubModel", "ImageData", "InputError",
+    "Laplace", "Linf", "LogitsOf", "Noise", "NoisyModel", "Normalize", "Prediction", "Recipe",
+    "Rule", "SmoothedClassifier", "Uniform", "accuracy", "accuracy_against_samples", "apgd",
+    "audit", "certify", "cw", "ddn", "epgd", "evaluate", "fgsm", "frozen", "isolated_rng",
+    "list_models", "load", "load_data", "load_examples", "load_recipe", "multitargeted",
+    "nattack", "passes", "pgd", "predict_or_abstain", "publish", "rank_rule", "resnet20",
+    "save_checkpoint", "smallnet", "smoothadv", "square", "summarise", "train_run", "transfer",
+    "write_report",
 ]  # fmt: skip
