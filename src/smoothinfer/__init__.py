@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # every name is imported when it is first used; see _LAZY
     from smoothinfer.data import DATASETS, ImageData, load_data
     from smoothinfer.defences import DEFENCES
     from smoothinfer.engine.passes import passes
-    from smoothinfer.engine.stopping import STOPS
+    from smoothinfer.engine.stops import STOPS
     from smoothinfer.engine.tally import Prediction
     from smoothinfer.engine.voting import RULES, Rule, rank_rule
     from smoothinfer.ensembles import Ensemble
@@ -96,7 +96,7 @@ _LAZY = {
     "RULES": "engine.voting",
     "Recipe": "recipes",
     "Rule": "engine.voting",
-    "STOPS": "engine.stopping",
+    "STOPS": "engine.stops",
     "SmoothedClassifier": "smoothing.classifier",
     "Uniform": "noise",
     "accuracy": "evaluation.rows",

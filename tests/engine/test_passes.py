@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import smoothinfer as si
+from smoothinfer.engine import plan as plan_module
 from smoothinfer.engine.passes import Engine, passes, tiles
 from smoothinfer.networks import ResNet
 from tests.conftest import bf16_only, small_net
@@ -230,3 +231,66 @@ def test_precision_holds_within_an_autocast_of_the_caller(net, images):
     wanted = next(passes(noisy, images, 1, seed=0, precision="fp32"))
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(next(passes(noisy, images, 1, seed=0, precision="fp32")), wanted)
+
+
+class Branching(nn.Module):
+    """A network that no trace can follow."""
+
+    def __init__(self, random=False, mixing=False):
+        super().__init__()
+        self.linear, self.random, self.mixing = nn.Linear(16, 3), random, mixing
+        self.seen = []
+
+    def forward(self, images):
+        self.seen.append(len(images))
+        flat = images.flatten(1)
+        if flat.sum() > 1e9:
+            return flat
+        if self.random and torch.rand(()) > 0.5:
+            flat = -flat
+        if self.mixing:
+            flat = flat - flat.mean(0)
+        return self.linear(flat)
+
+
+def test_a_network_without_a_plan_runs_its_passes_as_one_batch():
+    noisy = si.NoisyModel(Branching(), inputs=si.Gaussian(0.1)).eval()
+    images = torch.rand(1, 1, 4, 4)
+    engine = Engine(noisy, images, seed=3)
+    assert engine.batched
+    assert "passes in a batch" in repr(engine)
+    noisy.module.seen.clear()
+    together = torch.cat(list(engine.blocks(images, 0, 64)))
+    assert len(noisy.module.seen) <= 2  # a batch, not 64 calls
+    alone = torch.stack([noisy.member(3, s)(images) for s in range(64)])
+    assert torch.allclose(together, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "noisy",
+    [
+        si.NoisyModel(Branching(random=True), inputs=si.Gaussian(0.1)).eval(),
+        si.NoisyModel(Branching(mixing=True), inputs=si.Gaussian(0.1)).eval(),
+        si.NoisyModel(Branching(), inputs=si.Gaussian(0.1), weights=si.PNI()).eval(),
+        Branching(random=True).eval(),
+    ],
+    ids=["random", "mixing", "weights", "plain"],
+)
+def test_passes_that_differ_within_stay_apart(noisy):
+    engine = Engine(noisy, torch.rand(2, 1, 4, 4), seed=3)
+    assert not engine.batched
+    assert engine.passes_at_once(1) == 1
+
+
+def test_a_failed_trace_is_not_tried_again(monkeypatch):
+    noisy = si.NoisyModel(Branching(), inputs=si.Gaussian(0.1)).eval()
+    tried = []
+    trace = plan_module.trace
+    monkeypatch.setattr(plan_module, "trace", lambda module: tried.append(1) or trace(module))
+    smooth = si.SmoothedClassifier(noisy, samples=8)
+    for _ in range(3):
+        smooth.predict(torch.rand(2, 1, 4, 4))
+    assert len(tried) == 1
+    noisy.module.linear = nn.Linear(16, 3)  # another layer: there may be a plan now
+    smooth.predict(torch.rand(2, 1, 4, 4))
+    assert len(tried) == 2

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 import smoothinfer as si
-from smoothinfer.engine.stopping import Betting, VoteSpec, ppr_evidence, stopping
+from smoothinfer.engine.stopping import Betting, VoteSpec, ppr_evidence
+from smoothinfer.engine.stops import stopping
 from smoothinfer.engine.tally import final_tally
 from smoothinfer.engine.voting import RULES
 

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 import smoothinfer as si
-from smoothinfer.engine.stopping import Fixed, VoteSpec, stopping
+from smoothinfer.engine.stopping import Fixed, VoteSpec
+from smoothinfer.engine.stops import stopping
 from smoothinfer.engine.tally import Tally, count_first, count_votes, final_tally, vote
 from smoothinfer.engine.voting import rule_of
 from smoothinfer.numerics.randomness import derive_seed

@@ -35,7 +35,7 @@ class Posterior(Noise):
 
     def strength(self, clean: Tensor) -> float:
         """Return the root-mean-square exp(s) in multiples of std(w)."""
-        return float(self.log_spread.detach().exp().square().mean().sqrt() / clean.std())
+        return float(self.log_spread.detach().exp().square().mean().sqrt() / clean.detach().std())
 
     def penalty(self, weight: Tensor | None) -> Tensor:
         """Return share * KL(N(w, exp(2 s)) || N(0, prior^2)), summed over the entries."""

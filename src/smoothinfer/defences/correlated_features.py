@@ -31,7 +31,7 @@ class Correlated(Noise):
     def strength(self, clean: Tensor) -> float:
         """Return the root-mean-square noise in multiples of std(z)."""
         variance = self.factor.detach().tril().square().sum(1).mean()
-        return float(variance.sqrt() / clean.std())
+        return float(variance.sqrt() / clean.detach().std())
 
     def penalty(self, weight: Tensor | None) -> Tensor:
         """Return -log sum_i w_i' L L' w_i, over the rows w_i of the classifier's weight."""

@@ -35,7 +35,7 @@ class Perturbation(Noise):
 
     def strength(self, clean: Tensor) -> float:
         """Return the mean of S in multiples of std(h)."""
-        return float(self.scale.detach().clamp_min(_LEAST).mean() / clean.std())
+        return float(self.scale.detach().clamp_min(_LEAST).mean() / clean.detach().std())
 
     def penalty(self, weight: Tensor | None) -> Tensor:
         """Return -gamma * sum sqrt(S): without it S would shrink to its least value."""

@@ -8,6 +8,7 @@ tiles of constant shape; several passes over few images share a tile.
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from smoothinfer.engine.plan import Network, Plan
 from smoothinfer.errors import InputError
 from smoothinfer.numerics.precision import resolve_precision, tile_for
 from smoothinfer.numerics.randomness import derive_seed, isolated_rng, stream
+from smoothinfer.runtime.foreign import logits_of
 from smoothinfer.runtime.modes import check_eval
 from smoothinfer.runtime.out_of_memory import OUT_OF_MEMORY, is_out_of_memory
 from smoothinfer.types import Images, Logits
@@ -100,6 +102,8 @@ class Engine:
         self.tile = tile_for(images, self.precision) if tile is None else tile
         self.unplanned, self.plan = self._find_plan(images)
         self.no_bf16 = ""
+        # Without a plan passes can still share a batch, where they differ by their images alone.
+        self.batched = self.plan is None and self._may_batch(images)
         if self.plan is None:
             self.precision = "fp32"
         else:
@@ -117,6 +121,10 @@ class Engine:
             return plan, None
         fault = plan.verify(self.model.module, _pair(images)) if len(images) else ""
         return (fault, None) if fault else ("", plan)
+
+    def _may_batch(self, images: Images) -> bool:
+        noisy = isinstance(self.model, NoisyNetwork) and len(images) > 0
+        return noisy and self.model.answers_alone(images)  # type: ignore[operator, return-value]
 
     def _choose_precision(self, plan: Plan, images: Images) -> None:
         """Fall back to fp32 where the model does not run in bfloat16; get the sampler."""
@@ -161,7 +169,7 @@ class Engine:
     @property
     def by_place(self) -> bool:
         """Whether a pass may answer an image differently in another place of its batch."""
-        return self.plan is None or self.plan.random
+        return not self.batched and (self.plan is None or self.plan.random)
 
     def _without_autocast(self) -> contextlib.AbstractContextManager[object]:
         """A caller's autocast must not change the format that ``precision`` names."""
@@ -171,9 +179,11 @@ class Engine:
 
     def passes_at_once(self, images: int) -> int:
         """Return how many passes to run together on so many images."""
+        room = max(1, self.tile // max(1, images))
+        if self.batched:
+            return room
         if self.plan is None or self.plan.random:
             return 1
-        room = max(1, self.tile // max(1, images))
         if self.same_weights:
             return room
         if not self.plan.can_stack(self.sampler.names):
@@ -183,14 +193,16 @@ class Engine:
 
     def _run_passes(self, images: Images, indices: range) -> Tensor:
         """Return the logits (passes, N, K)."""
-        if self.plan is None:
+        if self.plan is None and not self.batched:
             members = (member_of(self.model, self.seed, s, self.per_image) for s in indices)
             return torch.stack([self._run_tiled(member, images) for member in members])
         noise = self.model.inputs
         shown = [noisy_images(noise, images, self.seed, s, self.per_image) for s in indices]  # type: ignore[arg-type]
-        if self.same_weights:
+        if self.batched or self.same_weights:
+            bare: Network = partial(logits_of, self.model.module)  # type: ignore[arg-type]
+            network = bare if self.batched else self._network(self.sampler.fixed)
             with isolated_rng(derive_seed(self.seed, "module", indices.start)):
-                flat = self._run_tiled(self._network(self.sampler.fixed), torch.cat(shown))
+                flat = self._run_tiled(network, torch.cat(shown))
             return flat.unflatten(0, (len(indices), len(images)))
         streams = [stream(self.seed, "weights", s, device=images.device) for s in indices]
         weights = self.sampler.draw_block(streams)
@@ -198,6 +210,7 @@ class Engine:
             tensors = self.sampler.fixed | {name: drawn[0] for name, drawn in weights.items()}
             with isolated_rng(derive_seed(self.seed, "module", indices.start)):
                 return self._run_tiled(self._network(tensors), shown[0])[None]
+        assert self.plan is not None
         return self.plan.run_stacked(self.sampler.fixed, weights, torch.stack(shown))
 
     def _network(self, tensors: dict[str, Tensor]) -> Network:
@@ -235,7 +248,8 @@ class Engine:
         if self.no_bf16:
             parts[0] += f" (not bf16: {self.no_bf16})"
         if self.plan is None:
-            parts.append(f"pass by pass, unfolded: {self.unplanned}")
+            how = f"{self.passes_at_once(1)} passes in a batch" if self.batched else "pass by pass"
+            parts.append(f"{how}, unfolded: {self.unplanned}")
         else:
             if self.plan.folded:
                 parts.append(f"{len(self.plan.folded)} normalisations folded")

@@ -6,7 +6,6 @@ to other images. The sequential tests need nothing else.
 
 import functools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from smoothinfer.engine.sums import Sums
 from smoothinfer.engine.voting import RULES, Rule
-from smoothinfer.errors import MOST_PASSES, InputError, choose, plain_float, plain_int
+from smoothinfer.errors import MOST_PASSES, InputError, plain_int
 
 _CHECKPOINTS = (17, 24, 32, 48, 64, 96, 128, 192, 256, 384)
 _BETS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  # fixed fractions lambda in [0, 2), weighted equally
@@ -197,26 +196,6 @@ class Betting(Stopping):
         capital = self.capital[:, rows.cpu()].logsumexp(0) - math.log(len(_BETS))
         against = capital.scatter(1, leader[:, None], torch.inf)
         return (against.amin(1) >= -math.log(self.spec.delta)).to(rows.device)
-
-
-STOPS: dict[str, Callable[[VoteSpec, int], Stopping]] = {
-    "fixed": lambda spec, images: Fixed(spec.samples),
-    "exact": Exact,
-    "ppr": PPR,
-    "betting": Betting,
-}
-
-
-def stopping(name: str, spec: VoteSpec, images: int) -> Stopping:
-    """Return the stopping rule ``name`` for ``images`` images.
-
-    Raises:
-        InputError: the name is unknown, a number is out of range, or the voting rule does not
-            suit it.
-    """
-    plain_float("delta", spec.delta, above=0, below=1)
-    plain_int("samples", spec.samples, 1, MOST_PASSES)
-    return choose("stop", STOPS, name)(spec, images)
 
 
 def ppr_evidence(leader: ArrayLike, runner_up: ArrayLike, one_sided: bool = True) -> NDArray:

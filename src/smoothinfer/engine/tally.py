@@ -13,7 +13,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from smoothinfer.engine.stopping import Fixed, Stopping, VoteSpec, stopping
+from smoothinfer.engine.stopping import Fixed, Stopping, VoteSpec
+from smoothinfer.engine.stops import stopping
 from smoothinfer.engine.sums import FloatSums, Sums, WholeSums
 from smoothinfer.engine.voting import RULES, ByRank, Rule, class_of_rank
 from smoothinfer.errors import MOST_PASSES, InputError, plain_float, plain_int

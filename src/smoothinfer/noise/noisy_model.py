@@ -224,6 +224,13 @@ class NoisyModel(nn.Module):
             return "noise on activations is added by hooks"
         return self._cache.plan(self.module)
 
+    def answers_alone(self, images: Images) -> bool:
+        """Say whether passes on ``images`` may run as one batch of the module: they differ by the
+        noise of the inputs alone, and no image's answer depends on the others.
+        """
+        inside = len(self.weight_noises) or len(self.activation_noises)
+        return not inside and self._cache.answers_alone(self.module, images)
+
     def compile_plans(self) -> bool:
         """From now on run plans through `torch.compile`; say whether there is one."""
         self._cache.compiled = True
@@ -270,15 +277,6 @@ class NoisyModel(nn.Module):
         """Name the layers whose activations carry noise."""
         layers = ", ".join(self._activation_layers)
         return f"activations at the {self.side} of: {layers}" if layers else ""
-
-    def penalty(self) -> Tensor | None:
-        """Return what the noises add to the loss of a training, or ``None`` if none adds any."""
-        held = [(noise, n.rpartition(".")[0]) for n, noise in self.noise_of_weights().items()]
-        held += [(noise, name) for name, noise in self.noise_of_activations().items()]
-        layers = self.module.get_submodule
-        terms = [noise.penalty(getattr(layers(at), "weight", None)) for noise, at in held]
-        given = [term for term in terms if term is not None]
-        return torch.stack(given).sum() if given else None
 
     def strengths(self, images: Images | None = None) -> dict[str, float]:
         """Return each learned noise, relative to the standard deviation of the disturbed tensor.

@@ -9,7 +9,8 @@ from torch import nn
 
 from smoothinfer.engine.members import member_of, run_passes
 from smoothinfer.engine.passes import Engine
-from smoothinfer.engine.stopping import VoteSpec, stopping
+from smoothinfer.engine.stopping import VoteSpec
+from smoothinfer.engine.stops import stopping
 from smoothinfer.engine.tally import Prediction, vote
 from smoothinfer.engine.voting import RULES, Rule, rule_of
 from smoothinfer.errors import MOST_PASSES, InputError, check_images, plain_int, plain_seed
@@ -126,7 +127,8 @@ class SmoothedClassifier(nn.Module):
             stop: ``"fixed"`` uses them all; ``"exact"`` stops when no class can catch the leader,
                 with the answer that all passes would give; ``"ppr"`` stops when the leader is,
                 except with probability ``delta``, the class that most passes choose;
-                ``"betting"`` likewise for fractional votes, such as soft ones.
+                ``"betting"`` likewise for fractional votes, such as soft ones; ``"value"``, or
+                ``"value(price=0.0001)"``, when more passes are not worth their price, see `Value`.
             delta: probability of a decided answer other than that of infinitely many passes.
 
         Raises:

@@ -14,18 +14,12 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from smoothinfer.data import to_float
-from smoothinfer.noise import NoisyModel
+from smoothinfer.noise.penalties import penalty_of
 from smoothinfer.training.augmentation import Shifts, move
 from smoothinfer.training.options import TrainingOptions
 from smoothinfer.types import Images, Labels
 
 StepLoss = Callable[[nn.Module, Tensor, Tensor], Tensor]
-
-
-def penalty_of(model: nn.Module) -> Tensor | float:
-    """Return what the noise in ``model`` adds to its loss; most noise adds nothing."""
-    noisy = (part for part in model.modules() if isinstance(part, NoisyModel))
-    return sum(term for part in noisy if (term := part.penalty()) is not None)
 
 
 class TrainingStep:

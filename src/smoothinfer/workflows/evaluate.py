@@ -18,7 +18,7 @@ from smoothinfer.cli.options import (
 from smoothinfer.cli.repeated import Repeated
 from smoothinfer.config.components import Component
 from smoothinfer.data import ImageData
-from smoothinfer.engine.stopping import STOPS
+from smoothinfer.engine.stops import STOPS
 from smoothinfer.engine.voting import RULES
 from smoothinfer.errors import InputError
 from smoothinfer.evaluation.rows import Rows
@@ -75,9 +75,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--stop",
         default="fixed",
-        choices=list(STOPS),
+        metavar="{" + ",".join(STOPS) + "}",
         help="when a vote ends: fixed, after all passes; exact, when the answer can no longer "
-        "change; ppr or betting, when it is right except with probability --delta",
+        "change; ppr or betting, when it is right except with probability --delta; value, when "
+        "more passes are not worth their price, as in 'value(price=0.0001)'",
     )
     parser.add_argument(
         "--delta", type=decimal_number, default=1e-3, help="error probability of ppr and betting"
