@@ -27,8 +27,8 @@ if TYPE_CHECKING:  # every name is imported when it is first used; see _LAZY
     from smoothinfer.data import DATASETS, ImageData, load_data
     from smoothinfer.defences import DEFENCES
     from smoothinfer.engine.passes import passes
+    from smoothinfer.engine.prediction import Prediction
     from smoothinfer.engine.stops import STOPS
-    from smoothinfer.engine.tally import Prediction
     from smoothinfer.engine.voting import RULES, Rule, rank_rule
     from smoothinfer.ensembles import Ensemble
     from smoothinfer.errors import InputError
@@ -54,6 +54,7 @@ if TYPE_CHECKING:  # every name is imported when it is first used; see _LAZY
     from smoothinfer.recipes import Recipe, load_recipe
     from smoothinfer.reporting.figures import accuracy_against_samples
     from smoothinfer.reporting.report import write_report
+    from smoothinfer.smoothing.abstention import Abstention, learn_abstention
     from smoothinfer.smoothing.certification import Certificates, certify, predict_or_abstain
     from smoothinfer.smoothing.classifier import SmoothedClassifier, frozen
     from smoothinfer.training.losses import LOSSES
@@ -66,6 +67,7 @@ __version__ = version("smoothinfer")
 # An import of the package is quick, and a Ctrl-C in a program's first second is handled by it.
 _LAZY = {
     "ABSTAIN": "types",
+    "Abstention": "smoothing.abstention",
     "ATTACKS": "attacks",
     "ATTACK_LOSSES": "attacks.losses",
     "BALLS": "numerics.balls",
@@ -92,7 +94,7 @@ _LAZY = {
     "NoisyModel": "noise",
     "Normalize": "networks",
     "PNI": "noise",
-    "Prediction": "engine.tally",
+    "Prediction": "engine.prediction",
     "RULES": "engine.voting",
     "Recipe": "recipes",
     "Rule": "engine.voting",
@@ -111,6 +113,7 @@ _LAZY = {
     "fgsm": "attacks",
     "frozen": "smoothing.classifier",
     "isolated_rng": "numerics.randomness",
+    "learn_abstention": "smoothing.abstention",
     "list_models": "checkpoints",
     "load": "checkpoints",
     "load_data": "data",
@@ -152,13 +155,13 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "ABSTAIN", "ATTACKS", "ATTACK_LOSSES", "BALLS", "CNI", "DATASETS", "DEFENCES", "GRADIENTS",
-    "L2", "LOSSES", "MODELS", "NOISES", "PNI", "RULES", "STOPS", "Certificates", "Ensemble",
-    "Gaussian", "GivenExamples", "GridGaussian", "HubModel", "ImageData", "InputError",
-    "Laplace", "Linf", "LogitsOf", "Noise", "NoisyModel", "Normalize", "Prediction", "Recipe",
-    "Rule", "SmoothedClassifier", "Uniform", "accuracy", "accuracy_against_samples", "apgd",
-    "audit", "certify", "cw", "ddn", "epgd", "evaluate", "fgsm", "frozen", "isolated_rng",
-    "list_models", "load", "load_data", "load_examples", "load_recipe", "multitargeted",
-    "nattack", "passes", "pgd", "predict_or_abstain", "publish", "rank_rule", "resnet20",
-    "save_checkpoint", "smallnet", "smoothadv", "square", "summarise", "train_run", "transfer",
-    "write_report",
+    "L2", "LOSSES", "MODELS", "NOISES", "PNI", "RULES", "STOPS", "Abstention", "Certificates",
+    "Ensemble", "Gaussian", "GivenExamples", "GridGaussian", "HubModel", "ImageData",
+    "InputError", "Laplace", "Linf", "LogitsOf", "Noise", "NoisyModel", "Normalize",
+    "Prediction", "Recipe", "Rule", "SmoothedClassifier", "Uniform", "accuracy",
+    "accuracy_against_samples", "apgd", "audit", "certify", "cw", "ddn", "epgd", "evaluate",
+    "fgsm", "frozen", "isolated_rng", "learn_abstention", "list_models", "load", "load_data",
+    "load_examples", "load_recipe", "multitargeted", "nattack", "passes", "pgd",
+    "predict_or_abstain", "publish", "rank_rule", "resnet20", "save_checkpoint", "smallnet",
+    "smoothadv", "square", "summarise", "train_run", "transfer", "write_report",
 ]  # fmt: skip

@@ -15,8 +15,11 @@ def test_calibrate_chooses_on_held_out_images_and_warns_at_the_edge(tiny_run, tm
     assert f"sigma {found['sigma']:g}" in capsys.readouterr().out
     for change, message in (
         (["--sigma", "0.1"], "at least two sigmas"),
-        (["--sigma", "0", "0.1", "--attack", "none"], "an attack"),
+        (["--sigma", "0", "0.1", "--attack", "none"], "leave none out"),
         (["--sigma", "0", "0.1", "--samples", "1", "8"], "one number of passes"),
     ):
         assert main([*arguments, *change]) == 2
         assert message in capsys.readouterr().err
+    curve = found["abstention"]["curve"]
+    assert curve[-1]["coverage"] == 1
+    assert set(found["abstention"]["least share"]) == {"0.01", "0.02", "0.05", "0.1", "0.2"}

@@ -7,18 +7,19 @@ and a stopping rule says after how many passes an image is decided.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from smoothinfer.engine.prediction import Prediction
 from smoothinfer.engine.stopping import Fixed, Stopping, VoteSpec
 from smoothinfer.engine.stops import stopping
 from smoothinfer.engine.sums import FloatSums, Sums, WholeSums
 from smoothinfer.engine.voting import RULES, ByRank, Rule, class_of_rank
 from smoothinfer.errors import MOST_PASSES, InputError, plain_float, plain_int
-from smoothinfer.types import Counts, Images, Labels, Scores
+from smoothinfer.types import Counts, Images
 
 
 class PassSource(Protocol):
@@ -30,31 +31,6 @@ class PassSource(Protocol):
 
     def blocks(self, images: Images, first: int, samples: int) -> Iterator[Tensor]:
         """Yield logits (S, N, K) of passes ``first`` to ``first + samples - 1``, some at a time."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The verdicts on N images.
-
-    Attributes:
-        labels: (N,) the decision of the rule: the largest sum of votes before any rounding, the
-            lowest class in a tie. Where rounding makes two scores equal or swaps them, it stands.
-        counts: (N, K) number of passes that put each class first.
-        samples: (N,) passes used.
-        scores: (N, K) of the rule, log scale.
-        decided: (N,) whether the stopping rule was satisfied; with ``"fixed"`` always.
-    """
-
-    labels: Labels
-    counts: Counts
-    samples: Tensor
-    scores: Scores
-    decided: Tensor
-
-    def split(self, sizes: Sequence[int]) -> list[Prediction]:
-        """Return the verdicts on the first ``sizes[0]`` images, the next ``sizes[1]``, ..."""
-        parts = (field.split(list(sizes)) for field in vars(self).values())
-        return [Prediction(*each) for each in zip(*parts, strict=True)]
 
 
 class Tally:
@@ -121,7 +97,12 @@ class Tally:
         scores = rule.scores(sums.totals() / self.used[:, None]).float()
         labels = sums.leaders(torch.arange(len(self.used), device=self.used.device))
         return Prediction(
-            labels, self.counts.clone(), self.used.clone(), scores, self.decided.clone()
+            labels,
+            self.counts.clone(),
+            self.used.clone(),
+            scores,
+            self.decided.clone(),
+            torch.zeros_like(self.decided),
         )
 
 

@@ -14,9 +14,10 @@ from torch import nn
 from smoothinfer.attacks import Attack
 from smoothinfer.attacks.given_examples import GivenExamples
 from smoothinfer.attacks.kept_stages import keep_stages
+from smoothinfer.engine.prediction import Prediction
 from smoothinfer.engine.stopping import VoteSpec
 from smoothinfer.engine.stops import stopping
-from smoothinfer.engine.tally import Prediction, vote
+from smoothinfer.engine.tally import vote
 from smoothinfer.engine.voting import Rule
 from smoothinfer.errors import InputError, check_images, check_labels, plain_int
 from smoothinfer.evaluation.costs import Cost

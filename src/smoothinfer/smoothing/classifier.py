@@ -1,6 +1,7 @@
 """`SmoothedClassifier`: many noisy passes put to the vote, as one plain module."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Self
 
@@ -9,13 +10,15 @@ from torch import nn
 
 from smoothinfer.engine.members import member_of, run_passes
 from smoothinfer.engine.passes import Engine
+from smoothinfer.engine.prediction import Prediction
 from smoothinfer.engine.stopping import VoteSpec
 from smoothinfer.engine.stops import stopping
-from smoothinfer.engine.tally import Prediction, vote
+from smoothinfer.engine.tally import vote
 from smoothinfer.engine.voting import RULES, Rule, rule_of
 from smoothinfer.errors import MOST_PASSES, InputError, check_images, plain_int, plain_seed
 from smoothinfer.numerics.randomness import fresh_seed
 from smoothinfer.runtime.modes import check_eval, count_classes, is_training
+from smoothinfer.smoothing.abstention import Abstention
 from smoothinfer.types import Images, Scores
 
 
@@ -33,6 +36,7 @@ class SmoothedClassifier(nn.Module):
         seed: key of the passes; ``None`` draws fresh ones at each call, as a deployment
             should, since an attacker must not know them.
         tile, per_image, precision: see `Engine`; gradients are fp32 except under autocast.
+        abstention: learned by `learn_abstention`; `predict` needs it to abstain at a risk.
 
     Raises:
         InputError: ``samples``, ``seed`` or ``tile`` is no whole number or out of range, or the
@@ -60,8 +64,10 @@ class SmoothedClassifier(nn.Module):
         tile: int | None = None,
         per_image: bool = False,
         precision: str = "auto",
+        abstention: Abstention | None = None,
     ) -> None:
         super().__init__()
+        self.abstention = abstention
         self.model, self.samples = model, plain_int("samples", samples, 1, MOST_PASSES)
         self.seed = None if seed is None else plain_seed(seed)
         self.rule, self.rule_name = rule_of(rule), rule if isinstance(rule, str) else "custom"
@@ -118,6 +124,7 @@ class SmoothedClassifier(nn.Module):
         *,
         stop: str = "fixed",
         delta: float = 1e-3,
+        abstain: float | None = None,
     ) -> Prediction:
         """Decide each image by vote, with no more passes than its decision needs.
 
@@ -130,19 +137,30 @@ class SmoothedClassifier(nn.Module):
                 ``"betting"`` likewise for fractional votes, such as soft ones; ``"value"``, or
                 ``"value(price=0.0001)"``, when more passes are not worth their price, see `Value`.
             delta: probability of a decided answer other than that of infinitely many passes.
+            abstain: abstain where the share of the answer is so small that, of the answers given,
+                more than this share might be wrong; see `Abstention`.
 
         Raises:
             InputError: images are malformed, the model is in training mode, a number is out of
-                range, or ``stop`` is unknown or does not suit the voting rule.
+                range, ``stop`` is unknown or does not suit the voting rule, or no abstention was
+                learned that shows the risk.
         """
         check_images(images)
         if len(images) == 0:
             raise InputError("there are no images to predict")
         most = plain_int("samples", self.samples if samples is None else samples, 1, MOST_PASSES)
         stopping(stop, VoteSpec(self.rule, most, delta, classes=2), images=1)
+        least = 0.0 if abstain is None else self._least_share(abstain)
         seed = fresh_seed() if self.seed is None else self.seed
         (answer,) = self._vote(images, seed, {"": self.rule}, [most], stop, delta).values()
-        return answer
+        return answer if abstain is None else replace(answer, abstained=answer.share < least)
+
+    def _least_share(self, risk: float) -> float:
+        if self.abstention is None:
+            raise InputError(
+                "abstain needs a calibration: smooth.abstention = learn_abstention(smooth, data)"
+            )
+        return self.abstention.threshold(risk)
 
     def _vote(
         self,

@@ -11,13 +11,15 @@ import pyarrow.compute as pc
 from smoothinfer.cli.numbers import number_of
 from smoothinfer.data import OWN_SPLIT, VALIDATION
 from smoothinfer.errors import InputError
-from smoothinfer.evaluation.rows import Rows, summarise
+from smoothinfer.evaluation.rows import CLEAN, Rows, summarise
 from smoothinfer.numerics.statistics import mean_of
 from smoothinfer.runtime.files import write_json
 from smoothinfer.runtime.processes import Processes
 from smoothinfer.runtime.terminal import Terminal
+from smoothinfer.smoothing.abstention import Abstention
 from smoothinfer.workflows import evaluate
 
+_RISKS = (0.01, 0.02, 0.05, 0.1, 0.2)
 _WARNINGS = {
     "test": "chosen on test images: figures on these images are no longer those of a test",
     "train": "chosen on images that the model was trained on, which it knows better than others",
@@ -57,6 +59,7 @@ def run(options: Namespace) -> int:
     if Processes().main:
         how = {"images": images, "units": units, "samples": options.samples[0]}
         how["radius"] = max(rows["radius"].to_pylist())
+        how["abstention"] = abstention_of(rows, chosen["sigma"], chosen["rule"])
         write_json(Path(options.out) / "calibration.json", how | chosen)
     console = Terminal(quiet=not Processes().main)
     for warning in chosen["warnings"]:
@@ -98,6 +101,23 @@ def choose_setting(rows: Rows, grid: Sequence[float]) -> dict[str, Any]:
         "pairs": len(worst),
         "warnings": warnings,
     }
+
+
+def abstention_of(rows: Rows, sigma: float, rule: str) -> dict[str, Any]:
+    """Return, for each risk, the least share of passes of a safe answer, and the coverage curve.
+
+    Of clean images; a risk that these images cannot show at any share has none.
+    """
+    for name, value in (("attack", CLEAN), ("sigma", sigma), ("rule", rule)):
+        rows = rows.filter(pc.equal(rows[name], value))
+    learned = Abstention(np.array(rows["share"]), np.array(rows["correct"], dtype=bool))
+    shares: dict[str, float | None] = {}
+    for risk in _RISKS:
+        try:
+            shares[str(risk)] = learned.threshold(risk)
+        except InputError:
+            shares[str(risk)] = None
+    return {"least share": shares, "confidence": learned.confidence, "curve": learned.curve()}
 
 
 def _correct(rows: Rows, setting: Mapping[str, Any]) -> np.ndarray:

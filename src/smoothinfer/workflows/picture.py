@@ -25,7 +25,7 @@ from smoothinfer.cli.options import (
 )
 from smoothinfer.cli.repeated import Repeated
 from smoothinfer.data import ImageData, class_names_of, match_classes
-from smoothinfer.engine.tally import Prediction
+from smoothinfer.engine.prediction import Prediction
 from smoothinfer.errors import InputError, choose
 from smoothinfer.noise import NoisyModel
 from smoothinfer.numerics.balls import L2, Ball

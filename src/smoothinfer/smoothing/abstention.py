@@ -1,0 +1,135 @@
+"""Abstention at a risk: the share of passes below which an answer is not given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from smoothinfer.data import ImageData, images_and_labels
+from smoothinfer.engine.prediction import Prediction
+from smoothinfer.errors import InputError, plain_float
+from smoothinfer.types import Images, Labels
+
+_BATCH = 256
+_STEPS = 200  # thresholds that are tried, at most
+
+
+class Voting(Protocol):
+    """A classifier that votes."""
+
+    def predict(self, images: Images, **how: Any) -> Prediction: ...
+
+
+@dataclass(frozen=True)
+class Abstention:
+    """Which share of the passes makes an answer safe, learned on images with labels.
+
+    Attributes:
+        shares: (N,) share of the passes for each image's answer, in [0, 1].
+        right: (N,) whether the answer was right.
+        confidence: with which the risk holds.
+    """
+
+    shares: NDArray[np.float64]
+    right: NDArray[np.bool_]
+    confidence: float = 0.95
+
+    def __post_init__(self) -> None:
+        if len(self.shares) != len(self.right) or len(self.shares) == 0:
+            raise InputError("abstention is learned from as many shares as answers, at least one")
+        plain_float("confidence", self.confidence, above=0, below=1)
+
+    def threshold(self, risk: float) -> float:
+        """Return the least share with which at most ``risk`` of the given answers are wrong.
+
+        Thresholds are tried from 1 downwards; the last counts whose Clopper-Pearson bound, and
+        those of all above it, are at most the risk. So the risk of the answers given holds, with
+        the confidence, for images of the same distribution (fixed-sequence testing).
+
+        Raises:
+            InputError: the risk is out of range, or these images cannot show that it holds at any
+                threshold.
+
+        Source: Geifman, El-Yaniv, *Selective Classification for Deep Neural Networks*, NeurIPS
+        2017; Angelopoulos et al., *Learn then Test*, 2021, arXiv 2110.01052.
+
+        >>> shares = np.linspace(0.3, 1.0, 1000)
+        >>> Abstention(shares, shares > 0.5).threshold(0.05) < 0.55
+        True
+        """
+        from scipy.special import betaincinv
+
+        wanted = plain_float("risk", risk, above=0, below=1)
+        tried = np.unique(np.quantile(self.shares, np.linspace(0, 1, _STEPS)))[::-1]
+        safe = None
+        for share in tried:
+            given = self.shares >= share
+            wrong = int((given & ~self.right).sum())
+            bound = 1.0
+            if wrong < given.sum():
+                bound = float(betaincinv(wrong + 1, given.sum() - wrong, self.confidence))
+            if bound > wanted:
+                if safe is None and given.sum() < _needed(wanted, self.confidence):
+                    continue  # too few images to show anything yet
+                break
+            safe = float(share)
+        if safe is None:
+            raise InputError(
+                f"{len(self.shares)} images do not show a risk of {risk:g} at any share of the "
+                f"passes: allow more, or calibrate on more images"
+            )
+        return safe
+
+    def curve(self, points: Sequence[float] = tuple(np.linspace(0, 1, 21))) -> list[dict[str, Any]]:
+        """Return accuracy against coverage: of the surest images, the share that is right."""
+        order = np.argsort(-self.shares, kind="stable")
+        found = []
+        for coverage in points:
+            count = round(coverage * len(order))
+            if count:
+                kept = order[:count]
+                found.append(
+                    {
+                        "coverage": count / len(order),
+                        "accuracy": float(self.right[kept].mean()),
+                        "share": float(self.shares[kept[-1]]),
+                    }
+                )
+        return found
+
+
+def learn_abstention(
+    classifier: Voting, data: ImageData | tuple[Images, Labels], **how: Any
+) -> Abstention:
+    """Return the abstention of ``classifier``, from its votes on images that it never saw.
+
+    Args:
+        classifier: a `SmoothedClassifier`.
+        data: images and labels, apart from those of training and of the test.
+        how: of `SmoothedClassifier.predict`; later votes should be cast alike.
+
+    Raises:
+        InputError: the data are malformed.
+
+    >>> from smoothinfer.noise import Gaussian, NoisyModel
+    >>> from smoothinfer.smoothing.classifier import SmoothedClassifier
+    >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
+    >>> smooth = SmoothedClassifier(NoisyModel(net, inputs=Gaussian(0.1)).eval(), samples=8)
+    >>> data = torch.rand(5, 1, 2, 2), torch.zeros(5).long()
+    >>> smooth.abstention = learn_abstention(smooth, data)
+    """
+    images, labels = images_and_labels(data)
+    answers = [classifier.predict(part, **how) for part in images.split(_BATCH)]
+    shares = torch.cat([each.share for each in answers]).double().cpu().numpy()
+    found = torch.cat([each.labels for each in answers]).cpu()
+    return Abstention(shares, (found == labels.cpu()).numpy())
+
+
+def _needed(risk: float, confidence: float) -> float:
+    """Return how many answers, all right, show the risk."""
+    return float(np.log(1 - confidence) / np.log(1 - risk))
