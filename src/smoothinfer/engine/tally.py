@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from smoothinfer.engine.budget import WithinBudget
 from smoothinfer.engine.prediction import Prediction
 from smoothinfer.engine.stopping import Fixed, Stopping, VoteSpec
 from smoothinfer.engine.stops import stopping
@@ -186,6 +187,7 @@ def vote(
     classes: int,
     stop: str = "fixed",
     delta: float = 1e-3,
+    deadline: float | None = None,
     advance: Callable[[int], object] = lambda passes: None,
 ) -> dict[tuple[str, int], Prediction]:
     """Return the verdicts of every rule at every number of passes.
@@ -200,6 +202,7 @@ def vote(
         classes: K.
         stop: a name in ``STOPS``.
         delta: probability of a decided answer other than that of infinitely many passes.
+        deadline: of `time.monotonic`, when every vote ends, decided or not.
         advance: called with the number of passes just counted.
 
     Raises:
@@ -210,7 +213,7 @@ def vote(
         raise InputError(f"a vote needs at least 2 classes, the model has {classes}")
     counts = sorted({plain_int("samples", most, 1, MOST_PASSES) for most in samples})
     delta = plain_float("delta", delta, above=0, below=1)
-    if stop == "fixed":
+    if stop == "fixed" and deadline is None:
         chosen = list(rules.values())
         run = count_votes(source, images, chosen, Fixed(counts[-1]), counts, advance)
         every = torch.ones(len(images), dtype=torch.bool, device=images.device)
@@ -223,6 +226,11 @@ def vote(
     for name, rule in rules.items():
         for most in counts:
             criterion = stopping(stop, VoteSpec(rule, most, delta, classes), len(images))
+            if deadline is not None:
+                criterion = WithinBudget(criterion, most, deadline, len(images))
             *_, tally = count_votes(source, images, [rule], criterion, advance=advance)
-            found[name, most] = tally.prediction(rule)
+            answer = tally.prediction(rule)
+            if isinstance(criterion, WithinBudget):
+                answer = replace(answer, decided=answer.decided & ~criterion.late.to(images.device))
+            found[name, most] = answer
     return found

@@ -1,5 +1,6 @@
 """`SmoothedClassifier`: many noisy passes put to the vote, as one plain module."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,7 +16,14 @@ from smoothinfer.engine.stopping import VoteSpec
 from smoothinfer.engine.stops import stopping
 from smoothinfer.engine.tally import vote
 from smoothinfer.engine.voting import RULES, Rule, rule_of
-from smoothinfer.errors import MOST_PASSES, InputError, check_images, plain_int, plain_seed
+from smoothinfer.errors import (
+    MOST_PASSES,
+    InputError,
+    check_images,
+    plain_float,
+    plain_int,
+    plain_seed,
+)
 from smoothinfer.numerics.randomness import fresh_seed
 from smoothinfer.runtime.modes import check_eval, count_classes, is_training
 from smoothinfer.smoothing.abstention import Abstention
@@ -125,6 +133,7 @@ class SmoothedClassifier(nn.Module):
         stop: str = "fixed",
         delta: float = 1e-3,
         abstain: float | None = None,
+        budget_ms: float | None = None,
     ) -> Prediction:
         """Decide each image by vote, with no more passes than its decision needs.
 
@@ -139,20 +148,26 @@ class SmoothedClassifier(nn.Module):
             delta: probability of a decided answer other than that of infinitely many passes.
             abstain: abstain where the share of the answer is so small that, of the answers given,
                 more than this share might be wrong; see `Abstention`.
+            budget_ms: milliseconds from now, after which no further block of passes begins;
+                `Prediction.samples` says how many each image got, ``decided`` which were cut off.
 
         Raises:
             InputError: images are malformed, the model is in training mode, a number is out of
                 range, ``stop`` is unknown or does not suit the voting rule, or no abstention was
                 learned that shows the risk.
         """
+        deadline = time.monotonic()
         check_images(images)
         if len(images) == 0:
             raise InputError("there are no images to predict")
+        if budget_ms is not None:
+            deadline += plain_float("budget_ms", budget_ms, above=0) / 1000
         most = plain_int("samples", self.samples if samples is None else samples, 1, MOST_PASSES)
         stopping(stop, VoteSpec(self.rule, most, delta, classes=2), images=1)
         least = 0.0 if abstain is None else self._least_share(abstain)
         seed = fresh_seed() if self.seed is None else self.seed
-        (answer,) = self._vote(images, seed, {"": self.rule}, [most], stop, delta).values()
+        how = stop, delta, None if budget_ms is None else deadline
+        (answer,) = self._vote(images, seed, {"": self.rule}, [most], *how).values()
         return answer if abstain is None else replace(answer, abstained=answer.share < least)
 
     def _least_share(self, risk: float) -> float:
@@ -170,11 +185,12 @@ class SmoothedClassifier(nn.Module):
         samples: Sequence[int],
         stop: str = "fixed",
         delta: float = 1e-3,
+        deadline: float | None = None,
     ) -> dict[tuple[str, int], Prediction]:
         check_eval(self.model)
         if self._classes is None:
             self._classes = count_classes(self.model, images)
-        how = {"classes": self._classes, "stop": stop, "delta": delta}
+        how = {"classes": self._classes, "stop": stop, "delta": delta, "deadline": deadline}
         return vote(self.engine(images, seed), images, rules, samples, **how)  # type: ignore[arg-type]
 
     def engine(self, images: Images, seed: int) -> Engine:

@@ -1,0 +1,65 @@
+"""A vote within a budget of time: its last block ends before the time is up."""
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from smoothinfer.engine.stopping import Stopping, Votes
+
+
+class WithinBudget(Stopping):
+    """Ends a vote when another block of passes would be late, whatever the rule inside says.
+
+    The time of the next block is foretold from the passes so far; the first pass always runs.
+
+    Args:
+        inner: the rule that ends a vote earlier.
+        samples: the most passes.
+        deadline: as ``clock`` tells the time, in seconds.
+        images: number of images.
+        clock: tells the time.
+    """
+
+    def __init__(
+        self,
+        inner: Stopping,
+        samples: int,
+        deadline: float,
+        images: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.inner, self.exactly = inner, inner.exactly
+        self.samples, self.deadline, self.clock = samples, deadline, clock
+        self.late = torch.zeros(images, dtype=torch.bool)
+        self._begun = clock()
+        self._inner_points = set(inner.checkpoints())
+        self._points = self._merge()
+
+    def _merge(self) -> list[int]:
+        """Return the checkpoints of the rule inside, and blocks that grow by a half at most."""
+        points, at = set(self._inner_points), 1
+        while at < self.samples:
+            points.add(at)
+            at += max(1, at // 2)
+        return sorted(points | {self.samples})
+
+    def checkpoints(self) -> list[int]:
+        return self._points
+
+    def observe(self, rows: Tensor, block: Tensor) -> None:
+        self.inner.observe(rows, block)
+
+    def decided(self, tally: Votes, rows: Tensor) -> Tensor:
+        done = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
+        if tally.passes in self._inner_points:
+            done = self.inner.decided(tally, rows)
+        left = [point for point in self._points if point > tally.passes]
+        if left and not done.all():
+            now = self.clock()
+            each = (now - self._begun) / tally.passes
+            if now + each * (left[0] - tally.passes) > self.deadline:
+                self.late[rows[~done].cpu()] = True
+                return torch.ones_like(done)
+        return done
