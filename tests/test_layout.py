@@ -26,7 +26,7 @@ LAYERS = [
     ("reporting",),
     ("building", "recipes", "cards", "checkpoints", "start_weights", "run_folder", "hub"),
     ("cli",),
-    ("sweep_recipe",),
+    ("sweep_recipe", "serving"),
     ("workflows",),
     ("__init__", "__main__"),
 ]

@@ -40,7 +40,7 @@ def test_every_command_checks_its_folder_before_anything_else(name, tmp_path, ca
 
 
 def test_every_command_with_a_folder_is_tried_above():
-    assert set(COMMANDS) - set(LINES) == {"models"}
+    assert set(COMMANDS) - set(LINES) == {"models", "serve"}
 
 
 def test_a_path_that_grows_too_long_is_refused(tmp_path):

@@ -39,9 +39,10 @@ COMMANDS = {
     "picture": "Draw the cost of passes, the votes under an attack, gradients or learned noise.",
     "publish": "Put a trained model and its figures into one checkpoint, or on the hub.",
     "leaderboard": "Judge a list of models by one protocol: a card each, one table, one page.",
+    "serve": "Answer pictures over HTTP, within a budget of time.",
     "models": "List the shipped models and their figures.",
 }
-_NOT_RESUMED = ("audit", "report", "picture", "publish", "models")
+_NOT_RESUMED = ("audit", "report", "picture", "publish", "serve", "models")
 _INPUT, _OWN, _BROKEN_PIPE = 2, 3, 141  # exit statuses
 
 

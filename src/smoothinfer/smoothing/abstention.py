@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -101,6 +101,48 @@ class Abstention:
                     }
                 )
         return found
+
+
+@dataclass(frozen=True)
+class KnownShares:
+    """Least shares of safe answers that were learned before, by risk.
+
+    Attributes:
+        shares: by risk; ``None`` for a risk that could not be shown.
+    """
+
+    shares: Mapping[float, float | None]
+
+    @classmethod
+    def read(cls, content: Mapping[str, Any], source: str) -> Self:
+        """Read what ``smoothinfer calibrate`` wrote.
+
+        Raises:
+            InputError: a risk or a share is no number in [0, 1].
+        """
+        shares: dict[float, float | None] = {}
+        for risk, share in content.items():
+            name = f"{source}, least share"
+            try:
+                key = plain_float(name, float(risk), at_least=0, at_most=1)
+            except ValueError:
+                raise InputError(f"{name}: the risk {risk!r:.40} is no number") from None
+            shares[key] = None if share is None else plain_float(name, share, at_least=0, at_most=1)
+        return cls(shares)
+
+    def threshold(self, risk: float) -> float:
+        """Return the least share of a safe answer.
+
+        Raises:
+            InputError: it was not learned for this risk, or could not be shown.
+        """
+        share = self.shares.get(risk)
+        if share is None:
+            known = [f"{each:g}" for each, least in self.shares.items() if least is not None]
+            raise InputError(
+                f"no share is known for a risk of {risk:g}, only for {', '.join(known) or 'none'}"
+            )
+        return share
 
 
 def learn_abstention(

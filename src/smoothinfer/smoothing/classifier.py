@@ -26,7 +26,7 @@ from smoothinfer.errors import (
 )
 from smoothinfer.numerics.randomness import fresh_seed
 from smoothinfer.runtime.modes import check_eval, count_classes, is_training
-from smoothinfer.smoothing.abstention import Abstention
+from smoothinfer.smoothing.abstention import Abstention, KnownShares
 from smoothinfer.types import Images, Scores
 
 
@@ -72,7 +72,7 @@ class SmoothedClassifier(nn.Module):
         tile: int | None = None,
         per_image: bool = False,
         precision: str = "auto",
-        abstention: Abstention | None = None,
+        abstention: Abstention | KnownShares | None = None,
     ) -> None:
         super().__init__()
         self.abstention = abstention
@@ -164,13 +164,18 @@ class SmoothedClassifier(nn.Module):
             deadline += plain_float("budget_ms", budget_ms, above=0) / 1000
         most = plain_int("samples", self.samples if samples is None else samples, 1, MOST_PASSES)
         stopping(stop, VoteSpec(self.rule, most, delta, classes=2), images=1)
-        least = 0.0 if abstain is None else self._least_share(abstain)
+        least = 0.0 if abstain is None else self.least_share(abstain)
         seed = fresh_seed() if self.seed is None else self.seed
         how = stop, delta, None if budget_ms is None else deadline
         (answer,) = self._vote(images, seed, {"": self.rule}, [most], *how).values()
         return answer if abstain is None else replace(answer, abstained=answer.share < least)
 
-    def _least_share(self, risk: float) -> float:
+    def least_share(self, risk: float) -> float:
+        """Return the share of passes below which `predict` abstains at this risk.
+
+        Raises:
+            InputError: no abstention was learned that shows it.
+        """
         if self.abstention is None:
             raise InputError(
                 "abstain needs a calibration: smooth.abstention = learn_abstention(smooth, data)"

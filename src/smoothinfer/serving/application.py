@@ -1,0 +1,196 @@
+"""The application: `POST /predict`, `GET /health`, `/metrics`, `/docs`, and a page at `/`."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+
+from smoothinfer.engine.prediction import Prediction
+from smoothinfer.errors import InputError
+from smoothinfer.serving.batcher import Batcher, BusyError
+from smoothinfer.serving.uploads import read_upload
+
+_LOG = logging.getLogger("smoothinfer.serving")
+_LATENCIES = (5, 10, 20, 50, 100, 200, 500, 1000)  # milliseconds, of the histogram
+
+
+@dataclass(frozen=True)
+class Service:
+    """What is served.
+
+    Attributes:
+        name: of the model.
+        classes: their names.
+        shape: (C, H, W) of an image.
+        most_bytes: of a request.
+        seconds: that an upload may take.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
+    most_bytes: int = 8 * 2**20
+    seconds: float = 10.0
+
+
+class Counts:
+    """What ``/metrics`` tells."""
+
+    def __init__(self) -> None:
+        self.answers: dict[int, int] = {}
+        self.latencies = [0] * (len(_LATENCIES) + 1)
+        self.milliseconds = 0.0
+
+    def answered(self, status: int, milliseconds: float | None = None) -> None:
+        """Count an answer with its status, and the time that a verdict took."""
+        self.answers[status] = self.answers.get(status, 0) + 1
+        if milliseconds is not None:
+            place = sum(milliseconds > limit for limit in _LATENCIES)
+            self.latencies[place] += 1
+            self.milliseconds += milliseconds
+
+    def text(self, batcher: Batcher) -> str:
+        """Return the metrics in Prometheus' text format."""
+        lines = ["# TYPE smoothinfer_requests_total counter"]
+        for status, count in sorted(self.answers.items()):
+            lines.append(f'smoothinfer_requests_total{{status="{status}"}} {count}')
+        lines.append("# TYPE smoothinfer_milliseconds histogram")
+        total = 0
+        for limit, count in zip((*_LATENCIES, "+Inf"), self.latencies, strict=True):
+            total += count
+            lines.append(f'smoothinfer_milliseconds_bucket{{le="{limit}"}} {total}')
+        lines += [f"smoothinfer_milliseconds_sum {self.milliseconds:.3f}"]
+        lines += [f"smoothinfer_milliseconds_count {total}"]
+        for name in ("batches", "images", "passes"):
+            lines.append(f"# TYPE smoothinfer_{name}_total counter")
+            lines.append(f"smoothinfer_{name}_total {getattr(batcher, name)}")
+        lines += ["# TYPE smoothinfer_waiting gauge", f"smoothinfer_waiting {batcher.length}"]
+        return "\n".join(lines) + "\n"
+
+
+class RefusedError(Exception):
+    """A request that gets an error: its status and one line."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def make_application(service: Service, batcher: Batcher) -> FastAPI:
+    """Return the application; it starts and stops ``batcher``.
+
+    Args:
+        service: what is served.
+        batcher: answers batches of images.
+    """
+    counts, begun = Counts(), time.time()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        with batcher:
+            yield
+
+    app = FastAPI(title=f"smoothinfer: {service.name}", lifespan=lifespan)
+    page = files("smoothinfer.serving").joinpath("page.html").read_text()
+
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def show_page() -> str:
+        return page
+
+    @app.get("/health")
+    async def health() -> dict[str, Any]:
+        about = {"status": "ok", "model": service.name, "shape": list(service.shape)}
+        return about | {"classes": list(service.classes), "seconds": round(time.time() - begun)}
+
+    @app.get("/metrics", response_class=PlainTextResponse)
+    async def metrics() -> str:
+        return counts.text(batcher)
+
+    @app.post("/predict", openapi_extra=_BODY)
+    async def predict(request: Request) -> JSONResponse:
+        try:
+            content = await _read_body(request, service)
+            kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+            image = await asyncio.to_thread(read_upload, kind, content, service.shape)
+            found, milliseconds = await asyncio.wrap_future(batcher.submit(image))
+        except RefusedError as error:
+            return _refuse(counts, error.status, str(error))
+        except InputError as error:
+            return _refuse(counts, 422, str(error))
+        except BusyError as error:
+            return _refuse(counts, 503, str(error), {"Retry-After": "1"})
+        except Exception:
+            _LOG.exception("a vote failed")
+            return _refuse(counts, 500, "the model failed on this image; the log says how")
+        counts.answered(200, milliseconds)
+        return JSONResponse(answer_of(found, service) | {"milliseconds": round(milliseconds, 2)})
+
+    return app
+
+
+def answer_of(found: Prediction, service: Service) -> dict[str, Any]:
+    """Return the verdict on one image as plain values."""
+    label, (low, high) = int(found.labels), found.share_interval()[0].tolist()
+    return {
+        "label": label,
+        "name": service.classes[label],
+        "share": float(found.share),
+        "low": low,
+        "high": high,
+        "runner_up": int(found.runner_up),
+        "samples": int(found.samples),
+        "abstained": bool(found.abstained),
+    }
+
+
+async def _read_body(request: Request, service: Service) -> bytes:
+    """Return the body; too long and too slow ones are refused before they are whole."""
+    told = request.headers.get("content-length", "0")
+    most = service.most_bytes
+    if told.isdigit() and int(told) > most:
+        raise RefusedError(413, f"the body has {int(told):,} bytes, {most:,} is the most")
+    body = bytearray()
+    try:
+        async with asyncio.timeout(service.seconds):
+            async for part in request.stream():
+                body += part
+                if len(body) > most:
+                    raise RefusedError(413, f"the body has more than {most:,} bytes")
+    except TimeoutError:
+        raise RefusedError(408, f"the upload took more than {service.seconds:g} seconds") from None
+    if not body:
+        raise RefusedError(400, "the body is empty: send a picture, or JSON")
+    return bytes(body)
+
+
+def _refuse(
+    counts: Counts, status: int, message: str, headers: dict[str, str] | None = None
+) -> JSONResponse:
+    counts.answered(status)
+    return JSONResponse({"error": message}, status, headers)
+
+
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "image/png": {"schema": {"type": "string", "format": "binary"}},
+            "image/jpeg": {"schema": {"type": "string", "format": "binary"}},
+            "image/webp": {"schema": {"type": "string", "format": "binary"}},
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image"],
+                    "properties": {"image": {"type": "array", "items": {"type": "array"}}},
+                }
+            },
+        },
+    }
+}

@@ -1,0 +1,137 @@
+"""``smoothinfer serve``: an HTTP endpoint that answers pictures by vote, in time."""
+
+import logging
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from torch import nn
+
+from smoothinfer.cards import read_card
+from smoothinfer.checkpoints import find_checkpoint
+from smoothinfer.cli.numbers import decimal_number, optional_number, whole_number
+from smoothinfer.cli.options import MODEL_HELP, add_sigma, load_model
+from smoothinfer.engine.prediction import Prediction
+from smoothinfer.errors import InputError, plain_float
+from smoothinfer.reporting.shapes import SHARE, Maybe, check_shape
+from smoothinfer.runtime.files import read_json
+from smoothinfer.runtime.foreign import logits_of
+from smoothinfer.runtime.modes import count_classes, device_of
+from smoothinfer.runtime.terminal import Terminal
+from smoothinfer.smoothing.abstention import KnownShares
+from smoothinfer.smoothing.classifier import SmoothedClassifier
+from smoothinfer.types import Images
+
+_INSTALL = "serving needs FastAPI and uvicorn: pip install 'smoothinfer[serve]'"
+_CALIBRATION = {
+    "sigma": Maybe(SHARE),
+    "rule": str,
+    "units": str,
+    "abstention": {"least share": dict},
+}
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("model", help=MODEL_HELP)
+    add_sigma(parser)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=whole_number, default=8000, help="port; 0 takes a free one")
+    parser.add_argument("--rule", help="voting rule; by default prediction")
+    parser.add_argument("--samples", type=whole_number, default=64, help="most passes of a vote")
+    parser.add_argument("--stop", default="value", help="when a vote ends, see evaluate --help")
+    parser.add_argument(
+        "--budget",
+        type=decimal_number,
+        default=50.0,
+        metavar="MS",
+        help="milliseconds from a request to its answer",
+    )
+    parser.add_argument(
+        "--calibration",
+        metavar="FILE",
+        help="calibration.json of smoothinfer calibrate, for sigma, rule and --abstain",
+    )
+    parser.add_argument(
+        "--abstain",
+        type=decimal_number,
+        metavar="RISK",
+        help="abstain so that at most this share of the answers given is wrong; one of the risks "
+        "in the calibration",
+    )
+    parser.add_argument(
+        "--shape",
+        nargs=3,
+        type=whole_number,
+        metavar=("C", "H", "W"),
+        help="of an image, for a model without a card",
+    )
+
+
+def run(options: Namespace) -> int:
+    try:
+        import uvicorn
+
+        from smoothinfer.serving.application import Service, make_application
+    except ImportError as error:
+        raise InputError(f"{_INSTALL} ({error})") from None
+    from smoothinfer.serving.batcher import Batcher
+    from smoothinfer.serving.capacity import measure_capacity
+
+    budget = plain_float("budget", options.budget, above=0)
+    smooth = _classifier(options)
+    shape, classes = _shape_and_classes(options, smooth.model)
+    console = Terminal()
+    capacity = measure_capacity(smooth, shape, budget)
+    console.print(f"{options.model}: {capacity}, within {budget:g} ms", markup=False)
+    device = device_of(smooth.model)
+
+    def answer(images: Images, left: float) -> Prediction:
+        how = {"stop": options.stop, "abstain": options.abstain, "budget_ms": left}
+        return smooth.predict(images.to(device), **how)
+
+    service = Service(str(options.model), classes, shape)
+    app = make_application(service, Batcher(answer, capacity.most, budget))
+    logging.basicConfig(level=logging.INFO)
+    config = uvicorn.Config(app, options.host, options.port, log_level="info", lifespan="on")
+    uvicorn.Server(config).run()
+    return 0
+
+
+def _classifier(options: Namespace) -> SmoothedClassifier:
+    """Return the classifier that the arguments and the calibration describe, tried once."""
+    known = None
+    if options.calibration is not None:
+        found = check_shape(read_json(Path(options.calibration)), _CALIBRATION, options.calibration)
+        if found["units"] != "pixel":
+            raise InputError(
+                f"{options.calibration} is in {found['units']} units: calibrate in pixel"
+            )
+        known = KnownShares.read(found["abstention"]["least share"], options.calibration)
+        options.sigma = found["sigma"] if options.sigma is None else options.sigma
+        options.rule = options.rule or found["rule"]
+    model = load_model(options)
+    optional_number("sigma", options.sigma)
+    smooth = SmoothedClassifier(
+        model, options.samples, options.rule or "prediction", abstention=known
+    )
+    if options.abstain is not None:
+        smooth.least_share(options.abstain)
+    return smooth
+
+
+def _shape_and_classes(
+    options: Namespace, model: nn.Module
+) -> tuple[tuple[int, int, int], tuple[str, ...]]:
+    """Return the shape of an image and the names of the classes, from the card or as given."""
+    import torch
+
+    path = find_checkpoint(options.model)
+    if path is not None:
+        card = read_card(path)
+        return tuple(card["shape"]), tuple(card["classes"])
+    if options.shape is None:
+        raise InputError(f"{options.model} has no card: give --shape C H W of an image")
+    shape = tuple(options.shape)
+    images = torch.rand(2, *shape)
+    count_classes(model, images)
+    classes = logits_of(model, images.to(device_of(model))).shape[1]
+    return shape, tuple(str(label) for label in range(classes))

@@ -1,0 +1,82 @@
+"""``smoothinfer serve``: from a model to an endpoint, refused early or stopped gracefully."""
+
+import http.client
+import json
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from smoothinfer.cli import main
+from smoothinfer.runtime.files import write_json
+
+pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")
+LINE = ["serve", "tests.conftest:noisy_line", "--port", "0"]
+SHAPE = ["--shape", "1", "8", "8"]
+CALIBRATION = {
+    "sigma": 0.1,
+    "rule": "prediction",
+    "units": "pixel",
+    "abstention": {"least share": {"0.01": None, "0.1": 0.6}},
+}
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ([], "--shape C H W"),
+        ([*SHAPE, "--budget", "0"], "budget must be above 0"),
+        ([*SHAPE, "--budget", "0.001"], "give a longer --budget"),
+        ([*SHAPE, "--abstain", "0.1"], "needs a calibration"),
+        ([*SHAPE, "--calibration", "none.json"], "none.json"),
+        (["--shape", "3", "5", "5"], "the model does not take"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_before_it_listens(more, message, capsys):
+    assert main([*LINE, *more]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "risk", "message"),
+    [
+        ({}, "0.01", "no share is known for a risk of 0.01, only for 0.1"),
+        ({}, "0.3", "no share is known"),
+        ({"units": "normalised"}, "0.1", "calibrate in pixel"),
+        ({"rule": 3}, "0.1", "rule must be text"),
+        ({"abstention": {"least share": {"x": 1}}}, "0.1", "is no number"),
+        ({"abstention": {"least share": {"0.1": 7}}}, "0.1", "least share"),
+    ],
+)
+def test_calibrations_are_read_with_care(change, risk, message, tmp_path, capsys):
+    file = tmp_path / "calibration.json"
+    write_json(file, CALIBRATION | change)
+    assert main([*LINE, *SHAPE, "--calibration", str(file), "--abstain", risk]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_server_answers_and_stops_on_sigterm(tmp_path):
+    file = tmp_path / "calibration.json"
+    write_json(file, CALIBRATION)
+    words = [*LINE, *SHAPE, "--budget", "500", "--calibration", str(file), "--abstain", "0.1"]
+    started = [sys.executable, "-m", "smoothinfer", *words]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(started, stdout=pipe, stderr=subprocess.STDOUT, text=True) as process:
+        said = ""
+        for line in process.stdout:
+            said += line
+            if found := re.search(r"http://127\.0\.0\.1:(\d+)", line):
+                break
+        assert "requests a second" in said
+        connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=20)
+        body = json.dumps({"image": [[[0.5] * 8] * 8]})
+        connection.request("POST", "/predict", body, {"Content-Type": "application/json"})
+        reply = json.loads(connection.getresponse().read())
+        assert set(reply) >= {"label", "share", "abstained", "milliseconds"}
+        connection.close()
+        process.send_signal(signal.SIGTERM)
+        rest = process.communicate(timeout=30)[0]
+        assert process.returncode in (0, 143)
+        assert "Traceback" not in rest
