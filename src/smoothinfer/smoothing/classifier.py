@@ -209,6 +209,17 @@ class SmoothedClassifier(nn.Module):
             precision=self.precision,
         )
 
+    def explain(self, images: Images) -> str:
+        """Say how votes on such images run: format, tiles, passes at once, and why not faster.
+
+        >>> from smoothinfer.noise import Gaussian, NoisyModel
+        >>> noisy = NoisyModel(nn.Flatten(), inputs=Gaussian(0.1)).eval()
+        >>> SmoothedClassifier(noisy, precision="fp32", tile=64).explain(torch.rand(1, 1, 2, 2))
+        'Engine(fp32 on cpu, tiles of 64, up to 64 passes at once)'
+        """
+        check_images(images)
+        return repr(self.engine(images, seed=0))
+
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_classes": None}  # another model may be put in after a copy
 
