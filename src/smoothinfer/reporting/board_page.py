@@ -46,7 +46,8 @@ def write_board(board: Board, out: Path, description: str = "") -> None:
 
 def _page(board: Board, picture: Path, description: str) -> str:
     ranking, attacks, claims = (
-        [table.html(table.title, row_heads=True)] if table.lines else [] for table in board.tables()
+        [table.html(table.title, kind="wrap", row_heads=True)] if table.lines else []
+        for table in board.tables()
     )
     content = base64.b64encode(picture.read_bytes()).decode()
     about = [Markup("<p>{}</p>").format(description)] if description else []

@@ -112,6 +112,7 @@ def certify(
     Source: Cohen, Rosenfeld, Kolter 2019, arXiv 1902.02918; Voracek, *Treatment of Statistical
     Estimation Problems in Randomized Smoothing*, NeurIPS 2024.
 
+    >>> from smoothinfer.noise import Gaussian, NoisyModel
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     >>> noisy = NoisyModel(net, inputs=Gaussian(0.25)).eval()
     >>> found = certify(noisy, torch.rand(2, 1, 2, 2), samples=100, selection=10, seed=0)
@@ -220,6 +221,7 @@ def predict_or_abstain(
 
     Source: Cohen, Rosenfeld, Kolter 2019, arXiv 1902.02918.
 
+    >>> from smoothinfer.noise import Gaussian, NoisyModel
     >>> noisy = NoisyModel(nn.Flatten(), inputs=Gaussian(0.01)).eval()
     >>> predict_or_abstain(noisy, torch.eye(4).view(4, 1, 2, 2), seed=0).tolist()
     [0, 1, 2, 3]
