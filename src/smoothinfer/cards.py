@@ -19,6 +19,11 @@ _SHAPE = {
 }
 
 
+def has_card(path: str | Path) -> bool:
+    """Say whether a card stands beside the weights ``path``."""
+    return Path(path).with_suffix(".json").is_file()
+
+
 def read_card(path: str | Path) -> dict[str, Any]:
     """Return the card beside a checkpoint.
 

@@ -14,6 +14,7 @@ from smoothinfer.runtime.output import check_output
 LINES = {
     "demo": ["demo"],
     "train": ["train", "x", "--data", "x"],
+    "harden": ["harden", "x", "--model", "x", "--data", "x"],
     "evaluate": ["evaluate", "x", "--data", "x"],
     "attack": ["attack", "x", "--data", "x"],
     "calibrate": ["calibrate", "x", "--data", "x"],

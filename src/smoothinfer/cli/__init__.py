@@ -26,6 +26,7 @@ _DESCRIPTION = (
 COMMANDS = {
     "demo": "Train, attack and smooth a small net on real digits.",
     "train": "Train a recipe on a data set; resumes.",
+    "harden": "Train a network of your own, from its weights, to be robust; resumes.",
     "evaluate": "Measure a model, clean and attacked, in one pass and smoothed.",
     "attack": "Measure a model like evaluate, and keep the adversarial examples.",
     "standard": "Judge a model by the standard attack: one pass, ten in a row, and the vote.",

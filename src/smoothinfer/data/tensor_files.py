@@ -14,6 +14,8 @@ from smoothinfer.data.npz_files import check_unpacked, read_arrays
 from smoothinfer.errors import InputError
 from smoothinfer.runtime.printable import error_line
 
+_NESTED = ("state_dict", "model_state_dict", "model", "net")
+
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """Return the tensors in a file, by name; one without a name is called ``""``.
@@ -38,6 +40,49 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     return found
 
 
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Return the tensors of a state dict, which may lie under ``state_dict``, ``model`` or ``net``.
+
+    Raises:
+        InputError: as `read_tensors`; or there is no state dict in the file.
+    """
+    file = Path(path).expanduser()
+    if file.suffix == ".safetensors":
+        return read_tensors(path)
+    held: Any = _load_torch(file, path)
+    for key in _NESTED:
+        if isinstance(held, Mapping) and isinstance(held.get(key), Mapping):
+            held = held[key]
+    if not isinstance(held, Mapping):
+        raise InputError(
+            f"{path} holds a {type(held).__name__}: save the state dict, model.state_dict()"
+        )
+    tensors = {str(name): each for name, each in held.items() if isinstance(each, Tensor)}
+    if not tensors:
+        raise InputError(f"{path} holds no tensors: save the state dict, model.state_dict()")
+    return tensors
+
+
+def _load_torch(file: Path, path: str | Path) -> Any:
+    """Return what a file of ``torch.save`` holds, tensors and plain values alone."""
+    if not file.is_file():
+        raise InputError(f"no such file: {path}")
+    check_memory(str(path), file.stat().st_size)
+    try:
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                sizes = sum(each.file_size for each in archive.infolist())
+                check_unpacked(str(file), archive, sizes)
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
+    except Exception as error:  # a damaged file, or one that holds code
+        raise InputError(
+            f"{path} cannot be read: {error_line(error)}; save the state dict alone, "
+            "torch.save(model.state_dict(), file)"
+        ) from error
+
+
 def _numpy_archive(file: Path) -> dict[str, Tensor]:
     return {name: torch.from_numpy(array) for name, array in read_arrays(str(file)).items()}
 
@@ -53,10 +98,7 @@ def _safetensors(file: Path) -> dict[str, Tensor]:
 
 
 def _torch(file: Path) -> dict[str, Tensor]:
-    if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            check_unpacked(str(file), archive, sum(each.file_size for each in archive.infolist()))
-    held: Any = torch.load(file, map_location="cpu", weights_only=True)
+    held = _load_torch(file, file)
     if isinstance(held, Tensor):
         return {"": held}
     if isinstance(held, Mapping):

@@ -39,6 +39,7 @@ from smoothinfer.runtime.processes import Processes
 from smoothinfer.runtime.provenance import made_by
 from smoothinfer.runtime.terminal import Terminal
 from smoothinfer.start_weights import card_of_start, load_network_into, load_weights_into
+from smoothinfer.state_dicts import digest_of_file, is_state_dict, load_state_dict_into
 from smoothinfer.training.crafting import Craft, craft
 from smoothinfer.training.history import History
 from smoothinfer.training.loop import train
@@ -112,7 +113,8 @@ def train_run(
 def _train(recipe: Recipe, split: ImageData, out: Path, limit: int | None, first: bool) -> History:
     rows = choose_rows(split.labels, limit, first)
     data = choose_images(split, limit, first)
-    start = None if recipe.init_from is None else card_of_start(recipe.init_from)
+    plain = recipe.init_from is not None and is_state_dict(recipe.init_from)
+    start = None if recipe.init_from is None or plain else card_of_start(recipe.init_from)
     recipe = _fill_normalisation(recipe, data, start)
     _check_crop(recipe, data)
     model = _start_model(recipe, data, start, fresh=not (out / "state.pt").exists())
@@ -121,6 +123,7 @@ def _train(recipe: Recipe, split: ImageData, out: Path, limit: int | None, first
     training, held_out = hold_out(data, recipe.validation.held_out)
     _check_unseen(recipe, split, rows, start)
     start_hash = {} if start is None else {"start_sha256": start["sha256"]}
+    start_hash |= {"start_sha256": digest_of_file(str(recipe.init_from))} if plain else {}
     identity = {"recipe": recipe.to_dict(), "data": data.hash, **start_hash}
     identity["code"] = code_of(model, loss)
     if check_resumable(out, identity):
@@ -152,8 +155,11 @@ def _start_model(
     """Build the model; a ``fresh`` run gets the weights of the model to start from."""
     sizes = data.shape, len(data.classes)
     name = recipe.init_from
-    if name is None or start is None or not fresh:
+    if name is None or not fresh:
         return recipe.build_model(*sizes)
+    if start is None:  # behind the normalisation, which is the package's own layer
+        given = partial(load_state_dict_into, name=name)
+        return recipe.build_model(*sizes, prepare=lambda network: given(network[1]))  # type: ignore[index]
     if recipe.defence is not None and start["recipe"].get("defence") is None:
         return recipe.build_model(*sizes, prepare=partial(load_network_into, name=name))
     model: NoisyModel = recipe.build_model(*sizes)

@@ -1,0 +1,61 @@
+"""``smoothinfer harden``: train a network that one already has to be robust, from its weights."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from smoothinfer.cli.options import DATA_HELP, add_limit, add_scale
+from smoothinfer.config.components import Component
+from smoothinfer.errors import InputError
+from smoothinfer.state_dicts import is_state_dict
+from smoothinfer.workflows import train
+
+_SHORT = {"timm": "timm:create_model", "hf": "smoothinfer.networks:from_transformers"}
+_NAMES = {"timm": "model_name", "hf": "name"}
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.description = (
+        "Train a network of one's own with adversarial examples and learned noise, from the "
+        "weights in a state dict (.pth, .pt, .safetensors; read as data, no code in it is run). "
+        "The run is that of smoothinfer train, with its folder, and resumes."
+    )
+    parser.add_argument("weights", metavar="NETWORK.pth", help="a state dict")
+    parser.add_argument(
+        "--model",
+        required=True,
+        help="the network: a name of ours such as resnet20, package.module:factory, timm:NAME or "
+        "hf:NAME",
+    )
+    parser.add_argument("--data", required=True, help=DATA_HELP)
+    parser.add_argument("--out", required=True, help="folder of the run; the same one resumes it")
+    parser.add_argument("--recipe", default="cifar10/cni-w.yaml", help="of the training")
+    add_scale(parser)
+    add_limit(parser)
+    parser.set_defaults(compile_cache=None)
+
+
+def run(options: Namespace) -> int:
+    if not Path(options.weights).expanduser().is_file():
+        raise InputError(f"no such file: {options.weights}")
+    if not is_state_dict(options.weights):
+        raise InputError(
+            f"{options.weights} has a card, or is no .pth, .pt or .safetensors: start from a "
+            f"trained model of ours with smoothinfer train --set init_from={options.weights}"
+        )
+    model = model_component(options.model)
+    words = [f"model={model.to_dict()}", f"init_from={options.weights}"]
+    return train.run(Namespace(**vars(options) | {"set": [*words, *options.set]}))
+
+
+def model_component(name: str) -> Component:
+    """Return the component of a model by its short name.
+
+    >>> str(model_component("timm:resnet18"))
+    "timm:create_model(model_name='resnet18')"
+    """
+    place, _, rest = name.partition(":")
+    if place in _SHORT:
+        if not rest:
+            raise InputError(f"--model {name} names no network: write {place}:NAME")
+        return Component(_SHORT[place], {_NAMES[place]: rest})
+    return Component.of(name)
