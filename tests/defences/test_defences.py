@@ -194,3 +194,27 @@ def test_an_untraceable_network_is_refused():
 
     with pytest.raises(si.InputError, match="cannot trace"):
         DEFENCES["activation_pruning"](Branching())
+
+
+def test_rectifiers_called_as_methods_are_pruned_and_a_network_without_any_is_refused():
+    class Methods(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 30)
+
+        def forward(self, images):
+            return self.linear(images.flatten(1)).relu().relu_()
+
+    pruned = DEFENCES["activation_pruning"](Methods())
+    image = torch.rand(1, 1, 2, 2)
+    assert not torch.equal(pruned(image), pruned(image))
+    with pytest.raises(si.InputError, match="no rectifier"):
+        DEFENCES["activation_pruning"](nn.Flatten())
+
+
+def test_the_first_noise_of_a_self_ensemble_is_in_pixels():
+    net = nn.Sequential(si.Normalize([0.0], [0.25]), nn.Conv2d(1, 1, 1, bias=False), nn.Flatten())
+    nn.init.ones_(net[1].weight)
+    model = DEFENCES["self_ensemble"](net, shape=(1, 64, 64), first=0.1).eval()
+    spread = model(torch.zeros(4, 1, 64, 64)).detach().std()
+    assert abs(float(spread) - 0.4) < 4.5 * 0.4 / math.sqrt(2 * 4 * 64 * 64)

@@ -75,6 +75,8 @@ def test_perturbed_features_share_a_draw_and_keep_the_least_scale():
     drawn = draws_of(model, torch.zeros(1, 1, 1, 2))
     assert near_variance(drawn[:, 0].var(), 0.16)
     assert near_variance(drawn[:, 1].var(), 1e-4)
+    penalty_of(model).backward()
+    assert (noise.scale.grad != 0).all()  # an entry below the least can rise again
     truth = -0.5 * (math.sqrt(0.4) + math.sqrt(0.01))
     assert abs(float(penalty_of(model).detach()) - truth) < 1e-6
 
@@ -102,7 +104,7 @@ def test_random_weights_multiply_and_their_mean_stays_within_bounds():
 def test_drawn_filters_have_one_over_the_side_and_learned_ones_too():
     torch.manual_seed(0)
     layer = RandomFilters(nn.Conv2d(40, 30, 3), 20)
-    one, two = layer.filters(), layer.filters()
+    one, two = layer.filters().detach(), layer.filters().detach()
     assert torch.equal(one[:10], two[:10])
     assert (one[10:] != two[10:]).all()
     assert torch.allclose(one[:10].std((1, 2, 3)), torch.full((10,), 1 / 3))

@@ -55,9 +55,9 @@ def test_a_vote_that_is_in_time_is_as_without_a_budget(noisy, images):
         assert torch.equal(plain.decided, within.decided)
 
 
-def test_one_pass_always_runs(noisy, images):
+def test_the_first_block_always_runs(noisy, images):
     answer = si.SmoothedClassifier(noisy, samples=64, seed=0).predict(images, budget_ms=1e-6)
-    assert (answer.samples == 1).all()
+    assert ((answer.samples >= 1) & (answer.samples <= 8)).all()
 
 
 def test_blocks_grow_by_a_half_at_most():

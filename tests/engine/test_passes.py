@@ -266,6 +266,21 @@ def test_a_network_without_a_plan_runs_its_passes_as_one_batch():
     assert torch.allclose(together, alone, atol=1e-5)
 
 
+class Asking(nn.Module):
+    """Asks the whole batch whether its pixels are beyond 1, which noise makes them."""
+
+    def forward(self, images):
+        return (images / 255 if images.max() > 1.5 else images).flatten(1)[:, :3]
+
+
+@pytest.mark.parametrize("first", [torch.rand(1, 1, 4, 4), torch.zeros(1, 1, 4, 4)])
+@pytest.mark.parametrize("module", [Asking(), Branching(mixing=True)])
+def test_a_batch_that_answers_as_a_whole_is_found_on_any_first_image(module, first):
+    noisy = si.NoisyModel(module, inputs=si.Gaussian(0.25)).eval()
+    Engine(noisy, first, seed=0)
+    assert not Engine(noisy, torch.rand(1, 1, 4, 4), seed=0).batched
+
+
 @pytest.mark.parametrize(
     "noisy",
     [

@@ -146,11 +146,13 @@ BAD = {
     "ragged": (b'{"image": [[[0.5], [0.5, 1]]]}', "application/json", 422, "differ in length"),
     "words": (flat(1)[0].replace(b"0.15", b'"a"'), "application/json", 422, "must be numbers"),
     "range": (flat(1)[0].replace(b"0.15", b"1.5"), "application/json", 422, "lie in [0, 1]"),
+    "huge": (flat(1)[0].replace(b"0.15", b"9" * 401), "application/json", 422, "lie in [0, 1]"),
+    "script": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "image/png", 422, "cannot be"),
     "NaN": (flat(1)[0].replace(b"0.15", b"NaN"), "application/json", 422, "lie in [0, 1]"),
     "text": (b"hello", "text/plain", 422, "is not served"),
     "no picture": (b"hello", "image/png", 422, "cannot be read as a picture"),
     "half a picture": (noise_picture()[:3000], "image/png", 422, "cannot be read as a picture"),
-    "another kind": (picture(1, "JPEG"), "image/png", 422, "not of the kind"),
+    "another kind": (picture(1, "JPEG"), "image/png", 422, "cannot be read as a picture"),
     "too long": (bytes(9 * 2**20), "image/png", 413, "is the most"),
 }
 
@@ -189,6 +191,31 @@ def test_a_model_that_fails_gets_500_and_the_next_image_an_answer():
         assert status == 500
         assert "secret" not in found["error"]
         assert running.predict(flat(5)[0])[1]["label"] == 5
+
+
+def test_an_image_on_which_the_model_fails_harms_no_other_of_its_batch():
+    vote, gate = voting(4), threading.Event()
+
+    def answer(images, left):
+        gate.wait(5)
+        if (images.mean((1, 2, 3)) > 0.9).any():
+            raise si.InputError("the model returned NaN")
+        return vote(images, left)
+
+    with Batcher(answer, most=8, budget_ms=1000) as batcher:
+        waiting = [batcher.submit(torch.full(SHAPE, (k + 0.5) / 10)) for k in (1, 9, 3)]
+        gate.set()
+        assert [int(waiting[k].result(5)[0].labels) for k in (0, 2)] == [1, 3]
+        with pytest.raises(si.InputError):
+            waiting[1].result(5)
+
+
+def test_a_photograph_with_a_preview_is_a_jpeg():
+    held = io.BytesIO()
+    first, second = (Image.new("RGB", (8, 8), (grey,) * 3) for grey in (115, 10))
+    first.save(held, "MPO", save_all=True, append_images=[second])
+    image = read_upload("image/jpeg", held.getvalue(), SHAPE)
+    assert torch.allclose(image, torch.full(SHAPE, 115 / 255), atol=0.02)
 
 
 def test_no_answer_is_lost_or_swapped_among_many(server):

@@ -66,6 +66,12 @@ def test_the_risk_of_the_answers_given_holds(risk):
     assert given > 100
 
 
+def test_one_error_among_the_surest_answers_ends_nothing():
+    shares, right = np.linspace(0, 1, 10_000), np.ones(10_000, dtype=bool)
+    right[-50] = right[-90] = False
+    assert si.Abstention(shares, right).threshold(0.01) < 0.1
+
+
 def test_a_lower_risk_needs_a_higher_share():
     learned = si.Abstention(*world(20_000, 0))
     shares = [learned.threshold(risk) for risk in (0.05, 0.1, 0.2)]

@@ -10,6 +10,7 @@ from torch import nn
 
 import smoothinfer as si
 from smoothinfer.noise import GridGaussian
+from smoothinfer.noise.input_noise import with_input_noise
 from smoothinfer.smoothing.radii_test import RadiiTest
 from smoothinfer.smoothing.sequences import SEQUENCES, lower_share, upper_share
 from tests.conftest import PIXEL_SIGMA, images_at
@@ -22,7 +23,7 @@ def simulate(shares, kind, alpha, samples=1000, images=10_000, radii=RADII, seed
     """Certificates of ``images`` alike images whose passes choose classes by ``shares``."""
     generator = np.random.default_rng(seed)
     zeros = torch.zeros(images, dtype=torch.int64)
-    test = RadiiTest(zeros, radii, SIGMA, samples, alpha, kind, len(shares))
+    test = RadiiTest(zeros, radii, 0.0, SIGMA, samples, alpha, kind, len(shares))
     counts, rows = np.zeros((images, len(shares)), dtype=np.int64), np.arange(images)
     used, before = np.zeros(images), 0
     for passes in test.checkpoints():
@@ -32,7 +33,8 @@ def simulate(shares, kind, alpha, samples=1000, images=10_000, radii=RADII, seed
         rows = rows[~test.decided(tally, torch.from_numpy(rows)).numpy()]
         if not len(rows):
             break
-    return test.certified.numpy(), used, test
+    places = test.certified.numpy()
+    return np.where(places < 0, np.nan, np.array(radii)[places]), used, test
 
 
 @pytest.mark.parametrize("kind", SEQUENCES)
@@ -164,4 +166,21 @@ def test_grid_noise_gives_up_what_its_arithmetic_costs(noisy_pixel):
     held = si.certify(sound, image, method="fixed", samples=2000, seed=0)
     assert abs(float(held.radii - plain.radii)) < 0.1
     wide = si.certify(sound, images_at([0.45]), radii=0.1, samples=5000, seed=0)
-    assert wide.radii.tolist() == pytest.approx([0.1])
+    assert wide.radii.tolist() == [0.1]
+
+
+def test_radii_that_are_asked_for_are_reached_exactly():
+    """(0.25 + 2^-16 sqrt(3072)) - 2^-16 sqrt(3072) is not 0.25 in floats."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3072, 2))
+    nn.init.zeros_(net[1].weight)
+    net[1].bias.data = torch.tensor([1.0, 0.0])
+    sound = si.NoisyModel(net, inputs=GridGaussian(0.5)).eval()
+    found = si.certify(sound, torch.rand(2, 3, 32, 32), radii=[0, 0.25], samples=500, seed=0)
+    assert found.radii.tolist() == [0.25, 0.25]
+
+
+def test_grid_noise_has_no_normalised_units_and_is_kept_by_another_sigma():
+    with pytest.raises(TypeError):
+        GridGaussian(0.2, units="normalised")
+    noisy = si.NoisyModel(nn.Flatten(), inputs=GridGaussian(0.2)).eval()
+    assert type(with_input_noise(noisy, 0.3).inputs) is GridGaussian

@@ -18,6 +18,8 @@ SHAPE = ["--shape", "1", "8", "8"]
 CALIBRATION = {
     "sigma": 0.1,
     "rule": "prediction",
+    "samples": 32,
+    "stop": "value",
     "units": "pixel",
     "abstention": {"least share": {"0.01": None, "0.1": 0.6}},
 }
@@ -32,6 +34,10 @@ CALIBRATION = {
         ([*SHAPE, "--abstain", "0.1"], "needs a calibration"),
         ([*SHAPE, "--calibration", "none.json"], "none.json"),
         (["--shape", "3", "5", "5"], "the model does not take"),
+        (["--shape", "0", "8", "8"], "shape must be at least 1"),
+        ([*SHAPE, "--stop", "nonsense"], "unknown stop"),
+        ([*SHAPE, "--stop", "ppr", "--rule", "soft"], "whole votes"),
+        ([*SHAPE, "--port", "99999"], "port must be at most 65535"),
     ],
 )
 def test_what_cannot_be_served_is_refused_before_it_listens(more, message, capsys):
@@ -46,6 +52,10 @@ def test_what_cannot_be_served_is_refused_before_it_listens(more, message, capsy
         ({}, "0.3", "no share is known"),
         ({"units": "normalised"}, "0.1", "calibrate in pixel"),
         ({"rule": 3}, "0.1", "rule must be text"),
+        ({"rule": "soft"}, "0.1", "made with rule soft, not prediction"),
+        ({"samples": 64}, "0.1", "made with samples 64, not 32"),
+        ({"sha256": None}, "1.5", "risk must be"),
+        ({"abstention": {"least share": {"1.5": 1}}}, "0.1", "risk must be"),
         ({"abstention": {"least share": {"x": 1}}}, "0.1", "is no number"),
         ({"abstention": {"least share": {"0.1": 7}}}, "0.1", "least share"),
     ],
@@ -53,7 +63,8 @@ def test_what_cannot_be_served_is_refused_before_it_listens(more, message, capsy
 def test_calibrations_are_read_with_care(change, risk, message, tmp_path, capsys):
     file = tmp_path / "calibration.json"
     write_json(file, CALIBRATION | change)
-    assert main([*LINE, *SHAPE, "--calibration", str(file), "--abstain", risk]) == 2
+    given = ["--calibration", str(file), "--rule", "prediction", "--samples", "32"]
+    assert main([*LINE, *SHAPE, *given, "--abstain", risk]) == 2
     assert message in capsys.readouterr().err
 
 

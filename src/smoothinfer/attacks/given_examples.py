@@ -117,6 +117,7 @@ class GivenExamples:
 
     @staticmethod
     def _pixels(array: Tensor, name: str) -> Tensor:
+        array = array.detach()
         if array.ndim not in (3, 4) or len(array) == 0:
             raise InputError(f"{name} must be images (N, C, H, W), not of {tuple(array.shape)}")
         if array.dtype == torch.uint8:

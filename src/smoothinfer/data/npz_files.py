@@ -1,5 +1,6 @@
 """Data sets in ``.npz`` files: every array is checked by its header before it is read."""
 
+import contextlib
 import math
 import zipfile
 from dataclasses import dataclass
@@ -66,14 +67,18 @@ def read_npz(source: str, split: str) -> ImageData:
 
 
 def read_arrays(source: str) -> dict[str, np.ndarray]:
-    """Return all arrays of a ``.npz`` file by name, after a look at their headers.
+    """Return the arrays of numbers in a ``.npz`` file by name, after a look at their headers.
 
     Raises:
         InputError: an array is damaged, or they are too large to be read.
     """
     with zipfile.ZipFile(source) as file:
         entries = {each.filename.removesuffix(".npy"): each for each in file.infolist()}
-        arrays = {name: _read_header(source, file, name, each) for name, each in entries.items()}
+        arrays = {}
+        for name, entry in entries.items():
+            with contextlib.suppress(InputError):  # notes beside the arrays
+                arrays[name] = _read_header(source, file, name, entry)
+        arrays = {name: each for name, each in arrays.items() if each.dtype.kind in "buif"}
         check_unpacked(source, file, sum(each.bytes for each in arrays.values()))
         return {name: _read_array(file, each) for name, each in arrays.items()}
 

@@ -63,12 +63,28 @@ def _decode_all(source: str, pictures: Sequence[Picture], others: Iterable[Pictu
     return pixels
 
 
+def decode_one(name: str, content: bytes, formats: tuple[str, ...]) -> np.ndarray:
+    """Return the pixels (C, H, W) of one picture, uint8, in colour if it is.
+
+    Args:
+        name: of the picture, for errors.
+        content: of its file.
+        formats: Pillow's names of the kinds that are tried; no other is even looked at.
+
+    Raises:
+        InputError: as `decode`.
+    """
+    picture = name, content
+    return _decode_one(picture, _is_colour(picture, formats), None, formats)
+
+
 @contextlib.contextmanager
-def _opened(picture: Picture) -> Iterator[Image.Image]:
+def _opened(picture: Picture, formats: tuple[str, ...] | None = None) -> Iterator[Image.Image]:
     """Open a picture; any fault, inside the block too, is an `InputError` that names it."""
     name, content = picture
+    source = io.BytesIO(content) if isinstance(content, bytes) else content
     try:
-        with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
+        with Image.open(source, formats=formats) as image:
             yield image
     except InputError as error:
         raise InputError(f"{name} {error}") from None
@@ -88,15 +104,20 @@ def _too_large(pixels: str) -> str:
     return f"has {pixels} pixels, {_MOST_PIXELS:,} is the most: resize it first"
 
 
-def _is_colour(picture: Picture) -> bool:
+def _is_colour(picture: Picture, formats: tuple[str, ...] | None = None) -> bool:
     """Read the header only."""
-    with _opened(picture) as image:
+    with _opened(picture, formats) as image:
         return image.mode not in (*_GREY, *_DEEP_GREY)
 
 
-def _decode_one(picture: Picture, colour: bool, size: tuple[int, ...] | None) -> np.ndarray:
+def _decode_one(
+    picture: Picture,
+    colour: bool,
+    size: tuple[int, ...] | None,
+    formats: tuple[str, ...] | None = None,
+) -> np.ndarray:
     """Return the pixels (C, H, W) of a picture, which must have the ``size`` (H, W) if given."""
-    with _opened(picture) as image:
+    with _opened(picture, formats) as image:
         _check_header(image, size)
         if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
             image = ImageOps.exif_transpose(image)

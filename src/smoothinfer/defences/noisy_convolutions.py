@@ -20,7 +20,7 @@ def self_ensemble(
     Args:
         network: with convolutions.
         shape: (C, H, W) of an image.
-        first, inner: sigma before the first convolution and before the others.
+        first, inner: sigma before the first convolution, in pixels, and before the others.
 
     Raises:
         InputError: the network has no convolution, or a sigma is negative.
@@ -36,6 +36,8 @@ def self_ensemble(
     names = [name for name, part in network.named_modules() if isinstance(part, nn.Conv2d)]
     if not names:
         raise InputError("the network has no convolution, before which noise could be added")
-    sigmas = dict.fromkeys(names, inner) | {names[0]: first}
-    noises = {name: Gaussian(sigma) for name, sigma in sigmas.items()}
-    return NoisyModel(network, activations=noises, side="input", shape=shape)
+    # The first in pixels, in front of a normalisation: the authors' networks have none.
+    noises = dict.fromkeys(names[1:], Gaussian(inner))
+    return NoisyModel(
+        network, Gaussian(first), activations=noises or None, side="input", shape=shape
+    )

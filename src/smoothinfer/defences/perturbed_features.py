@@ -28,18 +28,22 @@ class Perturbation(Noise):
         twin.scale = nn.Parameter(torch.full(shape[1:], self.start))
         return twin
 
+    def bounded(self) -> Tensor:
+        """Return S, at least 0.01; the gradient passes there too, or an entry would be stuck."""
+        return self.scale + (self.scale.clamp_min(_LEAST) - self.scale).detach()
+
     def forward(
         self, clean: Tensor, generator: torch.Generator | None = None, shared: bool = False
     ) -> Tensor:
-        return clean + self.scale.clamp_min(_LEAST) * self.draw_like(normal, clean, generator, True)
+        return clean + self.bounded() * self.draw_like(normal, clean, generator, True)
 
     def strength(self, clean: Tensor) -> float:
         """Return the mean of S in multiples of std(h)."""
-        return float(self.scale.detach().clamp_min(_LEAST).mean() / clean.detach().std())
+        return float(self.bounded().detach().mean() / clean.detach().std())
 
     def penalty(self, weight: Tensor | None) -> Tensor:
         """Return -gamma * sum sqrt(S): without it S would shrink to its least value."""
-        return -self.gamma * self.scale.clamp_min(_LEAST).sqrt().sum()
+        return -self.gamma * self.bounded().sqrt().sum()
 
 
 def learned_perturbation(
@@ -76,5 +80,5 @@ def learned_perturbation(
     names = list(layers) or [f"{name}.{part}".lstrip(".") for name, part in last.items()]
     if not names:
         raise InputError("name the layers to disturb: the network has no residual blocks of ours")
-    noise = Perturbation(plain_float("start", start, at_least=_LEAST), gamma)
+    noise = Perturbation(plain_float("start", start, at_least=_LEAST), plain_float("gamma", gamma))
     return NoisyModel(network, activations=dict.fromkeys(names, noise), shape=shape)

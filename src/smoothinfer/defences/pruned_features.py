@@ -10,7 +10,8 @@ from smoothinfer.errors import InputError, plain_float
 from smoothinfer.runtime.printable import error_line
 from smoothinfer.types import Images, Logits
 
-_RECTIFIERS = (F.relu, torch.relu)
+_RECTIFIERS = (F.relu, F.relu_, torch.relu, torch.relu_)
+_METHODS = ("relu", "relu_")
 
 
 def prune(features: Tensor, share: float) -> Tensor:
@@ -41,18 +42,21 @@ class ActivationPruning(RandomModule):
         super().__init__()
         self.network = fx.GraphModule(network, LayerTracer().trace(network))
         self.share, self.training = share, network.training
-        for node in [*self.network.graph.nodes]:
-            if self._rectifies(node):
-                with self.network.graph.inserting_after(node):
-                    after = self.network.graph.call_function(prune, (node, share))
-                node.replace_all_uses_with(after)
-                after.args = (node, share)
+        found = [node for node in self.network.graph.nodes if self._rectifies(node)]
+        if not found:
+            raise InputError("the network has no rectifier behind which features could be pruned")
+        for node in found:
+            with self.network.graph.inserting_after(node):
+                after = self.network.graph.call_function(prune, (node, share))
+            node.replace_all_uses_with(after)
+            after.args = (node, share)
         self.network.recompile()
 
     def _rectifies(self, node: fx.Node) -> bool:
         if node.op == "call_module":
             return isinstance(self.network.get_submodule(str(node.target)), nn.ReLU)
-        return node.op == "call_function" and node.target in _RECTIFIERS
+        called = node.op == "call_function" and node.target in _RECTIFIERS
+        return called or (node.op == "call_method" and node.target in _METHODS)
 
     def forward(self, images: Images) -> Logits:
         return self.network(images)  # type: ignore[no-any-return]
@@ -76,5 +80,7 @@ def activation_pruning(network: nn.Module, share: float = 1.0) -> nn.Module:
     plain_float("share", share, above=0, at_most=100)
     try:
         return ActivationPruning(network, share)
+    except InputError:
+        raise
     except Exception as error:  # a stranger's forward may fail in any way when traced
         raise InputError(f"torch.fx cannot trace the network: {error_line(error)}") from error

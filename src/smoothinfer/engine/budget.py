@@ -8,17 +8,20 @@ from torch import Tensor
 
 from smoothinfer.engine.stopping import Stopping, Votes
 
+_LARGEST_FIRST = 8
+
 
 class WithinBudget(Stopping):
     """Ends a vote when another block of passes would be late, whatever the rule inside says.
 
-    The time of the next block is foretold from the passes so far; the first pass always runs.
+    The time of the next block is foretold from the last one; the first block always runs.
 
     Args:
         inner: the rule that ends a vote earlier.
         samples: the most passes.
         deadline: as ``clock`` tells the time, in seconds.
         images: number of images.
+        at_once: passes that run together as fast as one: the size of the first block.
         clock: tells the time.
     """
 
@@ -28,18 +31,20 @@ class WithinBudget(Stopping):
         samples: int,
         deadline: float,
         images: int,
+        at_once: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.inner, self.exactly = inner, inner.exactly
         self.samples, self.deadline, self.clock = samples, deadline, clock
         self.late = torch.zeros(images, dtype=torch.bool)
-        self._begun = clock()
+        self._last = clock(), 0  # when the last block ended, and how many passes there were
+        self._first = max(1, min(at_once, _LARGEST_FIRST))
         self._inner_points = set(inner.checkpoints())
         self._points = self._merge()
 
     def _merge(self) -> list[int]:
         """Return the checkpoints of the rule inside, and blocks that grow by a half at most."""
-        points, at = set(self._inner_points), 1
+        points, at = {each for each in self._inner_points if each >= self._first}, self._first
         while at < self.samples:
             points.add(at)
             at += max(1, at // 2)
@@ -53,12 +58,13 @@ class WithinBudget(Stopping):
 
     def decided(self, tally: Votes, rows: Tensor) -> Tensor:
         done = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
+        (before, counted), now = self._last, self.clock()
+        self._last = now, tally.passes
         if tally.passes in self._inner_points:
             done = self.inner.decided(tally, rows)
         left = [point for point in self._points if point > tally.passes]
         if left and not done.all():
-            now = self.clock()
-            each = (now - self._begun) / tally.passes
+            each = (now - before) / (tally.passes - counted)
             if now + each * (left[0] - tally.passes) > self.deadline:
                 self.late[rows[~done].cpu()] = True
                 return torch.ones_like(done)

@@ -37,7 +37,7 @@ class Prediction:
     @property
     def share(self) -> Tensor:
         """(N,) share of the passes that put the answer first."""
-        return self._of_answer() / self.samples
+        return self._of_answer().double() / self.samples
 
     @property
     def runner_up(self) -> Labels:

@@ -227,7 +227,8 @@ def vote(
         for most in counts:
             criterion = stopping(stop, VoteSpec(rule, most, delta, classes), len(images))
             if deadline is not None:
-                criterion = WithinBudget(criterion, most, deadline, len(images))
+                at_once = getattr(source, "passes_at_once", lambda images: 1)(len(images))
+                criterion = WithinBudget(criterion, most, deadline, len(images), at_once)
             *_, tally = count_votes(source, images, [rule], criterion, advance=advance)
             answer = tally.prediction(rule)
             if isinstance(criterion, WithinBudget):

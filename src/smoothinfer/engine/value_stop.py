@@ -60,7 +60,7 @@ class Value(Stopping):
 
 @functools.lru_cache(maxsize=2**16)
 def _is_over(leader: int, runner_up: int, left: int, price: float) -> bool:
-    blocks = [size for size in _BLOCKS if size <= left]
+    blocks = [size for size in _BLOCKS if size <= left] or ([left] if left else _BLOCKS)
     return all(expected_gain(leader, runner_up, size) <= price * size for size in blocks)
 
 

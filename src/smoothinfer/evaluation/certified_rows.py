@@ -70,7 +70,7 @@ def certify_rows(
     common = _common_key(model, settings)
     keys: dict[str, Key] = {}
     batches: dict[str, torch.Tensor] = {}
-    for rows in kept.split(_BATCH[options.get("method", "betting")]):
+    for rows in kept.split(_BATCH.get(options.get("method", "betting"), 1)):
         part = data[rows]
         key = common | {"images": Fingerprint().of(rows, part.pixels, part.labels)}
         unit = f"certified-{int(rows[0]):06d}-{digest_of_key(key)}"

@@ -88,7 +88,7 @@ def verdict_of(clean: Standing, under: Standing, mean: Interval, worst: Interval
     """
     adds = "adds accuracy" if under.gain.low > 0 else "adds no measurable robustness"
     return (
-        f"Under the standard attack the vote keeps {under.vote} % of {clean.vote.images} images "
+        f"Under the standard attack the vote keeps {under.vote} % of {under.vote.images} images "
         f"(clean {clean.vote}). A single pass keeps {mean} % under the attack that hurts it most, "
         f"{ASKED_AGAIN} passes in a row {worst} %. Under the standard attack the vote {adds}: "
         f"{points(under.gain)} points over a pass (clean {points(clean.gain)}). Luck of the "
@@ -98,7 +98,7 @@ def verdict_of(clean: Standing, under: Standing, mean: Interval, worst: Interval
 
 def _plain_verdict(clean: Standing, under: Standing) -> str:
     return (
-        f"Under the standard attack {under.vote} % of {clean.vote.images} images are left (clean "
+        f"Under the standard attack {under.vote} % of {under.vote.images} images are left (clean "
         f"{clean.vote}). The model has no noise: every pass gives the same answer."
     )
 

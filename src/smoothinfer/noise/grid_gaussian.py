@@ -32,13 +32,16 @@ class GridGaussian(Gaussian):
     True
     """
 
+    def __init__(self, sigma: float) -> None:
+        super().__init__(sigma)
+
     def forward(
         self, clean: Tensor, generator: torch.Generator | None = None, shared: bool = False
     ) -> Tensor:
         # The rounding has the gradient of the identity, so that an attack sees through it.
         grid = clean + ((clean.detach() / _STEP).round() * _STEP - clean.detach())
         wide = clean.detach().to(torch.float64)
-        drawn = self.draw_like(uniform, wide, generator, shared) + _ULP / 2
+        drawn = (self.draw_like(uniform, wide, generator, shared) + _ULP / 2).clamp_max(1 - _ULP)
         steps = (torch.special.ndtri(drawn) * (self.sigma / _STEP)).round()
         return grid + (steps * _STEP).to(clean.dtype)
 
@@ -47,7 +50,8 @@ class GridGaussian(Gaussian):
 
         A boundary between two points of the grid is off by at most the grid of the uniform numbers
         and the error of the quantile function, four units in the last place; summed over all points
-        within 9 sigma and all entries it bounds the total variation of a pass.
+        within 9 sigma and all entries it bounds the total variation of a pass. The certificate is
+        of the vote under the exact distribution, which the drawn one may miss by as much.
         """
         points = 18 * self.sigma / _STEP
         return _STEP * math.sqrt(entries), min(1.0, entries * points * 5 * _ULP)

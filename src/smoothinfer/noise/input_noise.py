@@ -4,6 +4,7 @@ from torch import nn
 
 from smoothinfer.errors import InputError
 from smoothinfer.noise.additive import Gaussian
+from smoothinfer.noise.grid_gaussian import GridGaussian
 from smoothinfer.noise.noisy_model import NoisyModel
 
 
@@ -20,8 +21,10 @@ def with_input_noise(model: nn.Module, sigma: float | None, units: str = "pixel"
     """
     if sigma is None:
         return model
-    noise = Gaussian(sigma, units)
+    noise: Gaussian = Gaussian(sigma, units)
     if isinstance(model, NoisyModel):
+        if isinstance(model.inputs, GridGaussian) and units == "pixel":
+            noise = GridGaussian(sigma)  # whose certificates hold for floats too
         return model.with_inputs(noise)
     if sigma == 0:
         return model

@@ -28,6 +28,8 @@ BOARD_CARD = {
     "ball": str,
     "budget": str,
     "samples": int,
+    "seed": int,
+    "limits": [int],
     "strongest": str,
     "standings": [
         {
@@ -49,7 +51,13 @@ _HEADS = (
     *("authors' protocol", "the vote adds"),
 )
 _SHORT_HEADS = ("model", "epochs", "clean", "worst", "pass", "ten", "authors", "vote adds")
-_PROTOCOL = ("data hash", "ball", "budget", "samples")  # the same for all cards of a board
+_PROTOCOL = (
+    "data hash",
+    "ball",
+    "budget",
+    "samples",
+    "limits",
+)  # the same for all cards of a board
 
 
 @dataclass(frozen=True)

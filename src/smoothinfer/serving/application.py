@@ -11,6 +11,8 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from starlette.requests import ClientDisconnect
+from torch import Tensor
 
 from smoothinfer.engine.prediction import Prediction
 from smoothinfer.errors import InputError
@@ -90,7 +92,7 @@ def make_application(service: Service, batcher: Batcher) -> FastAPI:
         service: what is served.
         batcher: answers batches of images.
     """
-    counts, begun = Counts(), time.time()
+    counts, begun, reader = Counts(), time.time(), _Reader(service, 2 * batcher.most)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -117,15 +119,16 @@ def make_application(service: Service, batcher: Batcher) -> FastAPI:
     async def predict(request: Request) -> JSONResponse:
         try:
             content = await _read_body(request, service)
+            arrived = time.monotonic()
             kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-            image = await asyncio.to_thread(read_upload, kind, content, service.shape)
-            found, milliseconds = await asyncio.wrap_future(batcher.submit(image))
+            image = await reader.read(kind, content)
+            found, milliseconds = await asyncio.wrap_future(batcher.submit(image, arrived))
         except RefusedError as error:
             return _refuse(counts, error.status, str(error))
-        except InputError as error:
-            return _refuse(counts, 422, str(error))
         except BusyError as error:
             return _refuse(counts, 503, str(error), {"Retry-After": "1"})
+        except ClientDisconnect:
+            return _refuse(counts, 499, "the client went away")  # nobody reads it
         except Exception:
             _LOG.exception("a vote failed")
             return _refuse(counts, 500, "the model failed on this image; the log says how")
@@ -133,6 +136,35 @@ def make_application(service: Service, batcher: Batcher) -> FastAPI:
         return JSONResponse(answer_of(found, service) | {"milliseconds": round(milliseconds, 2)})
 
     return app
+
+
+class _Reader:
+    """Decodes uploads in threads, a few at a time.
+
+    Args:
+        service: what is served.
+        most: uploads that may be decoded or wait for it.
+    """
+
+    def __init__(self, service: Service, most: int) -> None:
+        self.service, self.most, self.now = service, most, 0
+
+    async def read(self, kind: str, content: bytes) -> Tensor:
+        """Return the image of an upload.
+
+        Raises:
+            RefusedError: it holds none that the model takes.
+            BusyError: too many uploads wait.
+        """
+        if self.now >= self.most:
+            raise BusyError(f"{self.most} uploads wait already: try again later")
+        self.now += 1
+        try:
+            return await asyncio.to_thread(read_upload, kind, content, self.service.shape)
+        except InputError as error:
+            raise RefusedError(422, str(error)) from error
+        finally:
+            self.now -= 1
 
 
 def answer_of(found: Prediction, service: Service) -> dict[str, Any]:

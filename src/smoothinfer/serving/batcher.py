@@ -70,13 +70,19 @@ class Batcher:
         """How many requests wait."""
         return self._waiting.qsize()
 
-    def submit(self, image: Tensor) -> "Future[tuple[Prediction, float]]":
+    def submit(
+        self, image: Tensor, arrived: float | None = None
+    ) -> "Future[tuple[Prediction, float]]":
         """Put an image in the queue; the result is its verdict and the milliseconds it took.
+
+        Args:
+            image: (C, H, W).
+            arrived: when the request did, as `time.monotonic` tells it; now by default.
 
         Raises:
             BusyError: too many wait, or the worker is ending.
         """
-        waiting = Waiting(image)
+        waiting = Waiting(image) if arrived is None else Waiting(image, arrived=arrived)
         if self._stopping:
             raise BusyError("the server is stopping")
         try:
@@ -108,16 +114,21 @@ class Batcher:
 
     def _vote_on(self, batch: list[Waiting]) -> None:
         wanted = [each for each in batch if each.answer.set_running_or_notify_cancel()]
-        if not wanted:
-            return
+        if wanted:
+            self._answer(wanted)
+
+    def _answer(self, wanted: list[Waiting]) -> None:
+        """Vote on all together; where that fails, one by one, so that one image harms no other."""
         try:
             waited = 1000 * (time.monotonic() - min(each.arrived for each in wanted))
             left = max(1.0, min(self.budget_ms / 2, self.budget_ms - waited))
             found = self.answer(torch.stack([each.image for each in wanted]), left)
             parts = [found] if found is None else found.split([1] * len(wanted))
-        except Exception as error:  # a model may fail in any way; the next batch may do
-            for each in wanted:
-                each.answer.set_exception(error)
+        except Exception as error:  # a model may fail in any way, on one of the images
+            if len(wanted) == 1:
+                wanted[0].answer.set_exception(error)
+            for each in wanted if len(wanted) > 1 else ():
+                self._answer([each])
             return
         self.batches, self.images = self.batches + 1, self.images + len(wanted)
         now = time.monotonic()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from smoothinfer.errors import InputError
+from smoothinfer.runtime.modes import device_of
 from smoothinfer.smoothing.classifier import SmoothedClassifier
 from smoothinfer.types import Images
 
@@ -16,10 +17,10 @@ _REPEATS = 3
 
 @dataclass(frozen=True)
 class Capacity:
-    """A measured capacity.
+    """A measured capacity, by votes as the server casts them.
 
     Attributes:
-        most: images of a batch, so that each gets 16 passes in half of the budget.
+        most: images of a batch, each of which gets 16 passes in half of the budget.
         rate: requests a second: batches of ``most``, one after the other.
         milliseconds: of 16 passes of one image.
     """
@@ -38,7 +39,7 @@ class Capacity:
 def measure_capacity(
     smooth: SmoothedClassifier, shape: tuple[int, int, int], budget_ms: float
 ) -> Capacity:
-    """Time batches of growing size until 16 passes no longer fit into half of the budget.
+    """Vote on batches of growing size, each within half of the budget, until 16 passes do not fit.
 
     Args:
         smooth: votes.
@@ -48,27 +49,28 @@ def measure_capacity(
     Raises:
         InputError: not even one image gets 16 passes in time.
     """
-    half, most = budget_ms / 2, 1
-    single = spent = _milliseconds(smooth, torch.rand(1, *shape))
-    if single > half:
+    half, device = budget_ms / 2, device_of(smooth.model)
+    images = torch.rand(_LARGEST, *shape, device=device)
+    smooth.predict(images[:1], _PASSES)
+    begun = time.perf_counter()
+    smooth.predict(images[:1], _PASSES)
+    single = 1000 * (time.perf_counter() - begun)
+    most = 1
+    if not _fits(smooth, images[:1], half):
         raise InputError(
-            f"16 passes of one image take {single:.1f} ms, over half of the budget of "
-            f"{budget_ms:g} ms: give a longer --budget"
+            f"16 passes of one image take {single:.1f} ms, and do not fit into half of the budget "
+            f"of {budget_ms:g} ms: give a longer --budget"
         )
-    while most < _LARGEST:
-        longer = _milliseconds(smooth, torch.rand(2 * most, *shape))
-        if longer > half:
-            break
-        most, spent = 2 * most, longer
-    return Capacity(most, 1000 * most / max(half, spent), single)
+    while most < _LARGEST and _fits(smooth, images[: 2 * most], half):
+        most *= 2
+    return Capacity(most, 1000 * most / half, single)
 
 
-def _milliseconds(smooth: SmoothedClassifier, images: Images) -> float:
-    """Return the median time of a vote of 16 passes on ``images``."""
-    smooth.predict(images, _PASSES)
-    times = []
+def _fits(smooth: SmoothedClassifier, images: Images, milliseconds: float) -> bool:
+    """Say whether votes on ``images`` get 16 passes in time, mostly."""
+    wanted = min(_PASSES, smooth.samples)
+    passes = []
     for _ in range(_REPEATS):
-        begun = time.perf_counter()
-        smooth.predict(images, _PASSES)
-        times.append(1000 * (time.perf_counter() - begun))
-    return sorted(times)[_REPEATS // 2]
+        found = smooth.predict(images, budget_ms=milliseconds)
+        passes.append(int(found.samples.min()))
+    return sorted(passes)[_REPEATS // 2] >= wanted

@@ -17,6 +17,7 @@ from smoothinfer.types import Images, Labels
 
 _BATCH = 256
 _STEPS = 200  # thresholds that are tried, at most
+_START = 4  # times the images that show a risk if all are right: some errors must be allowed
 
 
 class Voting(Protocol):
@@ -47,8 +48,9 @@ class Abstention:
     def threshold(self, risk: float) -> float:
         """Return the least share with which at most ``risk`` of the given answers are wrong.
 
-        Thresholds are tried from 1 downwards; the last counts whose Clopper-Pearson bound, and
-        those of all above it, are at most the risk. So the risk of the answers given holds, with
+        Thresholds are tried from above, from the first with four times the images that would show
+        the risk if all were right; the last counts whose Clopper-Pearson bound, and those of all
+        before it, are at most the risk. So the risk of the answers given holds, with
         the confidence, for images of the same distribution (fixed-sequence testing).
 
         Raises:
@@ -65,7 +67,11 @@ class Abstention:
         from scipy.special import betaincinv
 
         wanted = plain_float("risk", risk, above=0, below=1)
-        tried = np.unique(np.quantile(self.shares, np.linspace(0, 1, _STEPS)))[::-1]
+        steps = np.quantile(self.shares, np.linspace(0, 1, _STEPS), method="higher")
+        enough = _START * _needed(wanted, self.confidence)
+        tried = [
+            share for share in np.unique(steps)[::-1] if (self.shares >= share).sum() >= enough
+        ]
         safe = None
         for share in tried:
             given = self.shares >= share
@@ -74,14 +80,12 @@ class Abstention:
             if wrong < given.sum():
                 bound = float(betaincinv(wrong + 1, given.sum() - wrong, self.confidence))
             if bound > wanted:
-                if safe is None and given.sum() < _needed(wanted, self.confidence):
-                    continue  # too few images to show anything yet
                 break
             safe = float(share)
         if safe is None:
             raise InputError(
-                f"{len(self.shares)} images do not show a risk of {risk:g} at any share of the "
-                f"passes: allow more, or calibrate on more images"
+                f"{len(self.shares)} images do not show a risk of {risk:g} for the surest answers: "
+                f"allow more, or calibrate on more images"
             )
         return safe
 
@@ -124,9 +128,10 @@ class KnownShares:
         for risk, share in content.items():
             name = f"{source}, least share"
             try:
-                key = plain_float(name, float(risk), at_least=0, at_most=1)
+                key = float(risk)
             except ValueError:
                 raise InputError(f"{name}: the risk {risk!r:.40} is no number") from None
+            key = plain_float(f"{name}, risk", key, at_least=0, at_most=1)
             shares[key] = None if share is None else plain_float(name, share, at_least=0, at_most=1)
         return cls(shares)
 
@@ -136,7 +141,7 @@ class KnownShares:
         Raises:
             InputError: it was not learned for this risk, or could not be shown.
         """
-        share = self.shares.get(risk)
+        share = self.shares.get(plain_float("risk", risk, above=0, below=1))
         if share is None:
             known = [f"{each:g}" for each, least in self.shares.items() if least is not None]
             raise InputError(

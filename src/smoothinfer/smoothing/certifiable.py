@@ -34,7 +34,9 @@ def certifiable_sigma(model: nn.Module) -> float:
             "in normalised units the noise differs from channel to channel, and no L2 radius in "
             "pixels follows: use units='pixel'"
         )
-    drawn = noise(torch.zeros(1, 1, 1, _TESTED), torch.Generator().manual_seed(0)).flatten()
+    device = noise.unit.device
+    generator = torch.Generator(device).manual_seed(0)
+    drawn = noise(torch.zeros(1, 1, 1, _TESTED, device=device), generator).flatten().cpu()
     if kstest(drawn.numpy(), norm(scale=noise.sigma).cdf).pvalue < 1e-6:
         raise InputError(f"the noise of inputs={noise} is not Gaussian with that sigma")
     return noise.sigma

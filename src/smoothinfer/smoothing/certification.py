@@ -142,9 +142,8 @@ def certify(
         return _fixed(engine, images, chosen, samples, selection, alpha, sigma, loss)
     wanted = torch.ones_like(chosen, dtype=torch.bool) if truth is None else chosen == truth
     rows = wanted.nonzero().flatten()
-    shifted = [each + loss.radius for each in asked]
-    claim = sigma, samples, alpha, method, classes
-    test = RadiiTest(chosen[rows], shifted, *claim, loss.share, skip=radii is None)
+    claim = loss.radius, sigma, samples, alpha, method, classes
+    test = RadiiTest(chosen[rows], asked, *claim, loss.share, skip=radii is None)
     used = torch.full((len(images),), selection)
     labels, closed = chosen.cpu().clone(), torch.ones(len(images), dtype=torch.bool)
     radii_found, lower = (torch.zeros(len(images), dtype=torch.float64) for _ in range(2))
@@ -152,9 +151,11 @@ def certify(
         engine = Engine(noisy, images[rows], derive_seed(key, "estimation"))
         at = rows.cpu()
         used[at] += final_tally(engine, images[rows], [], test).used.cpu()
-        found = test.certified - loss.radius
-        labels[at] = torch.where(found.isnan(), ABSTAIN, labels[at])
-        radii_found[at] = found.nan_to_num(0.0).clamp(min=0.0)
+        place = test.certified
+        labels[at] = torch.where(place < 0, ABSTAIN, labels[at])
+        # Looked up, not computed: a radius that is asked for is reached exactly.
+        reached = torch.tensor(asked, dtype=torch.float64)[place.clamp(min=0)]
+        radii_found[at] = torch.where(place < 0, 0.0, reached)
         lower[at], closed[at] = torch.from_numpy(test.lower), test.closed
     return Certificates(labels, radii_found, lower, used, closed)
 

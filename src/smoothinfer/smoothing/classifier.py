@@ -168,7 +168,9 @@ class SmoothedClassifier(nn.Module):
         seed = fresh_seed() if self.seed is None else self.seed
         how = stop, delta, None if budget_ms is None else deadline
         (answer,) = self._vote(images, seed, {"": self.rule}, [most], *how).values()
-        return answer if abstain is None else replace(answer, abstained=answer.share < least)
+        return (
+            answer if abstain is None else replace(answer, abstained=answer.share.double() < least)
+        )
 
     def least_share(self, risk: float) -> float:
         """Return the share of passes below which `predict` abstains at this risk.

@@ -29,6 +29,7 @@ class RadiiTest(Stopping):
     Args:
         chosen: (N,) the class of each image, chosen by other passes.
         radii: ascending, in pixel units; 0 asks whether the class leads at all.
+        margin: added to each of them, for what the arithmetic of the noise takes away.
         sigma: of the noise, in pixels.
         samples: the most passes.
         alpha: chance of a wrong certificate of an image, at any of the radii.
@@ -47,6 +48,7 @@ class RadiiTest(Stopping):
         self,
         chosen: Labels,
         radii: Sequence[float],
+        margin: float,
         sigma: float,
         samples: int,
         alpha: float,
@@ -56,20 +58,22 @@ class RadiiTest(Stopping):
         skip: bool = False,
     ) -> None:
         self.chosen, self.sigma, self.samples = chosen, sigma, samples
-        self.radii, self.alpha = np.array(radii), alpha
+        self.radii, self.alpha = np.array(radii) + margin, alpha
+        self.places = np.arange(len(radii))  # of the radii among those given
         self.kind, self.others, self.error = kind, classes - 1, error
         self.looks = {passes: number for number, passes in enumerate(self.checkpoints(), 1)}
         self.lower = np.zeros(len(chosen))  # of pA
         self.closed = torch.zeros(len(chosen), dtype=torch.bool)  # whether all is decided
         self.kept = np.full(len(chosen), -np.inf)  # the radius proved so far
-        votes = np.array([float(samples)]), np.zeros(1), samples, len(self.looks)
-        every = self._radius(*self._bounds(*votes))
-        possible = self._reaches(every, self.radii)
+        possible = np.zeros(len(radii), dtype=bool)
+        for passes, look in self.looks.items():
+            votes = np.array([float(passes)]), np.zeros(1), passes, look
+            possible |= self._reaches(self._radius(*self._bounds(*votes)), self.radii)
         if skip and possible.any():
-            self.radii = self.radii[possible]
+            self.radii, self.places = self.radii[possible], self.places[possible]
         elif not possible.all():
             raise InputError(
-                f"no vote of {samples} passes proves radius {self.radii[~possible][0]:g} with "
+                f"no vote of {samples} passes proves radius {np.array(radii)[~possible][0]:g} with "
                 f"sigma {sigma:g} and alpha {alpha:g}: not even a unanimous one"
             )
 
@@ -122,7 +126,10 @@ class RadiiTest(Stopping):
 
     @property
     def certified(self) -> Tensor:
-        """The largest radius that each image's class keeps, NaN where it may not even lead."""
+        """The place, among the radii given, of the largest that each image's class keeps.
+
+        -1 where the class may not even lead.
+        """
         reached = self._reaches(self.kept[:, None], self.radii[None])
-        largest = np.where(reached, self.radii[None], -np.inf).max(1)
-        return torch.from_numpy(np.where(reached.any(1), largest, np.nan))
+        last = len(self.radii) - 1 - reached[:, ::-1].argmax(1)
+        return torch.from_numpy(np.where(reached.any(1), self.places[last], -1))

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from smoothinfer.cli.numbers import number_of
+from smoothinfer.cli.options import weights_hash
 from smoothinfer.data import OWN_SPLIT, VALIDATION
 from smoothinfer.errors import InputError
 from smoothinfer.evaluation.rows import CLEAN, Rows, summarise
@@ -59,6 +60,7 @@ def run(options: Namespace) -> int:
     if Processes().main:
         how = {"images": images, "units": units, "samples": options.samples[0]}
         how["radius"] = max(rows["radius"].to_pylist())
+        how |= {"stop": options.stop, "sha256": weights_hash(options.model)}
         how["abstention"] = abstention_of(rows, chosen["sigma"], chosen["rule"])
         write_json(Path(options.out) / "calibration.json", how | chosen)
     console = Terminal(quiet=not Processes().main)
@@ -117,7 +119,9 @@ def abstention_of(rows: Rows, sigma: float, rule: str) -> dict[str, Any]:
             shares[str(risk)] = learned.threshold(risk)
         except InputError:
             shares[str(risk)] = None
-    return {"least share": shares, "confidence": learned.confidence, "curve": learned.curve()}
+    note = "learned on the images that chose sigma and rule, so a little optimistic"
+    about = {"least share": shares, "confidence": learned.confidence, "note": note}
+    return about | {"curve": learned.curve()}
 
 
 def _correct(rows: Rows, setting: Mapping[str, Any]) -> np.ndarray:

@@ -153,10 +153,10 @@ def certify_images(
     place: dict[str, Any] = {"out": out / "rows", "progress": True, "tell": console.print}
     rows = certify_rows(model, data, **place, skip=skip, seed=seed, radii=asked, **options)
     sigma = rows["sigma"][0].as_py()
-    # Not rounded: a certificate at exactly the tested radius reaches it.
-    shown = [0.5 * sigma * k for k in range(9)] if radii is None else sorted_radii(radii)
-    shown = [each / factor for each in shown] if radii is None else shown
-    shares = certified_accuracy(rows, [factor * each for each in shown])
+    # Not rounded, nor divided and multiplied again: the tested radius is reached exactly.
+    tested = [0.5 * sigma * k for k in range(9)] if asked is None else asked
+    shown = [each / factor for each in tested] if radii is None else sorted_radii(radii)
+    shares = certified_accuracy(rows, tested)
     for at, share in zip(shown, shares, strict=True):
         console.print(f"radius {at:5.4g} ({norm}): {share} %")
     content = {
@@ -167,7 +167,7 @@ def certify_images(
         "certified accuracy": [
             {"radius": at} | share.as_dict() for at, share in zip(shown, shares, strict=True)
         ],
-        **_passes_and_abstentions(rows),
+        **_passes_and_abstentions(rows, fixed),
         "interval": "95 % (Wilson) over images; each certificate fails with probability alpha",
         "note": FLOATS,
     }
@@ -180,15 +180,21 @@ def certify_images(
     return content
 
 
-def _passes_and_abstentions(rows: Rows) -> dict[str, Any]:
-    """Return how many passes images took, and why images abstained."""
+def _passes_and_abstentions(rows: Rows, fixed: bool) -> dict[str, Any]:
+    """Return how many passes images took, and why images abstained.
+
+    A fixed vote does not tell whether more passes would help.
+    """
     passes = np.array(rows["passes"])
     abstained = np.array(rows["predicted"]) == ABSTAIN
     decided = np.array(rows["decided"])
-    return {
-        "abstained": int(abstained.sum()),
+    want = {
         "abstained for want of passes": int((abstained & ~decided).sum()),
         "undecided": int((~decided).sum()),
+    }
+    return {
+        "abstained": int(abstained.sum()),
+        **({} if fixed else want),
         "passes of an image": {
             "mean": float(passes.mean()),
             "median": float(np.median(passes)),
@@ -205,11 +211,11 @@ def _tell(console: Terminal, content: dict[str, Any]) -> None:
         f"passes of an image: {used['mean']:,.0f} on average, {used['median']:,.0f} in the middle, "
         f"{used['most']:,} at most"
     )
-    console.print(
-        f"abstained on {content['abstained']} of {images} images, "
-        f"{content['abstained for want of passes']} of them for want of passes; a radius was left "
-        f"undecided on {content['undecided']}"
-    )
+    told = f"abstained on {content['abstained']} of {images} images"
+    if "undecided" in content:
+        told += f", {content['abstained for want of passes']} of them for want of passes; a radius "
+        told += f"was left undecided on {content['undecided']}"
+    console.print(told)
     if content["norm"] != "l2":
         console.print(
             f"note: the certificates are of the L2 ball around the {content['norm']} ball, which "

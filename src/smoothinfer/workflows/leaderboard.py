@@ -1,5 +1,6 @@
 """``smoothinfer leaderboard``: judge models by one protocol; a card for each, and one table."""
 
+import shlex
 from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -149,7 +150,7 @@ def run(options: Namespace) -> int:
     for number, (name, model) in enumerate(models.items(), start=1):
         console.print(f"{number} of {len(models)}: {name}", markup=False)
         card = judge(name, chosen[name], model, recipe, images, ball, out / "entries" / name)
-        repeat = f"smoothinfer leaderboard {options.recipe} --only {name} --out {options.out}"
+        repeat = _command(options, name)
         if Processes().main:
             write_json(out / "cards" / f"{name}.json", card | {"commands": [repeat]})
     if Processes().main:
@@ -157,6 +158,14 @@ def run(options: Namespace) -> int:
         write_board(board, out, recipe.description)
         print_board(board, console)
     return 0
+
+
+def _command(options: Namespace, name: str) -> str:
+    """Return the command line that judges this entry again."""
+    words = ["smoothinfer", "leaderboard", options.recipe, "--only", name, "--out", options.out]
+    words += ["--scale", options.scale] if options.scale != "short" else []
+    words += ["--data", options.data] if options.data else []
+    return shlex.join(map(str, [*words, *(["--set", *options.set] if options.set else [])]))
 
 
 def print_board(board: Board, console: Terminal) -> None:
@@ -244,6 +253,8 @@ def _card(
         "ball": str(ball),
         "budget": recipe.budget,
         "samples": recipe.samples,
+        "seed": recipe.seed,
+        "limits": [len(images), min(len(images), recipe.dear_limit or len(images))],
         "strongest": strongest,
         **content,
         "standings": [{"attack": attack, **each} for attack, each in standings.items()],

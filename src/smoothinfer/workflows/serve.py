@@ -2,16 +2,18 @@
 
 import logging
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from smoothinfer.cards import read_card
 from smoothinfer.checkpoints import find_checkpoint
 from smoothinfer.cli.numbers import decimal_number, optional_number, whole_number
-from smoothinfer.cli.options import MODEL_HELP, add_sigma, load_model
+from smoothinfer.cli.options import MODEL_HELP, add_sigma, load_model, weights_hash
 from smoothinfer.engine.prediction import Prediction
-from smoothinfer.errors import InputError, plain_float
+from smoothinfer.errors import InputError, plain_float, plain_int
 from smoothinfer.reporting.shapes import SHARE, Maybe, check_shape
 from smoothinfer.runtime.files import read_json
 from smoothinfer.runtime.foreign import logits_of
@@ -25,7 +27,10 @@ _INSTALL = "serving needs FastAPI and uvicorn: pip install 'smoothinfer[serve]'"
 _CALIBRATION = {
     "sigma": Maybe(SHARE),
     "rule": str,
+    "samples": int,
+    "stop": str,
     "units": str,
+    "sha256": Maybe(str),
     "abstention": {"least share": dict},
 }
 
@@ -36,8 +41,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=whole_number, default=8000, help="port; 0 takes a free one")
     parser.add_argument("--rule", help="voting rule; by default prediction")
-    parser.add_argument("--samples", type=whole_number, default=64, help="most passes of a vote")
-    parser.add_argument("--stop", default="value", help="when a vote ends, see evaluate --help")
+    parser.add_argument("--samples", type=whole_number, help="most passes of a vote; 64")
+    parser.add_argument("--stop", help="when a vote ends, see evaluate --help; value by default")
     parser.add_argument(
         "--budget",
         type=decimal_number,
@@ -48,7 +53,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--calibration",
         metavar="FILE",
-        help="calibration.json of smoothinfer calibrate, for sigma, rule and --abstain",
+        help="calibration.json of smoothinfer calibrate, which brings sigma, rule, samples and "
+        "stop, and says when to abstain",
     )
     parser.add_argument(
         "--abstain",
@@ -86,7 +92,13 @@ def run(options: Namespace) -> int:
 
     def answer(images: Images, left: float) -> Prediction:
         how = {"stop": options.stop, "abstain": options.abstain, "budget_ms": left}
-        return smooth.predict(images.to(device), **how)
+        found = smooth.predict(images.to(device), **how)
+        if options.abstain is None:
+            return found
+        # The shares were learned on votes that had time to end.
+        return replace(found, abstained=found.abstained | ~found.decided)
+
+    answer(torch.rand(1, *shape), budget)  # what does not go together fails here
 
     service = Service(str(options.model), classes, shape)
     app = make_application(service, Batcher(answer, capacity.most, budget))
@@ -100,14 +112,11 @@ def _classifier(options: Namespace) -> SmoothedClassifier:
     """Return the classifier that the arguments and the calibration describe, tried once."""
     known = None
     if options.calibration is not None:
-        found = check_shape(read_json(Path(options.calibration)), _CALIBRATION, options.calibration)
-        if found["units"] != "pixel":
-            raise InputError(
-                f"{options.calibration} is in {found['units']} units: calibrate in pixel"
-            )
-        known = KnownShares.read(found["abstention"]["least share"], options.calibration)
-        options.sigma = found["sigma"] if options.sigma is None else options.sigma
-        options.rule = options.rule or found["rule"]
+        known = _take_calibration(options)
+    options.samples = 64 if options.samples is None else options.samples
+    options.stop = options.stop or "value"
+    if not 0 <= options.port < 2**16:
+        raise InputError(f"port must be at most 65535, not {options.port}")
     model = load_model(options)
     optional_number("sigma", options.sigma)
     smooth = SmoothedClassifier(
@@ -118,19 +127,42 @@ def _classifier(options: Namespace) -> SmoothedClassifier:
     return smooth
 
 
+def _take_calibration(options: Namespace) -> KnownShares:
+    """Take sigma, rule, samples and stop from the calibration; others given beside it are refused.
+
+    Shares of passes mean something only for votes that are cast alike.
+    """
+    file = options.calibration
+    found = check_shape(read_json(Path(file)), _CALIBRATION, file)
+    if found["units"] != "pixel":
+        raise InputError(f"{file} is not in pixel units: calibrate in pixel")
+    for name in ("sigma", "rule", "samples", "stop"):
+        given = getattr(options, name)
+        given = optional_number("sigma", given) if name == "sigma" else given
+        if given is not None and given != found[name]:
+            raise InputError(
+                f"{file} was made with {name} {found[name]}, not {given}: leave it out"
+            )
+        setattr(options, name, found[name])
+    ours = weights_hash(options.model)
+    if found.get("sha256") is not None and ours is not None and found["sha256"] != ours:
+        raise InputError(f"{file} was made with another model: calibrate {options.model}")
+    return KnownShares.read(found["abstention"]["least share"], file)
+
+
 def _shape_and_classes(
     options: Namespace, model: nn.Module
 ) -> tuple[tuple[int, int, int], tuple[str, ...]]:
     """Return the shape of an image and the names of the classes, from the card or as given."""
-    import torch
-
     path = find_checkpoint(options.model)
     if path is not None:
         card = read_card(path)
         return tuple(card["shape"]), tuple(card["classes"])
     if options.shape is None:
         raise InputError(f"{options.model} has no card: give --shape C H W of an image")
-    shape = tuple(options.shape)
+    shape = options.shape[0], options.shape[1], options.shape[2]
+    for size in shape:
+        plain_int("shape", size, at_least=1)
     images = torch.rand(2, *shape)
     count_classes(model, images)
     classes = logits_of(model, images.to(device_of(model))).shape[1]
