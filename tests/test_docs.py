@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import smoothinfer as si
+from smoothinfer.cli import COMMANDS
 from smoothinfer.recipes import recipe_from
 from tests.conftest import small_net
 
@@ -49,11 +50,33 @@ def test_extensions_work_by_name(extended, images, labels, tmp_path):
     assert history.epochs[-1]["loss"] > 0
 
 
-def test_the_readme_names_what_there_is():
-    text = Path("README.md").read_text()
+DOCUMENTS = ["README.md", *sorted(map(str, Path("docs").glob("*.md")))]
+
+
+def test_the_names_of_everything_are_listed():
+    text = Path("docs/python.md").read_text()
     for name in (*si.RULES, *si.ATTACKS, *si.LOSSES, *si.STOPS, *si.DEFENCES):
         assert f"`{name}`" in text, name
+
+
+def test_the_readme_is_short_and_names_every_command():
+    text = Path("README.md").read_text()
+    assert text.count("\n") <= 120
+    for command in set(COMMANDS) - {"attack", "picture", "publish"}:
+        assert f"`smoothinfer {command}" in text, command
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_and_recipes_in_documents_are_there(document):
+    path = Path(document)
+    text = path.read_text()
     for recipe in re.findall(r"smoothinfer train (\S+\.yaml)", text):
-        assert Path("recipes", recipe).is_file()
-    for link in re.findall(r"\]\(((?!http)[^)]+)\)", text):
-        assert Path(link).exists(), link
+        assert Path("recipes", recipe).is_file(), recipe
+    for link in re.findall(r"\]\(((?!http)[^)#]+)(?:#[^)]*)?\)", text):
+        assert (path.parent / link).exists(), link
+
+
+def test_the_lines_of_the_readme_run(images, labels, capsys):
+    code = re.search(r"```python\n(.*?)```", Path("README.md").read_text(), re.DOTALL)[1]
+    exec(code, {"network": small_net().eval(), "images": images, "labels": labels})
+    assert capsys.readouterr().out
