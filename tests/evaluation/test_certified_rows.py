@@ -23,12 +23,12 @@ def line_data(distances):
 def test_certified_accuracy_of_a_half_space_is_the_closed_form(noisy_pixel, tmp_path):
     """Images evenly spread up to 0.5 from the plane: 1 - r / 0.5 of them lie beyond r."""
     data, radii = line_data(torch.linspace(0.0025, 0.4975, 100).tolist()), (0.1, 0.2, 0.3)
-    rows = certify_rows(noisy_pixel, data, out=tmp_path, samples=4000, seed=0)
+    rows = certify_rows(noisy_pixel, data, out=tmp_path, samples=4000, seed=0, method="fixed")
     for radius, share in zip(radii, certified_accuracy(rows, radii), strict=True):
         assert share.value == pytest.approx(1 - radius / 0.5, abs=0.05)
         assert share.value <= 1 - radius / 0.5 + 0.01
     assert 0.2 < average_radius(rows) < 0.25  # the mean distance is 0.25
-    again = certify_rows(noisy_pixel, data, out=tmp_path, samples=4000, seed=0)
+    again = certify_rows(noisy_pixel, data, out=tmp_path, samples=4000, seed=0, method="fixed")
     assert again.equals(rows)
 
 
@@ -44,7 +44,9 @@ def test_stored_certificates_are_not_made_again(noisy_pixel, tmp_path, monkeypat
 def test_another_skip_is_other_work_and_a_radius_is_reached(noisy_pixel, tmp_path):
     data = line_data([0.4] * 8)
     for skip, images in ((1, list(range(8))), (2, [0, 2, 4, 6])):
-        rows = certify_rows(noisy_pixel, data, out=tmp_path, skip=skip, samples=400, radius=8 / 255)
+        rows = certify_rows(
+            noisy_pixel, data, out=tmp_path, skip=skip, samples=400, radii=[8 / 255]
+        )
         assert rows["image"].to_pylist() == images
         assert certified_accuracy(rows, [8 / 255])[0].value == 1.0
 

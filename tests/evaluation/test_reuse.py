@@ -100,8 +100,8 @@ def test_certificates_follow_what_they_depend_on(tmp_path, monkeypatch):
     labels = DIGITS.labels.flip(0)
     relabelled = si.ImageData("digits", DIGITS.pixels, labels, DIGITS.classes)
     assert certified(tmp_path, noisy(), relabelled)[1] == [anew(1, "the images have")]
-    monkeypatch.setattr("smoothinfer.smoothing.certification._GROWTH", 1.5)
-    (line_,) = certified(tmp_path, noisy(), radius=0.01)[1] or [""]
+    monkeypatch.setattr("smoothinfer.smoothing.radii_test._GROWTH", 1.5)
+    (line_,) = certified(tmp_path, noisy(), radii=[0.01])[1] or [""]
     assert line_ == ""  # another setting, of which nothing is stored
     assert certified(tmp_path, noisy())[1] == [anew(1, "the code of smoothinfer has")]
 

@@ -32,10 +32,13 @@ def test_training_learns_and_repeats(tmp_path, digits):
     assert hash_of(tmp_path / "three" / "last.safetensors") != hash_of(files[0])
 
 
+NOISE = {"weights": "cni(rank=1)", "inputs": "gaussian(sigma=0.1)"}  # which some losses need
+
+
 @pytest.mark.parametrize(
     "changes",
     [
-        *({"loss": name} for name in si.LOSSES),
+        *({"loss": name, "noise": NOISE} for name in si.LOSSES),
         {"ema": 0.9},
         {"accumulate": 3},
         {"epoch_images": 200, "epochs": 5},

@@ -21,6 +21,8 @@ SMALL = [
     *("epoch_images=40", "precision=fp32", "crop=2"),
 ]
 STEPS = 5
+# These hold the noise of a step by seeds, which a recorded step would repeat.
+SEEDED = ("certified-smoothadv", "certified-smoothmix")
 
 
 class Again:
@@ -130,7 +132,8 @@ def test_the_loop_takes_the_steps_of_a_naive_one(name, images, tmp_path):
 def test_a_recorded_step_is_the_step(name, images, tmp_path, recwarn):
     recipe = recipe_of(name, "compile=graphs")
     weights, loss = ran(recipe, images, tmp_path, Again)
-    assert not [each for each in recwarn if "not recorded" in str(each.message)]
+    told = [each for each in recwarn if "not recorded" in str(each.message)]
+    assert bool(told) == (name in SEEDED)  # which says why, and runs as before
     expected, its_loss = naive(recipe, images, fused=True)
     assert same(weights, expected) == []
     assert loss == pytest.approx(its_loss, rel=1e-6)
@@ -166,7 +169,7 @@ def test_a_recorded_step_never_waits_nor_seeds(name, images, tmp_path):
         with recording() as faults, NoWaits():
             run.take_step(pixels, labels, *inputs)
         run.take_step.optimizer = run.optimizer
-        assert faults == []
+        assert bool(faults) == (name in SEEDED)
 
 
 class Skipped:

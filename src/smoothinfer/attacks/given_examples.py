@@ -35,6 +35,8 @@ class GivenExamples:
     1.0
     """
 
+    needs_place = True  # is told the number of the first image of a batch
+
     def __init__(
         self,
         adversarial: Tensor,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 import math
-import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -13,11 +11,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from smoothinfer.config.calls import parse_call, parse_number
 from smoothinfer.config.user_code import import_object
 from smoothinfer.errors import InputError, choose, unknown
 
-_FRACTION = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
-_CALL = re.compile(r"([\w.:-]+)\s*(?:\((.*)\))?", re.DOTALL)
 _PLAIN = (int, float, bool, str, type(None))
 
 
@@ -40,7 +37,7 @@ class Component:
         if isinstance(value, Component):
             return value
         if isinstance(value, str):
-            return _parse_call(value)
+            return cls(*parse_call(value))
         if isinstance(value, Mapping) and isinstance(value.get("name"), str):
             options = {key: parse_number(each) for key, each in value.items() if key != "name"}
             return cls(value["name"], options)
@@ -145,17 +142,6 @@ def grey_levels(value: Any) -> str | None:
     return f"{level}/255" if level / 255 == value else None
 
 
-def parse_number(value: Any) -> Any:
-    """Read ``"8/255"`` as a number; leave everything else as it is.
-
-    >>> parse_number("8/255") == 8 / 255
-    True
-    """
-    if isinstance(value, str) and (match := _FRACTION.fullmatch(value)) and float(match[2]):
-        return float(match[1]) / float(match[2])
-    return value
-
-
 def _fits(value: Any, hint: Any) -> bool:
     """Say whether ``value`` may be meant for a parameter with this type, of which some are open."""
     kind = typing.get_origin(hint) or hint
@@ -193,33 +179,3 @@ def _is_protocol(kind: type) -> bool:
 
 def _named(hint: Any) -> str:
     return str(getattr(hint, "__name__", hint)).replace("NoneType", "None")
-
-
-def _parse_call(text: str) -> Component:
-    match = _CALL.fullmatch(text.strip())
-    if not match:
-        raise InputError(f"cannot read {text!r}: write name or name(option=value, ...)")
-    try:
-        call = ast.parse(f"_({match[2] or ''})", mode="eval").body
-        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
-            raise InputError(f"cannot read {text!r}: write one name or name(option=value, ...)")
-        if call.args:
-            raise InputError(f"cannot read {text!r}: options need names, as in pgd(steps=20)")
-        options = {str(pair.arg): _literal(pair.value) for pair in call.keywords}
-    except InputError:
-        raise
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # nested too deeply
-        raise InputError(f"cannot read {text!r}: {error}") from error
-    return Component(match[1], options)
-
-
-def _literal(node: ast.expr) -> Any:
-    if isinstance(node, ast.BinOp):
-        return parse_number(ast.unparse(node))
-    try:
-        return ast.literal_eval(node)
-    except (ValueError, TypeError):
-        shown = ast.unparse(node)
-        raise ValueError(
-            f"{shown} is no value: write a number, True, None, a list, or text in quotes"
-        ) from None

@@ -1,11 +1,12 @@
 """The stopping rules by name, and their check."""
 
+import inspect
 from collections.abc import Callable
 
-from smoothinfer.config.components import Component
+from smoothinfer.config.calls import parse_call
 from smoothinfer.engine.stopping import PPR, Betting, Exact, Fixed, Stopping, VoteSpec
 from smoothinfer.engine.value_stop import Value
-from smoothinfer.errors import MOST_PASSES, plain_float, plain_int
+from smoothinfer.errors import MOST_PASSES, choose, plain_float, plain_int, unknown
 
 STOPS: dict[str, Callable[..., Stopping]] = {
     "fixed": lambda spec, images: Fixed(spec.samples),
@@ -30,4 +31,10 @@ def stopping(name: str, spec: VoteSpec, images: int) -> Stopping:
     """
     plain_float("delta", spec.delta, above=0, below=1)
     plain_int("samples", spec.samples, 1, MOST_PASSES)
-    return Component.of(name).bind("stop", STOPS, ("spec", "images"))(spec, images)
+    kind, options = parse_call(name)
+    make = choose("stop", STOPS, kind)
+    known = [each for each in inspect.signature(make).parameters if each not in ("spec", "images")]
+    for option in options:
+        if option not in known:
+            raise unknown(f"option of stop {kind!r}", option, known)
+    return make(spec, images, **options)

@@ -26,8 +26,7 @@ from smoothinfer.runtime.progress import track
 from smoothinfer.smoothing.certifiable import certifiable_sigma
 from smoothinfer.smoothing.certification import certify
 
-# Images certified together: a killed run loses one batch. Sequential ones soon lose most images.
-_BATCH = {"fixed": 32, "betting": 256, "union": 256}
+_BATCH = 32  # images certified together: a killed run loses one batch
 _COLUMNS = {
     **dict.fromkeys(("image", "label", "predicted", "passes"), pa.int64()),
     **dict.fromkeys(("sigma", "certified", "lower"), pa.float64()),
@@ -70,7 +69,7 @@ def certify_rows(
     common = _common_key(model, settings)
     keys: dict[str, Key] = {}
     batches: dict[str, torch.Tensor] = {}
-    for rows in kept.split(_BATCH.get(options.get("method", "betting"), 1)):
+    for rows in kept.split(_BATCH):
         part = data[rows]
         key = common | {"images": Fingerprint().of(rows, part.pixels, part.labels)}
         unit = f"certified-{int(rows[0]):06d}-{digest_of_key(key)}"

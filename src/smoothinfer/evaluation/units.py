@@ -211,7 +211,7 @@ class Evaluation:
         if attack is None:
             return images
         generator = stream(self.seed, "attack", name, at)
-        place = {"at": at} if isinstance(attack, GivenExamples) else {}
+        place = {"at": at} if getattr(attack, "needs_place", False) else {}
         with frozen_parameters(self.target):
             found = attack(
                 self.target, images, labels, self.ball, generator=generator, **place
