@@ -45,7 +45,11 @@ def load_state_dict_into(network: nn.Module, name: str | Path) -> None:
         for key, tensor in own.items()
         if key in found and found[key].shape != tensor.shape
     ]
-    faults = [_listed("lacks", missing), _listed("has besides", surplus), _listed("of it", shapes)]
+    faults = [
+        _listed("lacks", missing),
+        _listed("has besides", surplus),
+        _listed("has other shapes:", shapes),
+    ]
     if told := [fault for fault in faults if fault]:
         raise InputError(f"{name} does not fit the network: it {'; '.join(told)}")
     network.load_state_dict(dict(found), strict=False)

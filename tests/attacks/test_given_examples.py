@@ -1,7 +1,6 @@
 """Other tools' adversarial examples: any format, right or refused, judged like an attack's own."""
 
 import zipfile
-from argparse import ArgumentParser
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -12,7 +11,6 @@ from torch import nn
 
 import smoothinfer as si
 from smoothinfer.cli import main
-from smoothinfer.cli.options import add_scale
 
 SHAPE = (3, 4, 5)
 
@@ -153,10 +151,3 @@ def test_the_command_line_judges_a_file_of_examples(tmp_path, capsys):
 
 def si_rows(folder):
     return pq.read_table(folder / "rows")
-
-
-@pytest.mark.parametrize("line", [["--set", "a=1", "b=2"], ["--set", "a=1", "--set", "b=2"]])
-def test_an_option_of_several_values_may_be_repeated(line):
-    parser = ArgumentParser()
-    add_scale(parser)
-    assert parser.parse_args(line).set == ["a=1", "b=2"]

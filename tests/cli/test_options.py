@@ -1,11 +1,14 @@
+from argparse import ArgumentParser
+
 import pytest
 
 import smoothinfer as si
 from smoothinfer.attacks.checks import is_random
-from smoothinfer.cli import main
+from smoothinfer.cli import COMMANDS, main
 from smoothinfer.cli.numbers import read_range
 from smoothinfer.cli.options import attack_of
 from smoothinfer.config.components import Component
+from tests.fuzz.commands import actions_of
 
 
 @pytest.mark.parametrize(
@@ -36,3 +39,14 @@ def test_a_range_has_an_end():
     for text in ("0:1:1e-9", "0:1e300:1", "0:1e308:1e-308"):
         with pytest.raises(si.InputError, match=r"10000 is the most|whole steps"):
             read_range("sigma", text)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_of_several_values_may_be_repeated(command):
+    for action in actions_of(command):
+        if action.nargs == "+" and action.option_strings:
+            branch = ArgumentParser()
+            branch._add_action(action)
+            name = action.option_strings[-1]
+            found = branch.parse_args([name, "1", "2", name, "3"])
+            assert list(map(str, getattr(found, action.dest))) == ["1", "2", "3"], name

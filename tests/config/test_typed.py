@@ -1,9 +1,9 @@
 import pytest
 
 import smoothinfer as si
+from smoothinfer.board_recipe import Claim
 from smoothinfer.config.typed import from_dict
 from smoothinfer.recipes import recipe_from
-from smoothinfer.workflows.leaderboard import Claim
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,7 @@ def test_grid_noise_gives_up_what_its_arithmetic_costs(noisy_pixel):
     image = images_at([0.4])
     plain = si.certify(noisy_pixel, image, method="fixed", samples=2000, seed=0)
     sound = noisy_pixel.with_inputs(GridGaussian(PIXEL_SIGMA))
-    radius, share = GridGaussian(PIXEL_SIGMA).loss(image[0].numel())
+    radius, share = GridGaussian(PIXEL_SIGMA).slack(image[0].numel())
     assert 0 < radius < 1e-3
     assert 0 < share < 1e-6
     held = si.certify(sound, image, method="fixed", samples=2000, seed=0)

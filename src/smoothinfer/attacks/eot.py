@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from smoothinfer.attacks.gradients import gradient_of
 from smoothinfer.attacks.losses import AttackLoss, Pool, log_mean_probability, loss_of
 from smoothinfer.engine.members import SeededPasses, run_draws, run_seeded
-from smoothinfer.engine.stopping import Stopping, Votes
+from smoothinfer.engine.stopping import Stopping, Votes, growing
 from smoothinfer.engine.tally import final_tally
 from smoothinfer.numerics.balls import pick_images
 from smoothinfer.numerics.recording import is_recording
@@ -139,10 +139,7 @@ class _LeadTest(Stopping):
         self.lost = torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
 
     def checkpoints(self) -> list[int]:
-        points = [min(_FIRST_CHECK, self.most)]
-        while points[-1] < self.most:
-            points.append(min(2 * points[-1], self.most))
-        return points
+        return growing(_FIRST_CHECK, self.most, 2)
 
     def decided(self, tally: Votes, rows: Tensor) -> Tensor:
         lead, error = _lead(tally.counts[rows] / tally.passes, self.labels[rows], tally.passes)

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from types import ModuleType
 from typing import Any, NoReturn
 
+from smoothinfer.cli.repeated import Repeated
 from smoothinfer.runtime.printable import one_line, printable
 from smoothinfer.runtime.signals import RESUME, Stop, exit_on_signals, stop_on_signals
 
@@ -140,7 +141,15 @@ def _format_warning(message: Warning | str, *where: Any, **how: Any) -> str:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that repeats an argument, which may be any file's name, harmlessly."""
+    """A parser whose messages are harmless, whatever name they repeat.
+
+    Every option of several values may be given several times.
+    """
+
+    def add_argument(self, *names: Any, **how: Any) -> argparse.Action:
+        if how.get("nargs") == "+" and names[0].startswith("-"):
+            how.setdefault("action", Repeated)
+        return super().add_argument(*names, **how)
 
     def error(self, message: str) -> NoReturn:
         super().error(one_line(message))

@@ -11,7 +11,6 @@ from smoothinfer.attacks.given_examples import GivenExamples
 from smoothinfer.cards import read_card
 from smoothinfer.checkpoints import find_checkpoint, load, shipped
 from smoothinfer.cli.numbers import number_of, optional_number, seed_number, whole_number
-from smoothinfer.cli.repeated import Repeated
 from smoothinfer.config.components import Component
 from smoothinfer.config.settings_files import SCALES
 from smoothinfer.data import (
@@ -120,7 +119,6 @@ def add_scale(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--set",
         nargs="+",
-        action=Repeated,
         default=[],
         metavar="KEY=VALUE",
         help="changes to the recipe, e.g. epochs=3 attack.steps=10 ball.radius=4/255",

@@ -68,6 +68,12 @@ def _convert(hint: Any, value: Any, source: str) -> Any:
             raise InputError(f"{source}: {error}") from error
     if dataclasses.is_dataclass(options[0]):
         return from_dict(typing.cast(type, options[0]), value, source)
+    inside = typing.get_args(hint)
+    if typing.get_origin(hint) is dict and dataclasses.is_dataclass(inside[1]):
+        kind = typing.cast(type, inside[1])
+        if not isinstance(value, Mapping):
+            raise InputError(f"{source} must be a mapping, not {value!r:.80}")
+        return {str(k): from_dict(kind, each, f"{source}: {k}") for k, each in value.items()}
     bases = [typing.get_origin(option) or option for option in options]
     place = next((i for i, base in enumerate(bases) if type(value) is base), 0)
     plain = _convert_plain(bases[place], parse_number(value), source)

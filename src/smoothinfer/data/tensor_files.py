@@ -24,13 +24,10 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         InputError: the file is missing, damaged, too large for memory, of another kind, or holds
             more than tensors. Nothing in it is run.
     """
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise InputError(f"no such file: {path}")
+    file = _existing(path)
     read = _READERS.get(file.suffix.lower())
     if read is None:
         raise InputError(f"{path} must be a file of {', '.join(_READERS)}")
-    check_memory(str(path), file.stat().st_size)
     try:
         found = read(file)
     except InputError:
@@ -46,10 +43,10 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     Raises:
         InputError: as `read_tensors`; or there is no state dict in the file.
     """
-    file = Path(path).expanduser()
+    file = _existing(path)
     if file.suffix == ".safetensors":
         return read_tensors(path)
-    held: Any = _load_torch(file, path)
+    held: Any = _load_torch(file)
     for key in _NESTED:
         if isinstance(held, Mapping) and isinstance(held.get(key), Mapping):
             held = held[key]
@@ -63,11 +60,17 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _load_torch(file: Path, path: str | Path) -> Any:
-    """Return what a file of ``torch.save`` holds, tensors and plain values alone."""
+def _existing(path: str | Path) -> Path:
+    """Return the path of a file that is there and fits into memory."""
+    file = Path(path).expanduser()
     if not file.is_file():
         raise InputError(f"no such file: {path}")
     check_memory(str(path), file.stat().st_size)
+    return file
+
+
+def _load_torch(file: Path) -> Any:
+    """Return the tensors and plain values that a file of ``torch.save`` holds."""
     try:
         if zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as archive:
@@ -78,7 +81,7 @@ def _load_torch(file: Path, path: str | Path) -> Any:
         raise
     except Exception as error:  # a damaged file, or one that holds code
         raise InputError(
-            f"{path} cannot be read: {error_line(error)}; save the state dict alone, "
+            f"{file} cannot be read: {error_line(error)}; save the state dict alone, "
             "torch.save(model.state_dict(), file)"
         ) from error
 
@@ -98,7 +101,7 @@ def _safetensors(file: Path) -> dict[str, Tensor]:
 
 
 def _torch(file: Path) -> dict[str, Tensor]:
-    held = _load_torch(file, file)
+    held = _load_torch(file)
     if isinstance(held, Tensor):
         return {"": held}
     if isinstance(held, Mapping):

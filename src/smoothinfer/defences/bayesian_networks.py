@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from smoothinfer.errors import plain_float
 from smoothinfer.noise import Noise, NoisyModel
 from smoothinfer.noise.base import Place
-from smoothinfer.numerics.randomness import normal
 
 
 class Posterior(Noise):
@@ -24,11 +23,6 @@ class Posterior(Noise):
         twin = self._copy(place)
         twin.log_spread = nn.Parameter(torch.full(shape, math.log(self.spread)))
         return twin
-
-    def forward(
-        self, clean: Tensor, generator: torch.Generator | None = None, shared: bool = False
-    ) -> Tensor:
-        return clean + self.affine(clean)[0] * self.draw_like(normal, clean, generator, shared)
 
     def affine(self, clean: Tensor) -> tuple[Tensor, Tensor | None]:
         return self.log_spread.exp(), None

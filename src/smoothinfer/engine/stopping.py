@@ -130,11 +130,9 @@ class PPR(Stopping):
 
     def checkpoints(self) -> list[int]:
         most = self.spec.samples
-        points, factor = list(_CHECKPOINTS), 4 / 3
-        while points[-1] < most:
-            points.append(round(points[-1] * factor))
+        points = {*_CHECKPOINTS, *growing(_CHECKPOINTS[-1], most, 4 / 3)}
         first = min(_unanimous_votes(self.needed), most)  # fewer passes decide nothing
-        return sorted({at for at in points if first < at < most} | {first, most})
+        return sorted({at for at in points if first < at <= most} | {first})
 
     def decided(self, tally: Votes, rows: Tensor) -> Tensor:
         first, second = tally.counts[rows].topk(2, dim=1).values.cpu().numpy().T
@@ -196,6 +194,18 @@ class Betting(Stopping):
         capital = self.capital[:, rows.cpu()].logsumexp(0) - math.log(len(_BETS))
         against = capital.scatter(1, leader[:, None], torch.inf)
         return (against.amin(1) >= -math.log(self.spec.delta)).to(rows.device)
+
+
+def growing(first: int, most: int, factor: float) -> list[int]:
+    """Return numbers of passes from ``first`` to ``most``, each ``factor`` times the one before.
+
+    >>> growing(20, 70, 1.5), growing(20, 10, 1.5)
+    ([20, 30, 45, 68, 70], [10])
+    """
+    points = [min(first, most)]
+    while points[-1] < most:
+        points.append(min(most, round(factor * points[-1])))
+    return points
 
 
 def ppr_evidence(leader: ArrayLike, runner_up: ArrayLike, one_sided: bool = True) -> NDArray:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from smoothinfer.engine.stopping import Stopping, Votes, VoteSpec
+from smoothinfer.engine.stopping import Stopping, Votes, VoteSpec, growing
 from smoothinfer.errors import plain_float
 
 PRICE = 3e-4  # accuracy that a pass must be worth
@@ -45,10 +45,8 @@ class Value(Stopping):
         self.samples, self.price = spec.samples, plain_float("price", price, above=0, below=1)
 
     def checkpoints(self) -> list[int]:
-        points = [at for at in _LOOKS if at < self.samples]
-        while points and 4 * points[-1] // 3 < self.samples and points[-1] >= _LOOKS[-1]:
-            points.append(4 * points[-1] // 3)
-        return [*points, self.samples]
+        early = {at for at in _LOOKS if at < self.samples}
+        return sorted(early | {*growing(_LOOKS[-1], self.samples, 4 / 3)})
 
     def decided(self, tally: Votes, rows: Tensor) -> Tensor:
         first, second = tally.counts[rows].topk(2, dim=1).values.cpu().numpy().T

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import pyarrow.compute as pc
 
 from smoothinfer.config.components import Component
@@ -75,7 +74,7 @@ def worst_case(rows: Rows) -> Interval:
     for image, correct in zip(rows["image"].to_pylist(), rows["correct"].to_pylist(), strict=True):
         right.setdefault(image, []).append(correct)
     whole = [all(each) for each in right.values() if len(each) == len(attacks)]
-    return proportion(int(np.sum(whole)), len(whole))
+    return proportion(sum(whole), len(whole))
 
 
 def verdict_of(clean: Standing, under: Standing, mean: Interval, worst: Interval) -> str:

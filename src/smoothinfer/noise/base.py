@@ -8,13 +8,13 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
-from smoothinfer.numerics.randomness import Draw
+from smoothinfer.numerics.randomness import Draw, normal
 
 Place = Literal["inputs", "weights", "activations"]
 
 
 class Noise(nn.Module):
-    """A distribution of noisy tensors around a clean one; subclasses write `forward`.
+    """A distribution of noisy tensors around a clean one; subclasses write `forward`, or `affine`.
 
     Learned noises hold parameters that depend on the tensor they disturb: `fit` makes a copy
     sized for it. The template itself holds no parameters, so one template serves all layers.
@@ -76,5 +76,11 @@ class Noise(nn.Module):
             clean: a weight of any shape, or a batch with the image as the first axis.
             generator: where the random numbers come from; the global one by default.
             shared: draw one realisation for all images of the batch.
+
+        Raises:
+            NotImplementedError: `affine` gives no scale alone, and the subclass has no `forward`.
         """
-        raise NotImplementedError
+        scale, factor = self.affine(clean) or (None, None)
+        if scale is None or factor is not None:
+            raise NotImplementedError(f"{type(self).__name__} needs a forward of its own")
+        return clean + scale * self.draw_like(normal, clean, generator, shared)

@@ -45,7 +45,7 @@ class GridGaussian(Gaussian):
         steps = (torch.special.ndtri(drawn) * (self.sigma / _STEP)).round()
         return grid + (steps * _STEP).to(clean.dtype)
 
-    def loss(self, entries: int) -> tuple[float, float]:
+    def slack(self, entries: int) -> tuple[float, float]:
         """Return what a radius, and a share of passes, of images with ``entries`` numbers lose.
 
         A boundary between two points of the grid is off by at most the grid of the uniform numbers

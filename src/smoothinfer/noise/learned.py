@@ -70,11 +70,6 @@ class PNI(_Scaled):
         twin.alpha = nn.Parameter(torch.full(sized, self.initial))
         return twin
 
-    def forward(
-        self, clean: Tensor, generator: torch.Generator | None = None, shared: bool = False
-    ) -> Tensor:
-        return clean + self.affine(clean)[0] * self.draw_like(normal, clean, generator, shared)
-
     def affine(self, clean: Tensor) -> tuple[Tensor, Tensor | None]:
         return self.alpha * self.spread(clean.detach()), None
 

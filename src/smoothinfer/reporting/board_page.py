@@ -11,6 +11,7 @@ from smoothinfer.evaluation.rows import CLEAN
 from smoothinfer.reporting.board import Board
 from smoothinfer.reporting.escaping import escape_markdown
 from smoothinfer.reporting.page import assemble_page
+from smoothinfer.reporting.tables import Table
 from smoothinfer.runtime.files import write_text
 
 _TITLE = "Leaderboard of random defences"
@@ -29,25 +30,24 @@ _FIGURE = Markup(
 
 def write_board(board: Board, out: Path, description: str = "") -> None:
     """Write ``leaderboard.md``, ``.tex``, ``.png`` and ``.html`` into ``out``."""
-    picture = out / "leaderboard.png"
+    picture, tables = out / "leaderboard.png", board.tables()
     board_figure(board, picture)
     parts = [f"# {_TITLE}", escape_markdown(" ".join(description.split())), NOTE]
-    parts += [table.markdown() for table in board.tables()]
+    parts += [table.markdown() for table in tables]
     write_text(out / "leaderboard.md", "\n\n".join(part for part in parts if part) + "\n")
-    captions = [table.title for table in board.tables()]
     latex = [
-        table.latex(caption, f"tab:leaderboard-{number}")
-        for number, (table, caption) in enumerate(zip(board.tables(), captions, strict=True), 1)
+        table.latex(table.title, f"tab:leaderboard-{number}")
+        for number, table in enumerate(tables, 1)
         if table.lines
     ]
     write_text(out / "leaderboard.tex", "\n".join(latex))
-    write_text(out / "leaderboard.html", _page(board, picture, description))
+    write_text(out / "leaderboard.html", _page(board, tables, picture, description))
 
 
-def _page(board: Board, picture: Path, description: str) -> str:
+def _page(board: Board, tables: list[Table], picture: Path, description: str) -> str:
     ranking, attacks, claims = (
-        [table.html(table.title, kind="wrap", row_heads=True)] if table.lines else []
-        for table in board.tables()
+        [table.html(table.title, kind="wrap sortable", row_heads=True)] if table.lines else []
+        for table in tables
     )
     content = base64.b64encode(picture.read_bytes()).decode()
     about = [Markup("<p>{}</p>").format(description)] if description else []

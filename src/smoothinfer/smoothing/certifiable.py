@@ -43,16 +43,16 @@ def certifiable_sigma(model: nn.Module) -> float:
 
 
 @dataclass(frozen=True)
-class Loss:
+class Slack:
     """What the arithmetic of a noise takes away from a radius and from a share of passes."""
 
     radius: float = 0.0
     share: float = 0.0
 
 
-def loss_of(model: nn.Module, images: Images) -> Loss:
-    """Return the loss of the noise of ``model`` on such images: none for honest noise on floats."""
+def slack_of(model: nn.Module, images: Images) -> Slack:
+    """Return the slack of the noise of ``model``: none where the noise is drawn in floats."""
     noise = getattr(model, "inputs", None)
     if not isinstance(noise, GridGaussian):
-        return Loss()
-    return Loss(*noise.loss(images[0].numel()))
+        return Slack()
+    return Slack(*noise.slack(images[0].numel()))

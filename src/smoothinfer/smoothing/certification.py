@@ -28,7 +28,7 @@ from smoothinfer.errors import (
     unknown,
 )
 from smoothinfer.numerics.randomness import derive_seed, fresh_seed
-from smoothinfer.smoothing.certifiable import Loss, certifiable_sigma, loss_of
+from smoothinfer.smoothing.certifiable import Slack, certifiable_sigma, slack_of
 from smoothinfer.smoothing.classifier import SmoothedClassifier
 from smoothinfer.smoothing.radii_test import RadiiTest
 from smoothinfer.smoothing.sequences import SEQUENCES
@@ -133,17 +133,17 @@ def certify(
     if method == "fixed" and radii is not None:
         raise InputError("method fixed gives every image a radius of its own: leave out radii")
     asked = [0.5 * sigma * k for k in range(20)] if radii is None else sorted_radii(radii)
-    loss = loss_of(noisy, images)
+    slack = slack_of(noisy, images)
     chooser = Engine(noisy, images, derive_seed(key, "selection"))
     counts = _count_first(chooser, images, selection)
     chosen, classes = counts.argmax(1), counts.shape[1]
     if method == "fixed":
         engine = Engine(noisy, images, derive_seed(key, "estimation"))
-        return _fixed(engine, images, chosen, samples, selection, alpha, sigma, loss)
+        return _fixed(engine, images, chosen, samples, selection, alpha, sigma, slack)
     wanted = torch.ones_like(chosen, dtype=torch.bool) if truth is None else chosen == truth
     rows = wanted.nonzero().flatten()
-    claim = loss.radius, sigma, samples, alpha, method, classes
-    test = RadiiTest(chosen[rows], asked, *claim, loss.share, skip=radii is None)
+    claim = slack.radius, sigma, samples, alpha, method, classes
+    test = RadiiTest(chosen[rows], asked, *claim, slack.share, skip=radii is None)
     used = torch.full((len(images),), selection)
     labels, closed = chosen.cpu().clone(), torch.ones(len(images), dtype=torch.bool)
     radii_found, lower = (torch.zeros(len(images), dtype=torch.float64) for _ in range(2))
@@ -168,15 +168,15 @@ def _fixed(
     selection: int,
     alpha: float,
     sigma: float,
-    loss: Loss,
+    slack: Slack,
 ) -> Certificates:
     """Return Cohen's certificates, from ``samples`` passes of every image."""
     from scipy.special import ndtri
 
     hits = votes_for(count_first(engine, images, samples), chosen).cpu()
-    bounds = [lower_bound(int(hit), samples, alpha) - loss.share for hit in hits]
+    bounds = [lower_bound(int(hit), samples, alpha) - slack.share for hit in hits]
     lower = torch.tensor(bounds, dtype=torch.float64)
-    found = sigma * torch.from_numpy(ndtri(lower.clamp(min=0.5).numpy())) - loss.radius
+    found = sigma * torch.from_numpy(ndtri(lower.clamp(min=0.5).numpy())) - slack.radius
     certain = (lower > 0.5) & (found >= 0)
     used = torch.full_like(hits, samples + selection)
     labels = torch.where(certain, chosen.cpu(), ABSTAIN)

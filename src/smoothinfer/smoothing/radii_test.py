@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from smoothinfer.engine.stopping import Stopping, Votes
+from smoothinfer.engine.stopping import Stopping, Votes, growing
 from smoothinfer.errors import InputError
 from smoothinfer.smoothing.sequences import Numbers, lower_share, upper_share
 from smoothinfer.types import Labels
@@ -78,10 +78,7 @@ class RadiiTest(Stopping):
             )
 
     def checkpoints(self) -> list[int]:
-        points = [min(self.samples, _FIRST)]
-        while points[-1] < self.samples:
-            points.append(min(self.samples, round(_GROWTH * points[-1])))
-        return points
+        return growing(_FIRST, self.samples, _GROWTH)
 
     def decided(self, tally: Votes, rows: Tensor) -> Tensor:
         counts, chosen = tally.counts[rows].cpu(), self.chosen[rows].cpu()

@@ -17,28 +17,26 @@ Bound = Callable[[Numbers, int, int, float], Numbers]
 _HALVINGS = 40  # to 1e-12
 
 
-def log_evidence(hits: Numbers, samples: int, share: Numbers | float, *, above: bool) -> Numbers:
-    """Return log of the evidence that a share of passes is above (or below) ``share``.
+def log_evidence(hits: Numbers, samples: int, share: Numbers | float) -> Numbers:
+    """Return log of the evidence that a share of passes is above ``share``.
 
-    The likelihood ratio of a share spread evenly over [share, 1] (or [0, share]) against ``share``
-    itself: a test martingale where the claim is false, at any looks (Ville).
+    The likelihood ratio of a share spread evenly over [share, 1] against ``share`` itself: a test
+    martingale where the claim is false, at any looks (Ville).
 
     Args:
         hits: (N,) passes for the class.
         samples: passes.
         share: p0, or one for each of ``hits``.
-        above: the side.
 
-    >>> float(log_evidence(np.array([30.0]), 30, 0.5, above=True)[0]) > math.log(1e6)
+    >>> float(log_evidence(np.array([30.0]), 30, 0.5)[0]) > math.log(1e6)
     True
     """
-    from scipy.special import betainc, betaincc, betaln
+    from scipy.special import betaincc, betaln
 
     a, b = np.asarray(hits, dtype=float), samples - np.asarray(hits, dtype=float)
-    tail = (betaincc if above else betainc)(a + 1, b + 1, share)
-    width = 1 - np.asarray(share) if above else np.asarray(share)
     with np.errstate(divide="ignore", invalid="ignore"):
-        spread = betaln(a + 1, b + 1) + np.log(tail) - np.log(width)
+        spread = betaln(a + 1, b + 1) + np.log(betaincc(a + 1, b + 1, share))
+        spread -= np.log1p(-np.asarray(share))
         against = a * np.log(share) + b * np.log1p(-np.asarray(share))
     return np.asarray(spread - against)
 
@@ -50,7 +48,7 @@ def _betting(hits: Numbers, samples: int, look: int, alpha: float) -> Numbers:
     needed = -math.log(alpha)
     for _ in range(_HALVINGS):  # the evidence falls as the share rises to hits / samples
         middle = (low + high) / 2
-        rejected = log_evidence(hits, samples, np.maximum(middle, 1e-300), above=True) >= needed
+        rejected = log_evidence(hits, samples, np.maximum(middle, 1e-300)) >= needed
         low, high = np.where(rejected, middle, low), np.where(rejected, high, middle)
     return low
 

@@ -21,7 +21,6 @@ from smoothinfer.cli.options import (
     load_model,
     weights_hash,
 )
-from smoothinfer.cli.repeated import Repeated
 from smoothinfer.data import ImageData, class_names_of, match_classes
 from smoothinfer.errors import InputError
 from smoothinfer.evaluation.certified_rows import (
@@ -58,7 +57,6 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--radii",
         nargs="+",
-        action=Repeated,
         help="radii to certify, such as 0 0.25 0.5, in pixel units; by default multiples of half "
         "of sigma",
     )

@@ -15,7 +15,6 @@ from smoothinfer.cli.options import (
     images_of_split,
     weights_hash,
 )
-from smoothinfer.cli.repeated import Repeated
 from smoothinfer.config.components import Component
 from smoothinfer.data import ImageData
 from smoothinfer.engine.stops import STOPS
@@ -32,14 +31,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--attack",
         nargs="+",
-        action=Repeated,
         help=f"one or more of {', '.join(ATTACKS)}, with options as in 'pgd(steps=20, draws=8)'; "
         "'none' measures clean images only; pgd by default",
     )
     parser.add_argument(
         "--examples",
         nargs="+",
-        action=Repeated,
         default=[],
         metavar="FILE",
         help="adversarial examples that another tool made of these images, in their order: .npz, "
@@ -49,7 +46,6 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--sigma",
         nargs="+",
-        action=Repeated,
         help="Gaussian input noise, such as 0.06 or 16/255; by default the model's own input noise",
     )
     parser.add_argument(
@@ -60,14 +56,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--rule",
         nargs="+",
-        action=Repeated,
         default=["prediction"],
         help=f"voting rules: {', '.join(RULES)}, or ranks:1,0.3",
     )
     parser.add_argument(
         "--samples",
         nargs="+",
-        action=Repeated,
         type=whole_number,
         default=[512],
         help="numbers of passes; without early stopping all come out of one run of the largest",

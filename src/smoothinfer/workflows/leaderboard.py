@@ -2,23 +2,20 @@
 
 import shlex
 from argparse import ArgumentParser, Namespace
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from smoothinfer.attacks.checks import is_random
-from smoothinfer.attacks.standard_attack import BUDGETS
-from smoothinfer.building import defend
+from smoothinfer.board_recipe import BoardRecipe, Entry
 from smoothinfer.cards import read_card
-from smoothinfer.checkpoints import find_checkpoint, load
+from smoothinfer.checkpoints import find_checkpoint
 from smoothinfer.cli.options import add_recipe, attack_of, recipe_file, weights_hash
-from smoothinfer.config.components import Component
 from smoothinfer.config.settings_files import apply_overrides, read_settings
-from smoothinfer.config.typed import from_dict
+from smoothinfer.config.typed import from_dict, to_plain
 from smoothinfer.data import ImageData, choose_images, load_split
-from smoothinfer.errors import InputError, choose, plain_int
+from smoothinfer.errors import InputError
 from smoothinfer.evaluation.audit.runner import audit
 from smoothinfer.evaluation.evaluate import prepare, warn_of_batches
 from smoothinfer.evaluation.judgement import judged, protocol, strongest_of
@@ -26,8 +23,6 @@ from smoothinfer.evaluation.rows import Rows
 from smoothinfer.evaluation.runner import Runner
 from smoothinfer.evaluation.standing import ASKED_AGAIN
 from smoothinfer.evaluation.store import Store
-from smoothinfer.noise.input_noise import with_input_noise
-from smoothinfer.noise.noisy_model import NoisyModel
 from smoothinfer.numerics.balls import BALLS, Ball
 from smoothinfer.reporting.board import Board, read_board
 from smoothinfer.reporting.board_page import write_board
@@ -39,88 +34,6 @@ from smoothinfer.smoothing.classifier import SmoothedClassifier
 
 _AUDITED = 300  # images of a quick audit
 SMOKE: dict[str, Any] = {"limit": 8, "dear_limit": 8, "samples": 10}
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A published figure: in words, as a share of images if it is an accuracy, and its source."""
-
-    text: str
-    source: str
-    value: float | None = None
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One model of a leaderboard.
-
-    Attributes:
-        model: whatever `load` takes.
-        defence: a component of ``DEFENCES`` around the model's network without its noise.
-        others: further models, for a mixture.
-        sigma: Gaussian input noise; by default the model's own.
-        claim: of its authors.
-        note: for the reader.
-    """
-
-    model: str
-    defence: Component | None = None
-    others: list[str] = field(default_factory=list)
-    sigma: float | None = None
-    claim: dict[str, Any] | None = None
-    note: str = ""
-
-    def build(self, shape: tuple[int, int, int]) -> nn.Module:
-        """Return the model in eval mode, on this process's device."""
-        model = load(self.model)
-        if self.defence is not None:
-            networks = [_bare(load(each)) for each in (self.model, *self.others)]
-            model = defend(self.defence, networks, shape).eval()
-        return with_input_noise(model, self.sigma).to(Processes().device)
-
-
-def _bare(model: nn.Module) -> nn.Module:
-    return model.module if isinstance(model, NoisyModel) else model
-
-
-@dataclass(frozen=True)
-class BoardRecipe:
-    """What a leaderboard measures.
-
-    Attributes:
-        entries: the models, by the names that the table shows.
-        data, split, limit, first: the images.
-        dear_limit: images of the strongest attack: the first of them.
-        ball: of the attacks.
-        budget: of the standard attack.
-        samples: passes of a vote.
-        seed: names the random streams.
-        audit: audit every model too, minutes for each.
-        description: for the reader.
-    """
-
-    entries: dict[str, Any]
-    data: str
-    split: str = "test"
-    limit: int | None = None
-    first: bool = False
-    dear_limit: int | None = None
-    ball: Component = Component("linf", {"radius": 8 / 255})
-    budget: str = "standard"
-    samples: int = 64
-    seed: int = 0
-    audit: bool = False
-    description: str = ""
-
-    def __post_init__(self) -> None:
-        plain_int("samples", self.samples, at_least=ASKED_AGAIN)
-        choose("budget", BUDGETS, self.budget)
-        for name, entry in self.entries.items():
-            found = from_dict(Entry, entry, f"entry {name}")
-            if found.claim is not None:
-                from_dict(Claim, found.claim, f"claim of entry {name}")
-            if not name or "/" in name or name.startswith("."):
-                raise InputError(f"entry {name!r}: its card needs the name of a file")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -180,7 +93,7 @@ def print_board(board: Board, console: Terminal) -> None:
 
 
 def _chosen(recipe: BoardRecipe, only: list[str] | None) -> dict[str, Entry]:
-    entries = {k: from_dict(Entry, entry, f"entry {k}") for k, entry in recipe.entries.items()}
+    entries = recipe.entries
     if unknown := set(only or ()) - set(entries):
         raise InputError(f"no entry {sorted(unknown)[0]!r}: there are {', '.join(entries)}")
     if not entries:
@@ -259,7 +172,7 @@ def _card(
         **content,
         "standings": [{"attack": attack, **each} for attack, each in standings.items()],
         "passes": round(passes, 1),
-        "claim": entry.claim,
+        "claim": to_plain(entry.claim),
         "note": entry.note or None,
         **made_by(),
     }

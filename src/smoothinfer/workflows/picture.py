@@ -23,7 +23,6 @@ from smoothinfer.cli.options import (
     images_of_split,
     load_model,
 )
-from smoothinfer.cli.repeated import Repeated
 from smoothinfer.data import ImageData, class_names_of, match_classes
 from smoothinfer.engine.prediction import Prediction
 from smoothinfer.errors import InputError, choose
@@ -57,7 +56,6 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--attack",
         nargs="+",
-        action=Repeated,
         default=["pgd"],
         help="as for evaluate; several for cost",
     )

@@ -18,7 +18,6 @@ from smoothinfer.checkpoints import (
     read_checked,
     save_with_card,
 )
-from smoothinfer.cli.repeated import Repeated
 from smoothinfer.errors import InputError
 from smoothinfer.evaluation.fingerprint import Fingerprint
 from smoothinfer.evaluation.rows import Rows, summarise
@@ -40,9 +39,7 @@ _SUMMARY = {**RESULTS, "weights": Maybe(dict), "split": Maybe(str), "table": May
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("model", help="a run folder or a .safetensors checkpoint")
     parser.add_argument("--name", required=True, help="of the published model")
-    parser.add_argument(
-        "--results", nargs="+", action=Repeated, default=[], help="folders that evaluate wrote"
-    )
+    parser.add_argument("--results", nargs="+", default=[], help="folders that evaluate wrote")
     parser.add_argument("--out", default="checkpoints", help="folder of the checkpoint")
     parser.add_argument(
         "--compact",

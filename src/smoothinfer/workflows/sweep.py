@@ -15,7 +15,6 @@ from smoothinfer.cli.options import (
     recipe_file,
     weights_hash,
 )
-from smoothinfer.cli.repeated import Repeated
 from smoothinfer.config.components import Component
 from smoothinfer.config.typed import to_plain
 from smoothinfer.data import ImageData, choice_name, load_split
@@ -50,7 +49,6 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--merge",
         nargs="+",
-        action=Repeated,
         default=[],
         help="folders of other parts, whose rows are copied here",
     )
