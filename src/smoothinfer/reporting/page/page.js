@@ -47,7 +47,8 @@ function sortable(table) {
       head.setAttribute("aria-sort", up ? "ascending" : "descending");
       const key = (row) => {
         const text = row.cells[place].dataset.value ?? row.cells[place].textContent;
-        return text !== "" && !Number.isNaN(Number(text)) ? Number(text) : text;
+        const number = Number.parseFloat(text); // of "30.1 (24.8-36.0)" too
+        return Number.isNaN(number) ? text : number;
       };
       const rows = [...body.rows].sort((a, b) => order(key(a), key(b)) * (up ? 1 : -1));
       body.append(...rows);
