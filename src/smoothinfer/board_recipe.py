@@ -64,7 +64,7 @@ class BoardRecipe:
     Attributes:
         entries: the models, by the names that the table shows.
         data, split, limit, first: the images.
-        dear_limit: images of the strongest attack: the first of them.
+        dear_limit: images of the standard attack and of PGD with 16 draws and more: the first.
         ball: of the attacks.
         budget: of the standard attack.
         samples: passes of a vote.

@@ -7,6 +7,7 @@ Shanbhag 2022, arXiv 2206.06737): they must be fooled one after the other.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +29,7 @@ from smoothinfer.types import Images, Labels, Logits
 
 _MOST, _DRAWS = 12, 96  # networks that are told apart, and draws that look for them
 _EUCLIDEAN = L2(1.0)
+_EACH = 4  # networks for which each j gets all its steps
 _CLOSE = 1e-4  # of the logits' size: the same network, but for rounding
 
 
@@ -100,7 +102,7 @@ def by_members(
 
     Args:
         model, images, labels, ball, generator: as for `pgd`.
-        steps: of each j.
+        steps: of each j; with more than four networks fewer, so that all j take ``4 * steps``.
         orders: in which networks come: first the nearest (lead over the gradient's norm), then at
             random.
         mixture: the networks; by default `find_mixture` looks for them.
@@ -148,7 +150,7 @@ class _Search:
     ) -> None:
         self.model, self.images, self.labels = model, images, labels
         self.ball, self.seeds, self.shares = ball, mixture.seeds, mixture.shares
-        self.steps = steps
+        self.steps = math.ceil(steps * min(1.0, _EACH / len(mixture.seeds)))
         self.best = images
         self.fooled = self.shares.new_full((len(images),), -1.0)  # nothing was tried yet
 

@@ -11,6 +11,20 @@ from smoothinfer.numerics.statistics import Interval, proportion
 
 AUTHORS = "one_draw(steps=20)"  # the protocol of several random defences' own scripts
 _DRAWS = {"quick": (1, 4, 16), "standard": (1, 4, 16, 64), "full": (1, 4, 16, 64)}
+_MANY = 16  # draws from which PGD counts as dear
+
+
+def dear(budget: str) -> list[str]:
+    """Return the attacks of the protocol that cost most, which may be run on fewer images.
+
+    >>> dear("quick")
+    ["standard(budget='quick')", 'pgd(steps=20, draws=16)']
+    """
+    return [strongest_of(budget), *(_averaged(count) for count in _DRAWS[budget] if count >= _MANY)]
+
+
+def _averaged(draws: int) -> str:
+    return f"pgd(steps=20, draws={draws})"
 
 
 def strongest_of(budget: str) -> str:
@@ -30,30 +44,30 @@ def protocol(budget: str, random: bool) -> list[str]:
     >>> protocol("quick", random=False)
     ["standard(budget='quick')"]
     """
-    draws = [f"pgd(steps=20, draws={count})" for count in _DRAWS[budget]]
+    draws = [_averaged(count) for count in _DRAWS[budget]]
     return [strongest_of(budget), *([AUTHORS, *draws] if random else [])]
 
 
 def judged(rows: Rows, strongest: str, random: bool) -> dict[str, Any]:
     """Return the standing under each attack, by its name, and a verdict in words.
 
+    Each standing is over all images of its attack; the verdict and its numbers are over the images
+    that every attack was run on.
+
     Args:
         rows: of one model, clean and attacked, one vote for each.
         strongest: the attack that the verdict is about.
         random: whether passes differ.
     """
-    standings = {
-        name: standing_of(rows.filter(pc.equal(rows["attack"], name)))
-        for name in dict.fromkeys(rows["attack"].to_pylist())
-    }
-    clean, under = standings[CLEAN], standings[strongest]
-    attacked = [each for name, each in standings.items() if name != CLEAN]
+    compared = _standings(on_every_attack(rows))
+    clean, under = compared[CLEAN], compared[strongest]
+    attacked = [each for name, each in compared.items() if name != CLEAN]
     # The standard attack is after the vote: another one may hurt single passes more.
     mean = min((each.mean for each in attacked), key=lambda found: found.value)
     worst = min((each.worst for each in attacked), key=lambda found: found.value)
     return {
         "random": random,
-        "standings": {name: each.to_dict() for name, each in standings.items()},
+        "standings": {name: each.to_dict() for name, each in _standings(rows).items()},
         "mean": mean.as_dict(),
         "worst": worst.as_dict(),
         "vote": under.vote.as_dict(),
@@ -64,17 +78,32 @@ def judged(rows: Rows, strongest: str, random: bool) -> dict[str, Any]:
     }
 
 
+def _standings(rows: Rows) -> dict[str, Standing]:
+    names = dict.fromkeys(rows["attack"].to_pylist())
+    return {name: standing_of(rows.filter(pc.equal(rows["attack"], name))) for name in names}
+
+
+def on_every_attack(rows: Rows) -> Rows:
+    """Return the rows of the images that every attack of ``rows`` was run on.
+
+    >>> import pyarrow as pa
+    >>> rows = pa.table({"image": [0, 1, 0], "attack": ["none", "none", "pgd"]})
+    >>> on_every_attack(rows)["image"].to_pylist()
+    [0, 0]
+    """
+    counts = rows.group_by("image").aggregate([("attack", "count_distinct")])
+    attacks = len(pc.unique(rows["attack"]))
+    whole = counts.filter(pc.equal(counts["attack_count_distinct"], attacks))["image"]
+    return rows.filter(pc.is_in(rows["image"], value_set=pc.unique(whole)))
+
+
 def worst_case(rows: Rows) -> Interval:
     """Return the share of images whose vote is right under every attack, and clean.
 
     Of images that only some of the attacks were run on, none is counted.
     """
-    attacks = set(rows["attack"].to_pylist())
-    right: dict[int, list[bool]] = {}
-    for image, correct in zip(rows["image"].to_pylist(), rows["correct"].to_pylist(), strict=True):
-        right.setdefault(image, []).append(correct)
-    whole = [all(each) for each in right.values() if len(each) == len(attacks)]
-    return proportion(sum(whole), len(whole))
+    right = on_every_attack(rows).group_by("image").aggregate([("correct", "min")])["correct_min"]
+    return proportion(pc.sum(right).as_py() or 0, len(right))
 
 
 def verdict_of(clean: Standing, under: Standing, mean: Interval, worst: Interval) -> str:

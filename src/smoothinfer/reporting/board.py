@@ -37,7 +37,7 @@ BOARD_CARD = {
             **{"gain": GAIN, "luck": SHARE},
         }
     ],
-    "worst case": INTERVAL,
+    **{"mean": INTERVAL, "worst": INTERVAL, "worst case": INTERVAL},
     "passes": NUMBER,
     "seconds": NUMBER,
     "claim": Maybe({"text": str, "source": str, "value": Maybe(SHARE)}),
@@ -88,19 +88,11 @@ class Board:
             clean, authors = _under(card, CLEAN), _under(card, AUTHORS)
             line = [card["name"], "" if card.get("epochs") is None else str(card["epochs"])]
             line += [_text(clean, "vote", short), _interval(card["worst case"], short)]
-            line += [*self._single(card, short), _text(authors, "vote", short)]
+            line += [_interval(card[each], short) for each in ("mean", "worst")]
+            line.append(_text(authors, "vote", short))
             lines.append([*line, shown if card["random"] else ""])
         title = "accuracy, %" if short else "accuracy, % (95 % interval over images)"
         return Table(heads, lines, title, left=1)
-
-    @staticmethod
-    def _single(card: dict[str, Any], short: bool) -> list[str]:
-        """Return one pass and ten in a row, each under the attack that hurts it most."""
-        if not card["random"]:
-            return [_interval(card["worst case"], short)] * 2
-        attacked = [each for each in card["standings"] if each["attack"] != CLEAN]
-        lowest = {each: min(attacked, key=_value(each)) for each in ("mean", "worst")}
-        return [_text(standing, each, short) for each, standing in lowest.items()]
 
     def by_attack(self, short: bool = False) -> Table:
         """Return the vote's accuracy under each attack, and the worst case of every image."""
@@ -138,10 +130,6 @@ def _known(card: dict[str, Any], attack: str) -> dict[str, Any]:
     found = _under(card, attack)
     assert found is not None  # see `read_board_card`
     return found
-
-
-def _value(name: str) -> Any:
-    return lambda standing: standing[name]["value"]
 
 
 def _text(standing: dict[str, Any] | None, name: str, short: bool) -> str:

@@ -18,7 +18,7 @@ from smoothinfer.data import ImageData, choose_images, load_split
 from smoothinfer.errors import InputError
 from smoothinfer.evaluation.audit.runner import audit
 from smoothinfer.evaluation.evaluate import prepare, warn_of_batches
-from smoothinfer.evaluation.judgement import judged, protocol, strongest_of
+from smoothinfer.evaluation.judgement import dear, judged, protocol, strongest_of
 from smoothinfer.evaluation.rows import Rows
 from smoothinfer.evaluation.runner import Runner
 from smoothinfer.evaluation.standing import ASKED_AGAIN
@@ -112,11 +112,10 @@ def judge(
 ) -> dict[str, Any]:
     """Run the protocol on ``model``, resumed from ``folder``; return its card."""
     random = is_random(model, images.images[:2].to(Processes().device))
-    strongest = strongest_of(recipe.budget)
-    dear = choose_images(images, recipe.dear_limit, first=True)
+    few = choose_images(images, recipe.dear_limit, first=True)
     attacks = {each: attack_of(each) for each in protocol(recipe.budget, random)}
-    parts = [(images, {k: v for k, v in attacks.items() if k != strongest}, True)]
-    parts += [(dear, {strongest: attacks[strongest]}, False)]
+    costly = {each: attacks.pop(each) for each in dear(recipe.budget) if each in attacks}
+    parts = [(images, attacks, True), (few, costly, False)]
     smooth = SmoothedClassifier(model, recipe.samples if random else ASKED_AGAIN)
     works = [
         prepare(
