@@ -1,4 +1,4 @@
-"""Attacks on a random model, judged by fresh votes.
+"""Attacks on a model, random or not, judged by fresh votes; beside AutoAttack.
 
 ``python -m benchmarks.referee MODEL --data DATA``
 
@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import smoothinfer as si
 from benchmarks.clock import machine
 from benchmarks.peers import auto_attack, installed, silent, versions
+from smoothinfer.attacks.checks import is_random
 from smoothinfer.noise.input_noise import with_input_noise
 from smoothinfer.numerics.statistics import Interval, proportion
 from smoothinfer.runtime.processes import tune_malloc
@@ -30,7 +31,7 @@ from smoothinfer.runtime.processes import tune_malloc
 BATCH = 128
 
 
-def tools(model: si.NoisyModel, radius: float) -> dict[str, Callable[[Tensor, Tensor], Any]]:
+def tools(model: nn.Module, radius: float, random: bool) -> dict[str, Callable[[Tensor, Tensor], Any]]:
     """Return each attack: (images, labels) -> adversarial images, and its own answers or none."""
     ball = si.Linf(radius)
 
@@ -43,6 +44,8 @@ def tools(model: si.NoisyModel, radius: float) -> dict[str, Callable[[Tensor, Te
     found: dict[str, Callable[[Tensor, Tensor], Any]] = {
         "standard": partial(ours, "standard"),
         "standard, quick": partial(ours, "standard", budget="quick"),
+    }
+    averaged: dict[str, Callable[[Tensor, Tensor], Any]] = {
         "multi-targeted, 8 draws": partial(ours, "multitargeted", draws=8),
         "APGD, margin": partial(ours, "apgd", loss="margin", steps=40, draws=8),
         "PGD with momentum, margin": partial(
@@ -56,14 +59,16 @@ def tools(model: si.NoisyModel, radius: float) -> dict[str, Callable[[Tensor, Te
             schedule="cosine",
         ),
     }
+    found |= averaged if random else {}
     if installed("pyautoattack"):
-        theirs = auto_attack(model, radius, "rand")
-        found["AutoAttack, rand"] = lambda images, labels: theirs(images, labels, BATCH)
+        version = "rand" if random else "standard"
+        theirs = auto_attack(model, radius, version)
+        found[f"AutoAttack, {version}"] = lambda images, labels: theirs(images, labels, BATCH)
     return found
 
 
 def judge(
-    model: si.NoisyModel, images: Tensor, labels: Tensor, found: Tensor, answers: Tensor | None
+    model: nn.Module, images: Tensor, labels: Tensor, found: Tensor, answers: Tensor | None
 ) -> dict[str, Any]:
     """Return what is left by fresh votes of 512 passes, and by the attack's own count."""
     smooth = si.SmoothedClassifier(model, 512, seed=1)
@@ -91,7 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", nargs="?", default="cni-w-resnet20-cifar10")
     parser.add_argument("--data", default="uoft-cs/cifar10")
-    parser.add_argument("--sigma", type=float, default=0.06)
+    parser.add_argument("--sigma", type=float, help="by default the model's own input noise")
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--radius", type=float, default=8 / 255)
     parser.add_argument("--tools", nargs="*")
@@ -102,13 +107,13 @@ def main() -> None:
     tune_malloc()
     data = si.load_data(options.data, "test", options.images, first=True)
     model = with_input_noise(si.load(options.model), options.sigma)
-    assert isinstance(model, si.NoisyModel)
-    path = options.out / "referee.json"
+    random = is_random(model, data.images[:2])
+    path = options.out / f"referee-{options.model.replace('/', '-')}.json"
     table = json.loads(path.read_text()) if path.exists() else {"tools": {}}
     table |= {"model": options.model, "sigma": options.sigma, "images": options.images}
     table |= {"machine": machine("cpu"), "peers": versions()}
     options.out.mkdir(parents=True, exist_ok=True)
-    for name, run in tools(model, options.radius).items():
+    for name, run in tools(model, options.radius, random).items():
         if options.tools and name not in options.tools:
             continue
         begun = time.perf_counter()
