@@ -31,7 +31,9 @@ from smoothinfer.runtime.processes import tune_malloc
 BATCH = 128
 
 
-def tools(model: nn.Module, radius: float, random: bool) -> dict[str, Callable[[Tensor, Tensor], Any]]:
+def tools(
+    model: nn.Module, radius: float, random: bool
+) -> dict[str, Callable[[Tensor, Tensor], Any]]:
     """Return each attack: (images, labels) -> adversarial images, and its own answers or none."""
     ball = si.Linf(radius)
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # every name is imported when it is first used; see _LAZY
     from smoothinfer.data import DATASETS, ImageData, load_data
     from smoothinfer.defences import DEFENCES
     from smoothinfer.engine.passes import passes
+    from smoothinfer.engine.pool import NetworkPool
     from smoothinfer.engine.prediction import Prediction
     from smoothinfer.engine.stops import STOPS
     from smoothinfer.engine.voting import RULES, Rule, rank_rule
@@ -90,6 +91,7 @@ _LAZY = {
     "LogitsOf": "networks",
     "MODELS": "networks",
     "NOISES": "noise",
+    "NetworkPool": "engine.pool",
     "Noise": "noise",
     "NoisyModel": "noise",
     "Normalize": "networks",
@@ -157,7 +159,7 @@ __all__ = [
     "ABSTAIN", "ATTACKS", "ATTACK_LOSSES", "BALLS", "CNI", "DATASETS", "DEFENCES", "GRADIENTS",
     "L2", "LOSSES", "MODELS", "NOISES", "PNI", "RULES", "STOPS", "Abstention", "Certificates",
     "Ensemble", "Gaussian", "GivenExamples", "GridGaussian", "HubModel", "ImageData",
-    "InputError", "Laplace", "Linf", "LogitsOf", "Noise", "NoisyModel", "Normalize",
+    "InputError", "Laplace", "Linf", "LogitsOf", "NetworkPool", "Noise", "NoisyModel", "Normalize",
     "Prediction", "Recipe", "Rule", "SmoothedClassifier", "Uniform", "accuracy",
     "accuracy_against_samples", "apgd", "audit", "certify", "cw", "ddn", "epgd", "evaluate",
     "fgsm", "frozen", "isolated_rng", "learn_abstention", "list_models", "load", "load_data",

@@ -37,6 +37,8 @@ CALIBRATION = {
         (["--shape", "0", "8", "8"], "shape must be at least 1"),
         ([*SHAPE, "--stop", "nonsense"], "unknown stop"),
         ([*SHAPE, "--stop", "ppr", "--rule", "soft"], "whole votes"),
+        ([*SHAPE, "--pool", "64"], "leave --pool out"),
+        ([*SHAPE, "--pool", "7"], "networks must be at least 32"),
         ([*SHAPE, "--port", "99999"], "port must be at most 65535"),
     ],
 )

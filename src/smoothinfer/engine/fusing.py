@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.autograd.function import once_differentiable
 
+from smoothinfer.engine.stacking import POINTWISE
 from smoothinfer.numerics.precision import has_bf16_units
 
 Settings = tuple[Any, Any, Any, int]  # stride, padding, dilation, groups
@@ -85,9 +86,9 @@ def _fused(
     stride, padding, dilation, groups = settings
     arguments = (weight, bias, padding, stride, dilation, groups)
     if plus is None:
-        return _POINTWISE(features, *arguments, "relu", [], "")  # type: ignore[misc]
+        return POINTWISE(features, *arguments, "relu", [], "")  # type: ignore[misc]
     after = "relu" if rectify else None
-    return _POINTWISE.binary(features, plus, *arguments, "add", 1.0, after, [], "")  # type: ignore[union-attr]
+    return POINTWISE.binary(features, plus, *arguments, "add", 1.0, after, [], "")  # type: ignore[union-attr]
 
 
 class _Fused(torch.autograd.Function):
@@ -189,7 +190,7 @@ def _runs_fused(
     rectify: bool,
     padding: Any,
 ) -> bool:
-    if _POINTWISE is None or torch.compiler.is_compiling() or isinstance(padding, str):
+    if POINTWISE is None or torch.compiler.is_compiling() or isinstance(padding, str):
         return False
     learned = weight.requires_grad or (bias is not None and bias.requires_grad)
     if learned and torch.is_grad_enabled():
@@ -216,13 +217,3 @@ def _output_shape(
         )
     ]
     return (len(features), len(weight), *sides)
-
-
-def _find_operator() -> Callable[..., Tensor] | None:
-    """Return oneDNN's fused convolution, where this build of torch has it."""
-    if not torch.backends.mkldnn.is_available():
-        return None
-    return getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
-
-
-_POINTWISE = _find_operator()

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from smoothinfer.engine.members import NoisyNetwork, member_of, noisy_images
 from smoothinfer.engine.plan import Network, Plan
+from smoothinfer.engine.pool import BLOCK, Drawn, NetworkPool
 from smoothinfer.errors import InputError
 from smoothinfer.numerics.precision import resolve_precision, tile_for
 from smoothinfer.numerics.randomness import derive_seed, isolated_rng, stream
@@ -71,6 +72,7 @@ class Engine:
         per_image: draw separate input noise for every image.
         precision: ``"auto"`` (bfloat16 where the device multiplies it in hardware), ``"bf16"`` or
             ``"fp32"``.
+        pool: drawn networks to use, for up to eight images; see `NetworkPool`.
         compile: run the plan through ``torch.compile``: every new plan waits for the compiler.
 
     Raises:
@@ -93,6 +95,7 @@ class Engine:
         tile: int | None = None,
         per_image: bool = False,
         precision: str = "auto",
+        pool: NetworkPool | None = None,
         compile: bool = False,
     ) -> None:
         check_eval(model)
@@ -108,6 +111,7 @@ class Engine:
             self.precision = "fp32"
         else:
             self._choose_precision(self.plan, images)
+        self._drawn = self._find_pool(pool)
         self._compiled: Callable[..., Logits] | None = None
         if compile and self.plan is not None:
             self._compiled = torch.compile(self.plan.program, dynamic=False)
@@ -135,6 +139,12 @@ class Engine:
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
         self.sampler = self.model.sampler_for(plan, dtype)
         self.same_weights = not self.sampler.size
+
+    def _find_pool(self, pool: NetworkPool | None) -> Iterator[Drawn] | None:
+        """Return the blocks of ``pool``, where networks with weights of their own run together."""
+        if pool is None or self.plan is None or self.plan.random or self.same_weights:
+            return None
+        return pool.blocks(self.sampler) if self.plan.can_stack(self.sampler.names) else None
 
     def blocks(self, images: Images, first: int, samples: int) -> Iterator[Tensor]:
         """Yield the logits of passes ``first`` to ``first + samples - 1``, (S, N, K) at a time.
@@ -167,6 +177,11 @@ class Engine:
             at = indices.stop
 
     @property
+    def pooled(self) -> bool:
+        """Whether passes over few images use networks of a pool."""
+        return self._drawn is not None
+
+    @property
     def by_place(self) -> bool:
         """Whether a pass may answer an image differently in another place of its batch."""
         return not self.batched and (self.plan is None or self.plan.random)
@@ -188,8 +203,11 @@ class Engine:
             return room
         if not self.plan.can_stack(self.sampler.names):
             return 1
-        stacked = _STACK_BYTES // (4 * self.sampler.size)
-        return min(room, max(1, stacked)) if images <= _STACKED_IMAGES else 1
+        if images > _STACKED_IMAGES:
+            return 1
+        if self._drawn is not None:
+            return BLOCK
+        return min(room, max(1, _STACK_BYTES // (4 * self.sampler.size)))
 
     def _run_passes(self, images: Images, indices: range) -> Tensor:
         """Return the logits (passes, N, K)."""
@@ -204,13 +222,17 @@ class Engine:
             with isolated_rng(derive_seed(self.seed, "module", indices.start)):
                 flat = self._run_tiled(network, torch.cat(shown))
             return flat.unflatten(0, (len(indices), len(images)))
+        assert self.plan is not None
+        if self._drawn is not None and len(images) <= _STACKED_IMAGES:
+            together = torch.stack([*shown, *shown[:1] * (BLOCK - len(shown))])
+            drawn = next(self._drawn)
+            return self.plan.run_stacked(self.sampler.fixed, drawn, together)[: len(shown)]
         streams = [stream(self.seed, "weights", s, device=images.device) for s in indices]
         weights = self.sampler.draw_block(streams)
         if len(indices) == 1:
             tensors = self.sampler.fixed | {name: drawn[0] for name, drawn in weights.items()}
             with isolated_rng(derive_seed(self.seed, "module", indices.start)):
                 return self._run_tiled(self._network(tensors), shown[0])[None]
-        assert self.plan is not None
         return self.plan.run_stacked(self.sampler.fixed, weights, torch.stack(shown))
 
     def _network(self, tensors: dict[str, Tensor]) -> Network:
@@ -255,6 +277,7 @@ class Engine:
                 parts.append(f"{len(self.plan.folded)} normalisations folded")
             most = max(self.passes_at_once(1), self.passes_at_once(2))
             parts.append(f"up to {most} passes at once")
+            parts += ["from a pool"] * (self.pooled)
             parts += ["compiled"] * (self._compiled is not None)
         return f"Engine({', '.join(parts)})"
 

@@ -14,13 +14,13 @@ from torch import Tensor, fx, nn
 from torch.func import functional_call
 
 from smoothinfer.engine import fusing, stacking
-from smoothinfer.engine.stacking import Stacked
+from smoothinfer.engine.stacking import Packed, Stacked
 from smoothinfer.engine.tracing import foldable, hooked, settings_of, tensors_of, trace, twins_of
 from smoothinfer.numerics.randomness import isolated_rng
 from smoothinfer.types import Images, Logits
 
 Tensors = Mapping[str, Tensor]
-StackedTensors = Mapping[str, Tensor | Stacked]
+StackedTensors = Mapping[str, Tensor | Stacked | Packed]
 Network = Callable[[Images], Logits]
 
 _KNOWN = ("torch.nn.", "smoothinfer.networks")
@@ -79,16 +79,27 @@ class Plan:
         """Say whether several networks, each with its own tensors ``names``, can run as one."""
         return self.stackable >= {name.rpartition(".")[0] for name in names}
 
-    def run_stacked(self, shared: Tensors, own: Mapping[str, Tensor], images: Tensor) -> Tensor:
+    def pack(self, drawn: Tensors) -> dict[str, Stacked | Packed]:
+        """Lay tensors of several networks, (S, *shape), out for many runs of `run_stacked`."""
+        return {
+            name: stacking.pack(each, self.leaves[name.rpartition(".")[0]])
+            for name, each in drawn.items()
+        }
+
+    def run_stacked(
+        self, shared: Tensors, own: Mapping[str, Tensor | Stacked | Packed], images: Tensor
+    ) -> Tensor:
         """Return the logits (S, N, K) of S networks in one forward pass.
 
         Args:
             shared: folded tensors that all networks have in common.
-            own: tensors that differ between the networks, (S, *shape).
+            own: tensors that differ between the networks, (S, *shape), or packed.
             images: (S, N, C, H, W).
         """
-        tensors: dict[str, Tensor | Stacked] = dict(shared)
-        tensors |= {name: Stacked(tensor) for name, tensor in own.items()}
+        tensors: dict[str, Tensor | Stacked | Packed] = dict(shared)
+        tensors |= {
+            n: Stacked(each) if isinstance(each, Tensor) else each for n, each in own.items()
+        }
         rows = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         return self.run(tensors, rows).unflatten(0, images.shape[:2])
 
@@ -251,10 +262,11 @@ def _conv(
         sides = part._reversed_padding_repeated_twice
         features, padding = F.pad(features, sides, mode=part.padding_mode), (0, 0)
     settings = part.stride, padding, part.dilation, part.groups
-    if isinstance(weight, Stacked):
-        summed = stacking.conv2d(features, weight, bias, *settings)
-        return fusing.finish(summed, plus, rectify)
-    assert not isinstance(bias, Stacked)
+    if not isinstance(weight, Tensor):
+        alone = plus is None
+        convolved = stacking.conv2d(features, weight, bias, *settings, rectify=rectify and alone)
+        return convolved if alone else fusing.finish(convolved, plus, rectify)
+    assert bias is None or isinstance(bias, Tensor)
     return fusing.convolution(features, weight, bias, *settings, plus, rectify)
 
 
@@ -264,8 +276,8 @@ def _linear(tensors: StackedTensors, leaves: Leaves, name: str, args: Any, kwarg
     return stacking.linear(_match_dtype(weight, *args, **kwargs), weight, bias)
 
 
-def _match_dtype(weight: Tensor | Stacked, input: Tensor) -> Tensor:
-    return input.to(weight.dtype if isinstance(weight, Tensor) else weight.each.dtype)
+def _match_dtype(weight: Tensor | Stacked | Packed, input: Tensor) -> Tensor:
+    return input.to(weight.each.dtype if isinstance(weight, Stacked) else weight.dtype)
 
 
 _STEPS: dict[Any, Callable[..., Any]] = {nn.Conv2d: _conv, nn.Linear: _linear}

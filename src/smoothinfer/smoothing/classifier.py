@@ -11,6 +11,7 @@ from torch import nn
 
 from smoothinfer.engine.members import member_of, run_passes
 from smoothinfer.engine.passes import Engine
+from smoothinfer.engine.pool import NetworkPool
 from smoothinfer.engine.prediction import Prediction
 from smoothinfer.engine.stopping import VoteSpec
 from smoothinfer.engine.stops import stopping
@@ -44,11 +45,12 @@ class SmoothedClassifier(nn.Module):
         seed: key of the passes; ``None`` draws fresh ones at each call, as a deployment
             should, since an attacker must not know them.
         tile, per_image, precision: see `Engine`; gradients are fp32 except under autocast.
+        pool: networks drawn in advance, for fast votes on few images; not with a ``seed``.
         abstention: learned by `learn_abstention`; `predict` needs it to abstain at a risk.
 
     Raises:
-        InputError: ``samples``, ``seed`` or ``tile`` is no whole number or out of range, or the
-            rule is unknown.
+        InputError: ``samples``, ``seed`` or ``tile`` is no whole number or out of range, the rule
+            is unknown, or both a seed and a pool are given.
 
     Source: Nemcovsky et al. 2019, arXiv 1911.07198, equations (7)-(13).
 
@@ -72,10 +74,13 @@ class SmoothedClassifier(nn.Module):
         tile: int | None = None,
         per_image: bool = False,
         precision: str = "auto",
+        pool: NetworkPool | None = None,
         abstention: Abstention | KnownShares | None = None,
     ) -> None:
         super().__init__()
-        self.abstention = abstention
+        if pool is not None and seed is not None:
+            raise InputError("a pool's networks are drawn afresh: give either seed or pool")
+        self.abstention, self.pool = abstention, pool
         self.model, self.samples = model, plain_int("samples", samples, 1, MOST_PASSES)
         self.seed = None if seed is None else plain_seed(seed)
         self.rule, self.rule_name = rule_of(rule), rule if isinstance(rule, str) else "custom"
@@ -209,6 +214,7 @@ class SmoothedClassifier(nn.Module):
             tile=self.tile,
             per_image=self.per_image,
             precision=self.precision,
+            pool=self.pool,
         )
 
     def explain(self, images: Images) -> str:

@@ -12,6 +12,7 @@ from smoothinfer.cards import read_card
 from smoothinfer.checkpoints import find_checkpoint
 from smoothinfer.cli.numbers import decimal_number, optional_number, whole_number
 from smoothinfer.cli.options import MODEL_HELP, add_sigma, load_model, weights_hash
+from smoothinfer.engine.pool import NetworkPool
 from smoothinfer.engine.prediction import Prediction
 from smoothinfer.errors import InputError, plain_float, plain_int
 from smoothinfer.reporting.shapes import SHARE, Maybe, check_shape
@@ -64,6 +65,20 @@ def add_arguments(parser: ArgumentParser) -> None:
         "in the calibration",
     )
     parser.add_argument(
+        "--pool",
+        type=whole_number,
+        metavar="NETWORKS",
+        help="keep this many drawn networks in memory, such as 256, for models with noise on their "
+        "weights; votes on up to 8 images share them",
+    )
+    parser.add_argument(
+        "--renew",
+        type=decimal_number,
+        default=32.0,
+        metavar="RATE",
+        help="networks of the pool that are drawn anew each second",
+    )
+    parser.add_argument(
         "--shape",
         nargs=3,
         type=whole_number,
@@ -85,6 +100,11 @@ def run(options: Namespace) -> int:
     budget = plain_float("budget", options.budget, above=0)
     smooth = _classifier(options)
     shape, classes = _shape_and_classes(options, smooth.model)
+    if smooth.pool is not None and not smooth.engine(torch.rand(1, *shape), 0).pooled:
+        raise InputError(
+            f"{options.model} has no noise on its weights to draw in advance, or runs pass by "
+            "pass: leave --pool out"
+        )
     console = Terminal()
     capacity = measure_capacity(smooth, shape, budget)
     console.print(f"{options.model}: {capacity}, within {budget:g} ms", markup=False)
@@ -119,9 +139,9 @@ def _classifier(options: Namespace) -> SmoothedClassifier:
         raise InputError(f"port must be at most 65535, not {options.port}")
     model = load_model(options)
     optional_number("sigma", options.sigma)
-    smooth = SmoothedClassifier(
-        model, options.samples, options.rule or "prediction", abstention=known
-    )
+    pool = None if options.pool is None else NetworkPool(options.pool, options.renew)
+    rule = options.rule or "prediction"
+    smooth = SmoothedClassifier(model, options.samples, rule, abstention=known, pool=pool)
     if options.abstain is not None:
         smooth.least_share(options.abstain)
     return smooth
