@@ -35,7 +35,7 @@ LAYERS = [
         "hub",
     ),
     ("cli",),
-    ("sweep_recipe", "board_recipe", "serving"),
+    ("sweep_recipe", "board_recipe", "serving", "exporting"),
     ("workflows",),
     ("__init__", "__main__"),
 ]

@@ -37,6 +37,7 @@ if TYPE_CHECKING:  # every name is imported when it is first used; see _LAZY
     from smoothinfer.evaluation.evaluate import evaluate
     from smoothinfer.evaluation.examples import load_examples
     from smoothinfer.evaluation.rows import accuracy, summarise
+    from smoothinfer.exporting.exporter import export
     from smoothinfer.hub import HubModel
     from smoothinfer.networks import MODELS, LogitsOf, Normalize, resnet20, smallnet
     from smoothinfer.noise import (
@@ -113,6 +114,7 @@ _LAZY = {
     "epgd": "attacks",
     "evaluate": "evaluation.evaluate",
     "fgsm": "attacks",
+    "export": "exporting.exporter",
     "frozen": "smoothing.classifier",
     "isolated_rng": "numerics.randomness",
     "learn_abstention": "smoothing.abstention",
@@ -162,8 +164,8 @@ __all__ = [
     "InputError", "Laplace", "Linf", "LogitsOf", "NetworkPool", "Noise", "NoisyModel", "Normalize",
     "Prediction", "Recipe", "Rule", "SmoothedClassifier", "Uniform", "accuracy",
     "accuracy_against_samples", "apgd", "audit", "certify", "cw", "ddn", "epgd", "evaluate",
-    "fgsm", "frozen", "isolated_rng", "learn_abstention", "list_models", "load", "load_data",
-    "load_examples", "load_recipe", "multitargeted", "nattack", "passes", "pgd",
+    "export", "fgsm", "frozen", "isolated_rng", "learn_abstention", "list_models", "load",
+    "load_data", "load_examples", "load_recipe", "multitargeted", "nattack", "passes", "pgd",
     "predict_or_abstain", "publish", "rank_rule", "resnet20", "save_checkpoint", "smallnet",
     "smoothadv", "square", "summarise", "train_run", "transfer", "write_report",
 ]  # fmt: skip

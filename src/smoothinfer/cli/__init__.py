@@ -41,10 +41,11 @@ COMMANDS = {
     "picture": "Draw the cost of passes, the votes under an attack, gradients or learned noise.",
     "publish": "Put a trained model and its figures into one checkpoint, or on the hub.",
     "leaderboard": "Judge a list of models by one protocol: a card each, one table, one page.",
+    "export": "Write a vote as a file that ONNX runtimes or torch load; checked by running it.",
     "serve": "Answer pictures over HTTP, within a budget of time.",
     "models": "List the shipped models and their figures.",
 }
-_NOT_RESUMED = ("audit", "report", "picture", "publish", "serve", "models")
+_NOT_RESUMED = ("audit", "report", "picture", "publish", "export", "serve", "models")
 _INPUT, _OWN, _BROKEN_PIPE = 2, 3, 141  # exit statuses
 
 
@@ -117,6 +118,8 @@ def _run_with_output(command: ModuleType, options: argparse.Namespace) -> int:
     if out is None:
         status: int = command.run(options)
         return status
+    if getattr(command, "OUT_IS_FILE", False):
+        out = os.path.dirname(out) or "."
     is_new = not os.path.lexists(out)
     check_output(out)
     try:

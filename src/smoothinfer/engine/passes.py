@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from smoothinfer.engine.members import NoisyNetwork, member_of, noisy_images
 from smoothinfer.engine.plan import Network, Plan
 from smoothinfer.engine.pool import BLOCK, Drawn, NetworkPool
+from smoothinfer.engine.tiles import tiles
 from smoothinfer.errors import InputError
 from smoothinfer.numerics.precision import resolve_precision, tile_for
 from smoothinfer.numerics.randomness import derive_seed, isolated_rng, stream
@@ -24,7 +25,6 @@ from smoothinfer.runtime.modes import check_eval
 from smoothinfer.runtime.out_of_memory import OUT_OF_MEMORY, is_out_of_memory
 from smoothinfer.types import Images, Logits
 
-_SMALLEST = 8
 # Stacked networks run as grouped convolutions: the fewer the images, the more that gains, until
 # one network after the other is as fast (ResNet-20, two cores of an EPYC, Zen 3).
 _STACKED_IMAGES = 8
@@ -284,27 +284,3 @@ class Engine:
 
 def _pair(images: Images) -> Images:
     return images[:1].expand(2, *images.shape[1:])
-
-
-def tiles(images: Images, size: int) -> Iterator[tuple[Images, int]]:
-    """Yield ``(tile, number of its own images)``; a tile is filled up by repeating its first image.
-
-    Sizes are powers of two from 8 to ``size``: a rest is split where that wastes less.
-
-    >>> [(len(tile), count) for tile, count in tiles(torch.rand(29, 1, 2, 2), 16)]
-    [(16, 16), (16, 13)]
-    >>> [(len(tile), count) for tile, count in tiles(torch.rand(27, 1, 2, 2), 16)]
-    [(16, 16), (8, 8), (8, 3)]
-    """
-    at = 0
-    while at < len(images):
-        left = len(images) - at
-        full = min(size, max(_SMALLEST, 1 << (left - 1).bit_length()))
-        if left < full and full > _SMALLEST and left <= 0.75 * full:
-            full //= 2
-        part = images[at : at + full]
-        filler = part[:1].expand(full - len(part), *part.shape[1:])
-        tile = part if len(part) == full else torch.cat([part, filler])
-        # The memory format of a single image is ambiguous: set it, or other kernels run.
-        yield tile.contiguous(memory_format=torch.channels_last), len(part)
-        at += full

@@ -6,19 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import nn
 
-from smoothinfer.cards import read_card
-from smoothinfer.checkpoints import find_checkpoint
+from smoothinfer.cli.image_shape import add_shape, shape_and_classes
 from smoothinfer.cli.numbers import decimal_number, optional_number, whole_number
 from smoothinfer.cli.options import MODEL_HELP, add_sigma, load_model, weights_hash
 from smoothinfer.engine.pool import NetworkPool
 from smoothinfer.engine.prediction import Prediction
-from smoothinfer.errors import InputError, plain_float, plain_int
+from smoothinfer.errors import InputError, plain_float
 from smoothinfer.reporting.shapes import SHARE, Maybe, check_shape
 from smoothinfer.runtime.files import read_json
-from smoothinfer.runtime.foreign import logits_of
-from smoothinfer.runtime.modes import count_classes, device_of
+from smoothinfer.runtime.modes import device_of
 from smoothinfer.runtime.terminal import Terminal
 from smoothinfer.smoothing.abstention import KnownShares
 from smoothinfer.smoothing.classifier import SmoothedClassifier
@@ -78,13 +75,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="RATE",
         help="networks of the pool that are drawn anew each second",
     )
-    parser.add_argument(
-        "--shape",
-        nargs=3,
-        type=whole_number,
-        metavar=("C", "H", "W"),
-        help="of an image, for a model without a card",
-    )
+    add_shape(parser)
 
 
 def run(options: Namespace) -> int:
@@ -99,7 +90,7 @@ def run(options: Namespace) -> int:
 
     budget = plain_float("budget", options.budget, above=0)
     smooth = _classifier(options)
-    shape, classes = _shape_and_classes(options, smooth.model)
+    shape, classes = shape_and_classes(options, smooth.model)
     if smooth.pool is not None and not smooth.engine(torch.rand(1, *shape), 0).pooled:
         raise InputError(
             f"{options.model} has no noise on its weights to draw in advance, or runs pass by "
@@ -168,22 +159,3 @@ def _take_calibration(options: Namespace) -> KnownShares:
     if found.get("sha256") is not None and ours is not None and found["sha256"] != ours:
         raise InputError(f"{file} was made with another model: calibrate {options.model}")
     return KnownShares.read(found["abstention"]["least share"], file)
-
-
-def _shape_and_classes(
-    options: Namespace, model: nn.Module
-) -> tuple[tuple[int, int, int], tuple[str, ...]]:
-    """Return the shape of an image and the names of the classes, from the card or as given."""
-    path = find_checkpoint(options.model)
-    if path is not None:
-        card = read_card(path)
-        return tuple(card["shape"]), tuple(card["classes"])
-    if options.shape is None:
-        raise InputError(f"{options.model} has no card: give --shape C H W of an image")
-    shape = options.shape[0], options.shape[1], options.shape[2]
-    for size in shape:
-        plain_int("shape", size, at_least=1)
-    images = torch.rand(2, *shape)
-    count_classes(model, images)
-    classes = logits_of(model, images.to(device_of(model))).shape[1]
-    return shape, tuple(str(label) for label in range(classes))
