@@ -192,3 +192,37 @@ def test_a_frozen_view_is_measured_as_it_is_and_says_so(world):
     rows = si.evaluate(noisy.member(3, 5), (images[:4], labels[:4]))
     assert set(rows["passes"].to_pylist()) == {"frozen, pass 5 of seed 3"}
     assert "passes" not in si.evaluate(noisy, (images[:4], labels[:4])).column_names
+
+
+def test_batches_of_a_loader_are_data(net, images):
+    labels = torch.arange(len(images)) % 2
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(images, labels), 3)
+    whole = si.evaluate(net, (images, labels), attack="none")
+    parts = si.evaluate(net, loader, attack="none")
+    assert parts["correct"].to_pylist() == whole["correct"].to_pylist()
+    two = si.evaluate(net, [(images[:2], labels[:2]), (images[2:4], labels[2:4])], attack="none")
+    assert two["correct"].to_pylist() == whole["correct"].to_pylist()[:4]
+    for wrong in ([], [images], [(images, labels), 3], iter(())):
+        with pytest.raises(si.InputError, match="data must be"):
+            si.evaluate(net, wrong)
+
+
+def test_attacks_are_spelt_as_on_the_command_line(net, images):
+    labels = torch.arange(len(images)) % 2
+    data = images[:4], labels[:4]
+    rows = si.evaluate(net, data, attack=["fgsm", "pgd(steps=2, step_size=1/255)", si.pgd])
+    names = list(dict.fromkeys(rows["attack"].to_pylist()))
+    assert names == ["none", "fgsm", "pgd(steps=2, step_size=1/255)", "pgd"]
+    assert set(si.evaluate(net, data, attack={"mine": "pgd(steps=1)"})["attack"].to_pylist()) == {
+        "none",
+        "mine",
+    }
+    for wrong, message in (
+        ("pgd(step=1)", "unknown option"),
+        ("nonsense", "unknown attack"),
+        (["pgd", "pgd"], "two attacks are called 'pgd'"),
+        (["pgd", "none"], "names the clean images"),
+        ("transfer(source='x')", "needs a module"),
+    ):
+        with pytest.raises(si.InputError, match=message):
+            si.evaluate(net, data, attack=wrong)

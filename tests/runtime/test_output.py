@@ -28,6 +28,7 @@ LINES = {
     "picture": ["picture", "cost", "x", "--data", "x"],
     "publish": ["publish", "x", "--name", "x"],
 }
+FILE = {"export": ["export", "x"]}  # into a file, whose folder is checked
 
 
 @pytest.mark.parametrize("name", LINES)
@@ -41,7 +42,13 @@ def test_every_command_checks_its_folder_before_anything_else(name, tmp_path, ca
 
 
 def test_every_command_with_a_folder_is_tried_above():
-    assert set(COMMANDS) - set(LINES) == {"models", "serve"}
+    assert set(COMMANDS) - set(LINES) - set(FILE) == {"models", "serve"}
+
+
+def test_a_command_into_a_file_checks_the_folder_of_it(tmp_path, capsys):
+    (tmp_path / "file").write_text("x")
+    assert main([*FILE["export"], "--out", str(tmp_path / "file" / "net.onnx")]) == 2
+    assert f"error: --out {tmp_path / 'file'} is or lies in a file" in capsys.readouterr().err
 
 
 def test_a_path_that_grows_too_long_is_refused(tmp_path):

@@ -14,8 +14,10 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from smoothinfer.attacks.kept_stages import keep_stages
 from smoothinfer.errors import InputError, check_images, check_labels, check_type, python_number
 from smoothinfer.numerics.balls import Ball, Linf, check_ball, is_eight_bit, pick_images
+from smoothinfer.numerics.precision import batch_size
 from smoothinfer.numerics.recording import is_recording
 from smoothinfer.runtime.foreign import dtype_of, logits_of
 from smoothinfer.runtime.modes import check_eval, is_training
@@ -138,21 +140,27 @@ def _in_parts(
     ball: Ball,
     options: dict[str, Any],
 ) -> Images:
-    """Run ``attack`` on all images, or on halves of them where memory is short.
+    """Run ``attack`` on all images, in batches of `batch_size`, or in halves if memory is short.
 
     An image of a part is attacked under other draws than in the whole, of the same distribution.
     """
-    try:
-        return attack(model, images, labels, ball, **options)
-    except OUT_OF_MEMORY as error:
-        if len(images) <= 1 or not is_out_of_memory(error):
-            raise
-    warnings.warn(f"memory is short: {len(images)} images are attacked in two parts", stacklevel=3)
-    middle = len(images) // 2
+    size = batch_size() or len(images)
+    if len(images) <= size:
+        try:
+            return attack(model, images, labels, ball, **options)
+        except OUT_OF_MEMORY as error:
+            if len(images) <= 1 or not is_out_of_memory(error):
+                raise
+        warnings.warn(
+            f"memory is short: {len(images)} images are attacked in two parts", stacklevel=3
+        )
+        size = (len(images) + 1) // 2
     parts = []
-    for rows in (slice(middle), slice(middle, None)):
+    for at in range(0, len(images), size):
+        rows = slice(at, at + size)
         own = {name: _rows_of(value, rows, len(images)) for name, value in options.items()}
-        parts.append(_in_parts(attack, model, images[rows], labels[rows], ball, own))
+        with keep_stages(None):  # what is kept is of the whole
+            parts.append(_in_parts(attack, model, images[rows], labels[rows], ball, own))
     return torch.cat(parts)
 
 

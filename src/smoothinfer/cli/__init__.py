@@ -14,6 +14,7 @@ from importlib.metadata import version
 from types import ModuleType
 from typing import Any, NoReturn
 
+from smoothinfer.cli.computing import add_computing, computing_as
 from smoothinfer.cli.repeated import Repeated
 from smoothinfer.runtime.printable import one_line, printable
 from smoothinfer.runtime.signals import RESUME, Stop, exit_on_signals, stop_on_signals
@@ -76,7 +77,7 @@ def _run(command: ModuleType, options: argparse.Namespace) -> int:
     from smoothinfer.errors import InputError
 
     try:
-        with stop_on_signals():
+        with stop_on_signals(), computing_as(options):
             status: int = _run_with_output(command, options)
         if sys.stdout is not None:  # as under "smoothinfer models >&-"
             sys.stdout.flush()  # a closed pipe shows here, not when the interpreter ends
@@ -175,6 +176,7 @@ def _parser(words: Sequence[str]) -> tuple[argparse.ArgumentParser, ModuleType |
         if name == chosen:
             module = importlib.import_module(f"smoothinfer.workflows.{name}")
             module.add_arguments(branch)
+            add_computing(branch, name)
             branch.add_argument(
                 "--trust-code",
                 action="store_true",

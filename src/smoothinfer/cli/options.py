@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from smoothinfer.attacks import ARGUMENTS, ATTACKS, Attack
-from smoothinfer.attacks.given_examples import GivenExamples
+from smoothinfer.attacks import Attack
+from smoothinfer.attacks.naming import attack_named
 from smoothinfer.cards import read_card
 from smoothinfer.checkpoints import find_checkpoint, load, shipped
 from smoothinfer.cli.numbers import number_of, optional_number, seed_number, whole_number
@@ -151,13 +151,11 @@ def attack_of(attack: str | Component) -> Attack:
     """
     component = Component.of(attack)
     options = dict(component.options)
-    if component.name == "examples":
-        return component.bind("attack", {"examples": GivenExamples.read}, ())()
     if component.name == "transfer":
         options["source"] = _source(options)
         if isinstance(options.get("attack"), str):
-            options["attack"] = Component.of(options["attack"]).bind("attack", ATTACKS, ARGUMENTS)
-    return Component(component.name, options).bind("attack", ATTACKS, ARGUMENTS)
+            options["attack"] = attack_named(options["attack"])
+    return attack_named(Component(component.name, options))
 
 
 def _source(options: dict[str, Any]) -> nn.Module:

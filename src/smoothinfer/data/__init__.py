@@ -7,7 +7,7 @@ from pathlib import Path
 from smoothinfer.data.class_names import class_names_of, match_classes
 from smoothinfer.data.digits import read_digits
 from smoothinfer.data.folders import find_pictures, read_pictures
-from smoothinfer.data.images import ImageData, images_and_labels, to_float
+from smoothinfer.data.images import Data, ImageData, images_and_labels, to_float
 from smoothinfer.data.npz_files import read_npz
 from smoothinfer.data.selection import (
     checked_limit,
@@ -23,10 +23,10 @@ from smoothinfer.data.tables import no_split, read_table
 from smoothinfer.errors import InputError, unknown
 
 __all__ = [
-    "DATASETS", "FORMATS", "OWN_SPLIT", "SPLITS", "VALIDATION", "ImageData", "checked_limit",
-    "choice_name", "choose_images", "choose_rows", "class_names_of", "held_out_rows", "hold_out",
-    "images_and_labels", "images_of_training", "load_data", "load_split", "match_classes",
-    "rows_of_training", "to_float",
+    "DATASETS", "FORMATS", "OWN_SPLIT", "SPLITS", "VALIDATION", "Data", "ImageData",
+    "checked_limit", "choice_name", "choose_images", "choose_rows", "class_names_of",
+    "held_out_rows", "hold_out", "images_and_labels", "images_of_training", "load_data",
+    "load_split", "match_classes", "rows_of_training", "to_float",
 ]  # fmt: skip
 
 SPLITS = ("train", "test")

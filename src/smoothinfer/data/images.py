@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -85,16 +87,37 @@ def to_float(pixels: Tensor) -> Images:
     return pixels.to(torch.float32).div_(255)
 
 
-def images_and_labels(data: ImageData | tuple[Images, Labels]) -> tuple[Images, Labels]:
+Data: TypeAlias = ImageData | tuple[Images, Labels] | Iterable[tuple[Images, Labels]]
+
+
+def images_and_labels(data: Data) -> tuple[Images, Labels]:
     """Return the images (N, C, H, W) in [0, 1] and the labels (N,) of ``data``.
 
     Raises:
-        InputError: it is neither an `ImageData` nor a pair.
+        InputError: it is neither an `ImageData`, nor a pair, nor batches of pairs such as those of
+            a ``DataLoader``.
+
+    >>> batches = [(torch.rand(2, 1, 4, 4), torch.tensor([0, 1])) for _ in range(3)]
+    >>> images_and_labels(batches)[0].shape
+    torch.Size([6, 1, 4, 4])
     """
     if isinstance(data, ImageData):
         return data.images, data.labels
-    if not isinstance(data, tuple | list) or len(data) != 2:
+    if isinstance(data, tuple | list) and len(data) == 2 and not _is_pair(data[0]):
+        return data[0], data[1]  # type: ignore[return-value]
+    batches = list(data) if isinstance(data, Iterable) and not isinstance(data, Tensor) else []
+    if not batches or not all(map(_is_pair, batches)):
         raise InputError(
-            f"data must be (images, labels) or the result of load_data, not {type(data).__name__}"
+            "data must be (images, labels), batches of these, or the result of load_data, not "
+            f"{type(data).__name__}"
         )
-    return data[0], data[1]
+    images, labels = zip(*batches, strict=True)
+    if len({each.shape[1:] for each in images}) > 1:
+        raise InputError("the batches hold images of several sizes")
+    return torch.cat(images), torch.cat(labels)
+
+
+def _is_pair(batch: object) -> bool:
+    """Say whether ``batch`` is (images, labels), both tensors."""
+    pair = isinstance(batch, tuple | list) and len(batch) == 2
+    return pair and all(isinstance(each, Tensor) for each in batch)  # type: ignore[attr-defined]

@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import nn
 
-from smoothinfer.attacks import ATTACKS, Attack
 from smoothinfer.attacks.checks import is_random
-from smoothinfer.data import ImageData, class_names_of, images_and_labels, match_classes
+from smoothinfer.attacks.naming import Attacks, attacks_by_name
+from smoothinfer.data import Data, ImageData, class_names_of, images_and_labels, match_classes
 from smoothinfer.engine.members import Member
 from smoothinfer.engine.voting import rule_of
-from smoothinfer.errors import MOST_PASSES, InputError, choose, plain_float, plain_int, plain_seed
+from smoothinfer.errors import MOST_PASSES, InputError, plain_float, plain_int, plain_seed
 from smoothinfer.evaluation.batches import depends_on_batch
 from smoothinfer.evaluation.example_cache import ExampleCache
 from smoothinfer.evaluation.rows import CLEAN, Rows
@@ -23,14 +23,12 @@ from smoothinfer.evaluation.units import Evaluation
 from smoothinfer.numerics.balls import Ball, Linf, check_ball
 from smoothinfer.runtime.modes import device_of
 from smoothinfer.smoothing.classifier import SmoothedClassifier
-from smoothinfer.types import Images, Labels
-
-Attacks = str | Attack | Mapping[str, Attack] | None
+from smoothinfer.types import Images
 
 
 def evaluate(
     classifier: nn.Module,
-    data: ImageData | tuple[Images, Labels],
+    data: Data,
     *,
     attack: Attacks = None,
     ball: Ball = Linf(8 / 255),
@@ -54,9 +52,11 @@ def evaluate(
         classifier: a `SmoothedClassifier`, or any module (then one pass decides). One with a seed
             of its own (`frozen`) is measured as it is, by its own passes, which the attack may
             query too: the column ``passes`` says so.
-        data: images and labels.
-        attack: a name in ``ATTACKS``, an attack, or a mapping from names to attacks;
-            ``None`` measures clean images only. Clean images are always measured.
+        data: (images, labels), batches of these as a ``DataLoader`` gives them, or the result of
+            `load_data`.
+        attack: one or several, each a text as on the command line, ``"epgd(draws=8)"``, or a
+            function; or a mapping from names to these. ``None`` and ``"none"`` measure clean
+            images only. Clean images are always measured.
         ball: where the attack may move an image, in pixel units.
         target: the module that the attack sees: by default the noisy model inside the
             classifier, as in the paper. Another one is named in the column ``target``, a
@@ -102,7 +102,7 @@ def evaluate(
 
 def prepare(
     classifier: nn.Module,
-    data: ImageData | tuple[Images, Labels],
+    data: Data,
     *,
     attack: Attacks = None,
     ball: Ball = Linf(8 / 255),
@@ -138,7 +138,7 @@ def prepare(
         target=(classifier if fixed else classifier.model) if target is None else target,
         images=images,
         labels=labels,
-        attacks={k: v for k, v in _attacks(attack).items() if clean or v is not None},
+        attacks={**({CLEAN: None} if clean else {}), **attacks_by_name(attack)},
         ball=ball,
         rules={name: rule_of(name) for name in rules} if rules else own_rule,
         samples=_sample_counts(samples) or [classifier.samples],
@@ -206,15 +206,3 @@ def _describe(work: Evaluation, target: nn.Module | None) -> dict[str, Any]:
     elif target is not None:
         columns["target"] = type(target).__name__
     return columns
-
-
-def _attacks(attack: Attacks) -> dict[str, Attack | None]:
-    if attack is None:
-        return {CLEAN: None}
-    if isinstance(attack, str):
-        return {CLEAN: None, attack: choose("attack", ATTACKS, attack)}
-    if isinstance(attack, Mapping):
-        if CLEAN in attack:
-            raise InputError(f"no attack may be called {CLEAN!r}: that names the clean images")
-        return {CLEAN: None, **attack}
-    return {CLEAN: None, getattr(attack, "__name__", "attack"): attack}

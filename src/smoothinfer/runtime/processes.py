@@ -14,6 +14,7 @@ from smoothinfer.errors import InputError
 
 # Each with its least value; a launcher sets all of them.
 _NUMBERS = {"WORLD_SIZE": 1, "RANK": 0, "LOCAL_RANK": 0, "MASTER_PORT": 1}
+_DEVICE = "SMOOTHINFER_DEVICE"
 _REMEDY = "start several processes by torchrun or accelerate launch, or unset it for one process"
 
 Item = TypeVar("Item")
@@ -50,6 +51,8 @@ class Processes:
     @property
     def device(self) -> torch.device:
         """Where this process computes."""
+        if (chosen := chosen_device()) is not None:
+            return chosen
         if self._state:
             return torch.device(self._state.device)
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -62,6 +65,28 @@ class Processes:
         """Wait until all processes have come here."""
         if self._state:
             self._state.wait_for_everyone()
+
+
+def chosen_device() -> torch.device | None:
+    """Return the device that the environment variable ``SMOOTHINFER_DEVICE`` names, if it is set.
+
+    Raises:
+        InputError: there is no such device here, or several processes would share it.
+    """
+    name = os.environ.get(_DEVICE)
+    if name is None:
+        return None
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):  # each kind of device has its own
+        here = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+        raise InputError(
+            f"{_DEVICE}: no device {name!r} here: there are {', '.join(here)}"
+        ) from None
+    if _launched() and device.type != "cpu":
+        raise InputError(f"{_DEVICE}: several processes get a GPU each from their launcher")
+    return device
 
 
 def exit_process(status: int) -> int:

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from smoothinfer.data import ImageData, images_and_labels
+from smoothinfer.data import Data, images_and_labels
 from smoothinfer.engine.prediction import Prediction
 from smoothinfer.errors import InputError, plain_float
-from smoothinfer.types import Images, Labels
+from smoothinfer.types import Images
 
 _BATCH = 256
 _STEPS = 200  # thresholds that are tried, at most
@@ -150,9 +150,7 @@ class KnownShares:
         return share
 
 
-def learn_abstention(
-    classifier: Voting, data: ImageData | tuple[Images, Labels], **how: Any
-) -> Abstention:
+def learn_abstention(classifier: Voting, data: Data, **how: Any) -> Abstention:
     """Return the abstention of ``classifier``, from its votes on images that it never saw.
 
     Args:

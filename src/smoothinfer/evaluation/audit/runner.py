@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from smoothinfer.attacks.gate import check_differentiable
-from smoothinfer.data import ImageData, class_names_of, images_and_labels, match_classes
+from smoothinfer.data import Data, ImageData, class_names_of, images_and_labels, match_classes
 from smoothinfer.engine.voting import RULES, rule_of
 from smoothinfer.errors import InputError, check_images, check_labels, check_type, plain_seed
 from smoothinfer.evaluation.audit import (
@@ -87,7 +87,7 @@ class Audit:
 
 def audit(
     model: nn.Module,
-    data: ImageData | tuple[Images, Labels],
+    data: Data,
     *,
     ball: Ball = Linf(8 / 255),
     quick: bool = False,
@@ -158,7 +158,7 @@ def audit(
         return _run(context, chosen, progress)
 
 
-def _checked(model: nn.Module, data: ImageData | tuple[Images, Labels]) -> tuple[Images, Labels]:
+def _checked(model: nn.Module, data: Data) -> tuple[Images, Labels]:
     """Return images and labels that the model takes."""
     if isinstance(data, ImageData):
         data = match_classes(data, class_names_of(model))
