@@ -37,10 +37,8 @@ def computing_as(options: argparse.Namespace) -> Iterator[None]:
     from smoothinfer.numerics.precision import batch_size
     from smoothinfer.runtime.processes import chosen_device
 
-    given = {DEVICE: getattr(options, "device", None)}
-    given[BATCH_SIZE] = getattr(options, "batch_size", None)
-    before = {name: os.environ.get(name) for name in given}
-    os.environ.update({name: value for name, value in given.items() if value is not None})
+    before = {name: os.environ.get(name) for name in (DEVICE, BATCH_SIZE)}
+    set_computing(options)
     try:
         try:
             chosen_device(), batch_size()
@@ -54,3 +52,10 @@ def computing_as(options: argparse.Namespace) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def set_computing(options: argparse.Namespace) -> None:
+    """Let this process compute as the options say, from now on."""
+    given = {DEVICE: getattr(options, "device", None)}
+    given[BATCH_SIZE] = getattr(options, "batch_size", None)
+    os.environ.update({name: value for name, value in given.items() if value is not None})

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -109,7 +110,11 @@ def make_application(service: Service, batcher: Batcher) -> FastAPI:
     @app.get("/health")
     async def health() -> dict[str, Any]:
         about = {"status": "ok", "model": service.name, "shape": list(service.shape)}
-        return about | {"classes": list(service.classes), "seconds": round(time.time() - begun)}
+        return about | {
+            "classes": list(service.classes),
+            "seconds": round(time.time() - begun),
+            "process": os.getpid(),
+        }
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> str:

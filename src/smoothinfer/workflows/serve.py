@@ -1,15 +1,20 @@
 """``smoothinfer serve``: an HTTP endpoint that answers pictures by vote, in time."""
 
+import contextlib
 import logging
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
+from smoothinfer.cli.computing import set_computing
 from smoothinfer.cli.image_shape import add_shape, shape_and_classes
 from smoothinfer.cli.numbers import decimal_number, optional_number, whole_number
 from smoothinfer.cli.options import MODEL_HELP, add_sigma, load_model, weights_hash
+from smoothinfer.config.user_code import trusting_code
 from smoothinfer.engine.pool import NetworkPool
 from smoothinfer.engine.prediction import Prediction
 from smoothinfer.errors import InputError, plain_float
@@ -20,6 +25,9 @@ from smoothinfer.runtime.terminal import Terminal
 from smoothinfer.smoothing.abstention import KnownShares
 from smoothinfer.smoothing.classifier import SmoothedClassifier
 from smoothinfer.types import Images
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 _INSTALL = "serving needs FastAPI and uvicorn: pip install 'smoothinfer[serve]'"
 _CALIBRATION = {
@@ -76,15 +84,50 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="networks of the pool that are drawn anew each second",
     )
     add_shape(parser)
+    parser.add_argument(
+        "--ray", action="store_true", help="serve on Ray Serve, on one machine or a cluster"
+    )
+    parser.add_argument(
+        "--replicas", metavar="N", help="processes of Ray that answer, or auto; 1 by default"
+    )
 
 
 def run(options: Namespace) -> int:
     try:
         import uvicorn
 
-        from smoothinfer.serving.application import Service, make_application
+        from smoothinfer.serving.on_ray import replicas_of, serve_on_ray
     except ImportError as error:
         raise InputError(f"{_INSTALL} ({error})") from None
+    if options.replicas is not None and not options.ray:
+        raise InputError("--replicas is Ray's: give --ray too")
+    replicas = replicas_of(options.replicas or "1")
+    app = application(options)  # on Ray too: what cannot be served is refused here
+    if options.ray:
+        if options.port == 0:
+            raise InputError("--ray needs a --port of your choice")
+        build = partial(application_in_replica, options)
+        serve_on_ray(build, "smoothinfer", options.host, options.port, replicas)
+    logging.basicConfig(level=logging.INFO)
+    config = uvicorn.Config(app, options.host, options.port, log_level="info", lifespan="on")
+    uvicorn.Server(config).run()
+    return 0
+
+
+def application_in_replica(options: Namespace) -> "FastAPI":
+    """Return the application, in a process of Ray that knows the arguments alone."""
+    with trusting_code() if options.trust_code else contextlib.nullcontext():
+        set_computing(options)
+        return application(options)
+
+
+def application(options: Namespace) -> "FastAPI":
+    """Return the application that the arguments describe; its capacity is measured and printed.
+
+    Raises:
+        InputError: the arguments do not go together, or not even one image is answered in time.
+    """
+    from smoothinfer.serving.application import Service, make_application
     from smoothinfer.serving.batcher import Batcher
     from smoothinfer.serving.capacity import measure_capacity
 
@@ -96,9 +139,6 @@ def run(options: Namespace) -> int:
             f"{options.model} has no noise on its weights to draw in advance, or runs pass by "
             "pass: leave --pool out"
         )
-    console = Terminal()
-    capacity = measure_capacity(smooth, shape, budget)
-    console.print(f"{options.model}: {capacity}, within {budget:g} ms", markup=False)
     device = device_of(smooth.model)
 
     def answer(images: Images, left: float) -> Prediction:
@@ -110,13 +150,10 @@ def run(options: Namespace) -> int:
         return replace(found, abstained=found.abstained | ~found.decided)
 
     answer(torch.rand(1, *shape), budget)  # what does not go together fails here
-
+    capacity = measure_capacity(smooth, shape, budget)
+    Terminal().print(f"{options.model}: {capacity}, within {budget:g} ms", markup=False)
     service = Service(str(options.model), classes, shape)
-    app = make_application(service, Batcher(answer, capacity.most, budget))
-    logging.basicConfig(level=logging.INFO)
-    config = uvicorn.Config(app, options.host, options.port, log_level="info", lifespan="on")
-    uvicorn.Server(config).run()
-    return 0
+    return make_application(service, Batcher(answer, capacity.most, budget))
 
 
 def _classifier(options: Namespace) -> SmoothedClassifier:
