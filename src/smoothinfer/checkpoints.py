@@ -230,8 +230,13 @@ def shipped(kind: str, name: str) -> Path:
     for base in _bases(kind):
         if (base / name).is_file():
             return base / name
-    known = sorted(str(p.relative_to(b)) for b in _bases(kind) for p in b.rglob("*") if p.is_file())
-    raise unknown(f"file of {kind}", name, known)
+    raise unknown(f"file of {kind}", name, list_shipped(kind))
+
+
+def list_shipped(kind: str) -> dict[str, Path]:
+    """Return the files of ``kind`` that come with the package, by name, sorted."""
+    found = {str(p.relative_to(b)): p for b in _bases(kind) for p in b.rglob("*") if p.is_file()}
+    return dict(sorted(found.items()))
 
 
 def _bases(kind: str) -> Iterator[Path]:

@@ -17,6 +17,10 @@ class InputError(ValueError):
     """The input cannot be used; the message names the fault and the remedy."""
 
 
+class NoSplitError(InputError):
+    """A data set has no split of the name that was asked for."""
+
+
 def unknown(kind: str, name: object, choices: Iterable[str]) -> InputError:
     """Return the error for a name that a registry does not have.
 

@@ -28,9 +28,11 @@ class Validation:
     """Images held out from the training set; ``images`` of them are used each epoch.
 
     These are some of each class, or with ``first`` the first ones, for data in random order.
+    By default a tenth of the training set is held out, at most 5,000 images; or as many as the
+    training of the network that this one starts from, if it was trained on the same images.
     """
 
-    held_out: int = 5000
+    held_out: int | None = None
     images: int = 1000
     first: bool = False
     score: str = "attacked"
@@ -39,8 +41,8 @@ class Validation:
         if self.score not in ("attacked", "clean"):
             raise unknown("validation.score", self.score, ("attacked", "clean"))
         for name in ("held_out", "images"):
-            if getattr(self, name) < 1:
-                raise InputError(f"validation.{name} must be at least 1, not {getattr(self, name)}")
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise InputError(f"validation.{name} must be at least 1, not {value}")
 
 
 @dataclass(frozen=True)

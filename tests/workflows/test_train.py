@@ -318,3 +318,16 @@ def test_a_run_on_the_first_images_knows_which_it_held_out(tmp_path, digits):
 def test_settings_that_do_not_suit_the_images_are_refused(changes, message, digits, tmp_path):
     with pytest.raises(si.InputError, match=message):
         si.train_run(recipe_from(TINY | changes), digits, tmp_path / "run")
+
+
+def test_a_tenth_is_held_out_by_default_or_what_the_start_held_out(tmp_path, digits):
+    """Digits have 500 images here; a run that starts from another validates on its images."""
+    free = {**SINGLE_STEP, "validation": {"images": 20}}
+    si.train_run(recipe_from(free), digits, tmp_path / "a")
+    assert json.loads((tmp_path / "a" / "last.json").read_text())["data"]["held_out"] == 50
+    held = {**SINGLE_STEP, "validation": {"held_out": 80, "images": 20}}
+    si.train_run(recipe_from(held), digits, tmp_path / "b")
+    start = {**free, "init_from": str(tmp_path / "b")}
+    si.train_run(recipe_from(start), digits, tmp_path / "c")
+    card = json.loads((tmp_path / "c" / "last.json").read_text())
+    assert card["data"]["held_out"] == card["recipe"]["validation"]["held_out"] == 80

@@ -45,8 +45,12 @@ COMMANDS = {
     "export": "Write a vote as a file that ONNX runtimes or torch load; checked by running it.",
     "serve": "Answer pictures over HTTP, within a budget of time.",
     "models": "List the shipped models and their figures.",
+    "recipes": "List the recipes that come with the package.",
+    "attacks": "List the attacks and their options.",
+    "data": "Show what a data set holds: splits, classes, counts, pictures.",
 }
-_NOT_RESUMED = ("audit", "report", "picture", "publish", "export", "serve", "models")
+_LISTS = ("models", "recipes", "attacks", "data")
+_NOT_RESUMED = ("audit", "report", "picture", "publish", "export", "serve", *_LISTS)
 _INPUT, _OWN, _BROKEN_PIPE = 2, 3, 141  # exit statuses
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 # Variables of the environment, so that processes which a command starts compute alike.
 DEVICE, BATCH_SIZE = "SMOOTHINFER_DEVICE", "SMOOTHINFER_BATCH_SIZE"
-_NOWHERE = ("report", "publish", "models")
+_NOWHERE = ("report", "publish", "models", "recipes", "attacks", "data")
 _OWN_BATCHES = ("demo", "train", "harden", "export")  # or none: a recipe says
 
 

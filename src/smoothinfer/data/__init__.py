@@ -9,6 +9,7 @@ from smoothinfer.data.digits import read_digits
 from smoothinfer.data.folders import find_pictures, read_pictures
 from smoothinfer.data.images import Data, ImageData, images_and_labels, to_float
 from smoothinfer.data.npz_files import read_npz
+from smoothinfer.data.parts import PARTS, read_part
 from smoothinfer.data.selection import (
     checked_limit,
     choice_name,
@@ -48,7 +49,8 @@ def load_data(
     Args:
         source: ``"digits"``; a ``.npz`` file with ``x_train, y_train, x_test, y_test``; a
             folder (of Parquet files, or of images in ``train/CLASS/*.png``); or the name of
-            a data set on the Hugging Face hub, such as ``"uoft-cs/cifar10"``.
+            a data set on the Hugging Face hub, such as ``"uoft-cs/cifar10"``. One without a test
+            split is split by a seed: ``"my_pictures#test=0.2"``, ``"my_pictures#test=0.2,seed=1"``.
         split: ``"train"``, ``"test"``, or another one that the source has.
         limit: number of images to keep, of each class in proportion, the same for everybody; see
             `choose_rows`.
@@ -61,8 +63,10 @@ def load_data(
     >>> load_data("digits", "test", limit=3).pixels.shape
     torch.Size([3, 1, 8, 8])
     """
-    limit = checked_limit(limit)
-    return choose_images(_read(os.fspath(source), split), limit, first)
+    limit, name = checked_limit(limit), os.fspath(source)
+    whole, _, parts = name.rpartition(PARTS) if PARTS in name else (name, "", "")
+    data = read_part(whole, parts, split, _read) if parts else _read(name, split)
+    return choose_images(data, limit, first)
 
 
 def load_split(source: str, split: str, limit: int | None = None, first: bool = False) -> ImageData:
@@ -101,6 +105,11 @@ def _read(source: str, split: str) -> ImageData:
     if not path.is_dir():
         if source.startswith((".", "/", "~")):
             raise InputError(f"no such folder: {source}")
+        if source.count("/") != 1:  # the hub would be asked five times
+            raise InputError(
+                f"no folder {source!r} here, and no data set of this package ("
+                f"{', '.join(DATASETS)}); a name on the Hugging Face hub has the form OWNER/NAME"
+            )
         return read_table(source, split, source)
     folder = find_pictures(path)
     if folder is None:

@@ -12,7 +12,7 @@ import torch
 
 from smoothinfer.data.guards import check_memory
 from smoothinfer.data.images import ImageData
-from smoothinfer.errors import InputError
+from smoothinfer.errors import InputError, NoSplitError
 from smoothinfer.runtime.printable import error_line
 
 _READ_HEADER = {
@@ -88,7 +88,7 @@ def _read_split(source: str, split: str, file: zipfile.ZipFile) -> ImageData:
     splits = [name[2:] for name in entries if name[:2] == "x_" and f"y_{name[2:]}" in entries]
     for name in (f"x_{split}", f"y_{split}"):
         if name not in entries:
-            raise InputError(
+            raise (InputError if split in splits or not splits else NoSplitError)(
                 f"{source} has no array {name!r}, only {', '.join(sorted(entries)) or 'none'}; "
                 f"its splits are {', '.join(sorted(splits)) or 'none'}: write it with {_SAVE}"
             )

@@ -14,7 +14,7 @@ from smoothinfer.data.folders import SPLIT_NAMES
 from smoothinfer.data.images import ImageData
 from smoothinfer.data.pictures import Picture, decode
 from smoothinfer.data.pixel_cache import cached_pixels, file_stamps
-from smoothinfer.errors import InputError
+from smoothinfer.errors import InputError, NoSplitError
 from smoothinfer.runtime.printable import error_line, one_line
 from smoothinfer.types import Labels
 
@@ -88,10 +88,10 @@ def read_table(source: str, split: str, load: str) -> ImageData:
 _SPLIT_WORDS = {name for names in SPLIT_NAMES.values() for name in names}
 
 
-def no_split(source: str, split: str, splits: Any) -> InputError:
+def no_split(source: str, split: str, splits: Any) -> NoSplitError:
     """Return the error for a ``split`` that a data set does not have."""
     names = sorted(splits, key=lambda name: (name == "train", name))
-    return InputError(
+    return NoSplitError(
         f"{source} has no split {split!r}, only {', '.join(names)}: name one of these, on the "
         f"command line with --split source:{names[0]}"
     )

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from smoothinfer.data import ImageData
 from smoothinfer.reporting.figures import COLOURS, label_text, save_figure
 from smoothinfer.types import Counts, Images, Labels
 
@@ -94,6 +95,25 @@ def image_grid(columns: Mapping[str, Images], captions: Sequence[str], path: Pat
             if place == 0:
                 grid[line][0].set_ylabel(captions[line], fontsize=8)
         grid[0][place].set_title(name, fontsize=9)
+    save_figure(figure, path)
+
+
+def sheet_of_classes(data: ImageData, path: Path, each: int = 8, most: int = 20) -> None:
+    """Draw the first ``each`` images of up to ``most`` classes, a line for each class."""
+    classes = range(min(most, len(data.classes)))
+    figure = Figure(figsize=(0.9 * each + 1.6, 0.9 * len(classes) + 0.6), layout="constrained")
+    grid = figure.subplots(len(classes), each, squeeze=False)
+    for label, line in zip(classes, grid, strict=True):
+        rows = (data.labels == label).nonzero().flatten()[:each]
+        for panel in line:
+            panel.set_axis_off()
+        for panel, picture in zip(line, data[rows].images, strict=False):
+            panel.set_axis_on()
+            _show(panel, picture)
+        line[0].set_title(label_text(data.classes[label]), fontsize=8, loc="left")
+    left_out = len(data.classes) - len(classes)
+    more = f", and {left_out} classes more" if left_out else ""
+    figure.suptitle(f"{label_text(data.name)}: the first images of each class{more}", fontsize=10)
     save_figure(figure, path)
 
 

@@ -7,7 +7,9 @@ from typing import Any
 
 from smoothinfer.cards import read_card
 from smoothinfer.checkpoints import checkpoints_in, find_checkpoint, list_models
+from smoothinfer.cli.listing import add_format
 from smoothinfer.errors import InputError
+from smoothinfer.reporting.escaping import escape_markdown
 from smoothinfer.reporting.result_tables import figures_table
 from smoothinfer.reporting.shapes import CARD, check_shape
 from smoothinfer.runtime.terminal import Terminal
@@ -15,6 +17,7 @@ from smoothinfer.runtime.terminal import Terminal
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--folder", help="list the checkpoints of a folder, not the shipped ones")
+    add_format(parser)
 
 
 def run(options: Namespace) -> int:
@@ -28,8 +31,12 @@ def run(options: Namespace) -> int:
         path = find_checkpoint(name)
         assert path is not None
         card = check_shape(read_card(path), CARD, str(path.with_suffix(".json")))
-        console.print(f"{Path(name).stem}: {describe_model(card)}")
-        figures_table(card.get("figures") or []).print(console)
+        heading, table = describe_model(card), figures_table(card.get("figures") or [])
+        if options.format == "markdown":
+            print(f"### {Path(name).stem}\n\n{escape_markdown(heading)}\n\n{table.markdown()}")
+        else:
+            console.print(f"{Path(name).stem}: {heading}")
+            table.print(console)
     return 0
 
 

@@ -47,6 +47,7 @@ from smoothinfer.training.loop import train
 _VALIDATION_DRAWS = 8
 _BATCH = 128
 _SMOKE_IMAGES = 256
+_MOST_HELD_OUT = 5000
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -116,10 +117,12 @@ def _train(recipe: Recipe, split: ImageData, out: Path, limit: int | None, first
     plain = recipe.init_from is not None and is_state_dict(recipe.init_from)
     start = None if recipe.init_from is None or plain else card_of_start(recipe.init_from)
     recipe = _fill_normalisation(recipe, data, start)
+    recipe = _fill_held_out(recipe, split, rows, start)
     _check_crop(recipe, data)
     model = _start_model(recipe, data, start, fresh=not (out / "state.pt").exists())
     _check_classes(model, data)
     loss = recipe.build_loss()
+    assert recipe.validation.held_out is not None
     training, held_out = hold_out(data, recipe.validation.held_out)
     _check_unseen(recipe, split, rows, start)
     start_hash = {} if start is None else {"start_sha256": start["sha256"]}
@@ -258,6 +261,20 @@ def _check_classes(model: NoisyModel, data: ImageData) -> None:
         )
 
 
+def _fill_held_out(
+    recipe: Recipe, split: ImageData, rows: Tensor, start: dict[str, Any] | None
+) -> Recipe:
+    """Return ``recipe`` with the number of images to hold out; see `Validation`."""
+    if recipe.validation.held_out is not None:
+        return recipe
+    card = (start or {}).get("data", {})
+    theirs = rows_of_training(split, card)
+    count = min(_MOST_HELD_OUT, max(1, len(rows) // 10))
+    if theirs is not None and torch.equal(theirs, rows):
+        count = card.get("held_out") or count
+    return replace(recipe, validation=replace(recipe.validation, held_out=count))
+
+
 def _check_unseen(
     recipe: Recipe, split: ImageData, rows: Tensor, start: dict[str, Any] | None
 ) -> None:
@@ -271,6 +288,7 @@ def _check_unseen(
         return  # trained on other images, or on unknown ones
     held_out = card.get("held_out", 0)
     trained_on = theirs[held_out_rows(len(theirs), held_out)[0]]
+    assert recipe.validation.held_out is not None
     validation = rows[held_out_rows(len(rows), recipe.validation.held_out)[1]]
     if torch.isin(validation, trained_on).any():
         if torch.equal(theirs, rows):

@@ -1,0 +1,53 @@
+"""Lists of what there is: a table on the terminal, or in Markdown for a document."""
+
+from argparse import ArgumentParser, Namespace
+
+from smoothinfer.reporting.tables import Table
+from smoothinfer.runtime.printable import printable
+from smoothinfer.runtime.terminal import Terminal
+
+FORMATS = ("text", "markdown")
+
+
+def add_format(parser: ArgumentParser) -> None:
+    """Add ``--format text|markdown``."""
+    parser.add_argument("--format", choices=FORMATS, default="text", help="of the list")
+
+
+def show(table: Table, options: Namespace) -> None:
+    """Print ``table`` as the options say."""
+    if options.format == "markdown":
+        print(table.markdown())
+    else:
+        for line in plain_lines(table, Terminal().width):
+            print(line)
+
+
+def first_sentence(text: str | None) -> str:
+    """Return the first sentence of a text, on one line.
+
+    >>> first_sentence("Paint it (twice, e.g. red).\\n\\nMore.")
+    'Paint it (twice, e.g. red).'
+    """
+    words = " ".join((text or "").strip().split("\n\n")[0].split())
+    for end in range(len(words)):
+        if words[end] in ".:" and (end + 1 == len(words) or words[end + 1] == " "):
+            if words[:end].endswith(("e.g", "i.e", "et al", "vs")):
+                continue
+            return words[:end] + "."
+    return words
+
+
+def plain_lines(table: Table, width: int) -> list[str]:
+    """Return one line for each entry, its last cell cut where the line is too long.
+
+    >>> plain_lines(Table(["a", "b"], [["one", "a long text"], ["three", "x"]]), 14)
+    ['one    a long…', 'three  x']
+    """
+    sizes = [max(len(line[at]) for line in table.lines) for at in range(len(table.heads) - 1)]
+    found = []
+    for line in table.lines:
+        cells = [f"{cell:<{size}}" for cell, size in zip(line, sizes, strict=False)]
+        text = "  ".join(map(printable, [*cells, line[-1]]))
+        found.append(text if len(text) <= width else text[: width - 1] + "…")
+    return found
