@@ -10,7 +10,7 @@ from smoothinfer.reporting.tables import Table
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.description = (
-        "List the recipes: of trainings, and in boards/, paper/ and sweeps/ of leaderboards, tables "
+        "List the recipes: of trainings, and in boards, paper and sweeps of leaderboards, tables "
         "of the paper and sweeps. A command takes them by these names, or a file of your own that "
         "extends one."
     )
