@@ -8,8 +8,9 @@ import torch
 from matplotlib.figure import Figure
 
 from smoothinfer.reporting.collect import collect
-from smoothinfer.reporting.figures import accuracy_against_samples, save_figure, strength_bars
+from smoothinfer.reporting.figures import accuracy_against_samples, save_figure
 from smoothinfer.reporting.image_figures import vote_bars
+from smoothinfer.reporting.strength_figures import strength_bars
 
 BEGINNINGS = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
 

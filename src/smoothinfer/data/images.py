@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import hashlib
+import io
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from html import escape
 from typing import TypeAlias
 
 import torch
@@ -14,8 +17,10 @@ from torch import Tensor
 from smoothinfer.errors import InputError
 from smoothinfer.types import Images, Labels
 
+_SHOWN = 10  # images in a notebook
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class ImageData:
     """A data set in memory.
 
@@ -53,6 +58,23 @@ class ImageData:
                 f"{len(self.classes) - 1}: there are {len(self.classes)} classes"
             )
 
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.shape))
+        return f"ImageData({self.name}: {len(self):,} images {shape}, {len(self.classes)} classes)"
+
+    def _repr_html_(self) -> str:
+        """Return the first images, each with its class, for a notebook."""
+        style = "display:inline-block;margin:2px;text-align:center;font-size:11px"
+        pictures = [
+            f'<span style="{style}"><img src="{_png(pixels)}" style="width:64px"><br>{name}</span>'
+            for pixels, name in zip(
+                self.pixels[:_SHOWN],
+                (escape(self.classes[label]) for label in self.labels[:_SHOWN].tolist()),
+                strict=True,
+            )
+        ]
+        return f"<p>{escape(repr(self))}</p>{''.join(pictures)}"
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -80,6 +102,17 @@ class ImageData:
         digest.update(self.pixels.contiguous().numpy().tobytes())
         digest.update(self.labels.numpy().tobytes())
         return digest.hexdigest()
+
+
+def _png(pixels: Tensor) -> str:
+    """Return uint8 pixels (C, H, W) as the address of a PNG."""
+    from PIL import Image
+
+    array = pixels.permute(1, 2, 0).numpy()
+    image = Image.fromarray(array if array.shape[2] == 3 else array[:, :, 0])
+    file = io.BytesIO()
+    image.save(file, "png")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def to_float(pixels: Tensor) -> Images:

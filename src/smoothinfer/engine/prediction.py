@@ -11,8 +11,10 @@ from torch import Tensor
 from smoothinfer.errors import plain_float
 from smoothinfer.types import Counts, Labels, Scores
 
+_SHOWN = 10  # images in the text of a prediction
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Prediction:
     """The verdicts on N images.
 
@@ -67,6 +69,20 @@ class Prediction:
             1,
         )
         return bounds.to(self.labels.device)
+
+    def __repr__(self) -> str:
+        heads = ("label", "share", "runner-up", "passes", "decided", "abstained")
+        lines = [[f"{cell:>9}" for cell in line] for line in (heads, *self._lines(_SHOWN))]
+        more = [f"... and {len(self.labels) - _SHOWN:,} more"] if len(self.labels) > _SHOWN else []
+        shown = [" ".join(line) for line in lines]
+        return "\n".join([f"Prediction of {len(self.labels):,} images", *shown, *more])
+
+    def _lines(self, most: int) -> list[list[str]]:
+        columns = (self.labels, self.share, self.runner_up, self.samples, self.decided)
+        rows = zip(*(each[:most].tolist() for each in (*columns, self.abstained)), strict=True)
+        return [
+            [f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in r] for r in rows
+        ]
 
     def _of_answer(self) -> Tensor:
         return self.counts.gather(1, self.labels[:, None]).squeeze(1)

@@ -16,7 +16,8 @@ from smoothinfer.engine.voting import rule_of
 from smoothinfer.errors import MOST_PASSES, InputError, plain_float, plain_int, plain_seed
 from smoothinfer.evaluation.batches import depends_on_batch
 from smoothinfer.evaluation.example_cache import ExampleCache
-from smoothinfer.evaluation.rows import CLEAN, Rows
+from smoothinfer.evaluation.results import Results
+from smoothinfer.evaluation.rows import CLEAN
 from smoothinfer.evaluation.runner import Runner
 from smoothinfer.evaluation.store import Store
 from smoothinfer.evaluation.units import Evaluation
@@ -41,8 +42,8 @@ def evaluate(
     out: str | Path | None = None,
     describe: Mapping[str, Any] | None = None,
     progress: bool = False,
-) -> Rows:
-    """Return one row per image, attack, rule and number of samples.
+) -> Results:
+    """Return one row per image, attack, rule and number of samples; see `Results`.
 
     Each attack runs once per image against ``target``; the verdicts on the adversarial images are
     voted from passes of a stream that the attack never saw. Without early stopping all rules and
@@ -97,7 +98,7 @@ def evaluate(
     warn_of_batches(work.classifier.model, work.images)
     runner = Runner([work], Store(out))
     runner.run(progress)
-    return runner.rows()
+    return Results(runner.rows())
 
 
 def prepare(

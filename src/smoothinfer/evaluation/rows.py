@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from smoothinfer.errors import InputError
 from smoothinfer.numerics.statistics import Interval, mean_of, proportion
 
 Rows: TypeAlias = pa.Table
@@ -32,12 +33,27 @@ def setting_columns(rows: Rows) -> list[str]:
     return [name for name in rows.column_names if name not in IMAGE_COLUMNS]
 
 
+def as_table(rows: Any) -> Rows:
+    """Return the Arrow table behind the result of `evaluate`, or the table itself."""
+    return getattr(rows, "table", rows)
+
+
 def accuracy(rows: Rows) -> Interval:
     """Return the share of correct rows, with its 95 % interval over images.
+
+    Raises:
+        InputError: the rows are of several settings, such as clean and attacked.
 
     >>> accuracy(pa.table({"correct": [True, False, True, True]})).value
     0.75
     """
+    rows = as_table(rows)
+    many = [name for name in setting_columns(rows) if len(rows[name].unique()) > 1]
+    if many:
+        raise InputError(
+            f"these rows differ in {', '.join(many)}: filter them, or ask rows.accuracy() for the "
+            "accuracy of each setting"
+        )
     return proportion(int(pc.sum(rows["correct"].cast(pa.int64())).as_py() or 0), len(rows))
 
 
@@ -55,6 +71,7 @@ def summarise(rows: Rows) -> list[dict[str, Any]]:
     One pass is one draw of the weights for all images, and no interval over images covers its luck:
     beside more passes, ``samples`` 1 stands for the mean over the most of them.
     """
+    rows = as_table(rows)
     columns = setting_columns(rows)
     used = rows["used"] if "used" in rows.column_names else rows["samples"]
     rows = rows.append_column("always", pc.equal(rows["hits"], used))

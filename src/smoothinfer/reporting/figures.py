@@ -5,15 +5,17 @@ Every function writes ``path``, a PNG, SVG or PDF file, whole or not at all.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from smoothinfer.errors import InputError
 from smoothinfer.evaluation.certified_rows import certified_accuracy
-from smoothinfer.evaluation.rows import Rows
+from smoothinfer.evaluation.results import Results
+from smoothinfer.evaluation.rows import Rows, as_table
 from smoothinfer.reporting.collect import Record, records
 from smoothinfer.reporting.tables import RULE_ORDER, sort_key
 from smoothinfer.runtime.files import write_whole
@@ -60,25 +62,51 @@ def _show_literally(figure: Figure) -> None:
         text.set_parse_math(id(text) in powers)  # a power of two is written as a formula
 
 
-def accuracy_against_samples(rows: Rows, path: str | Path, title: str = "") -> None:
+def accuracy_against_samples(
+    rows: Rows | Results,
+    path: str | Path | None = None,
+    title: str = "",
+    ax: Axes | Sequence[Axes] | None = None,
+) -> Figure:
     """Draw accuracy against the number of samples: a panel per attack, a curve per rule.
 
     Args:
         rows: of one model at one sigma.
+        path: where to write the figure; nowhere by default.
         title: above the panels.
+        ax: axes to draw in, one for the clean images and one for each attack.
+
+    Returns:
+        The figure, which a notebook shows.
+
+    Raises:
+        InputError: there are more or fewer axes than panels.
     """
-    draw_curves(records(rows), "samples", "rule", [Path(path)], title)
+    found = records(as_table(rows))
+    if ax is None:
+        return draw_curves(found, "samples", "rule", [] if path is None else [Path(path)], title)
+    axes, panels = [ax] if isinstance(ax, Axes) else list(ax), _panels(found, "samples")
+    if len(axes) != len(panels):
+        names = ", ".join(name for name, _, _ in panels)
+        raise InputError(f"there are {len(panels)} panels ({names}): give as many axes")
+    _draw_panels(axes, panels, "samples", "rule")
+    figure = axes[0].figure.figure if hasattr(axes[0].figure, "figure") else axes[0].figure
+    assert isinstance(figure, Figure)
+    if path is not None:
+        save_figure(figure, path)
+    return figure
 
 
 def draw_curves(
     found: Sequence[Record], axis: str, series: str, paths: Sequence[Path], title: str = ""
-) -> None:
+) -> Figure:
     """Draw accuracy against ``axis``: a panel for clean and each attack, a curve per ``series``.
 
     Args:
         found: see `records`; apart from ``axis``, ``series`` and the attack they should agree.
         axis: a column of numbers.
         series: a column.
+        paths: where to write the figure.
         title: above the panels.
     """
     panels = _panels(found, axis)
@@ -86,27 +114,35 @@ def draw_curves(
     down = -(-len(panels) // across)
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(3.4 * across + 1.6, 3.3 * down + 0.4), layout="constrained")
-        places = figure.subplots(down, across, squeeze=False).flatten()
+        places = figure.subplots(down, across, squeeze=False, sharey=True).flatten()
         for empty in places[len(panels) :]:
             empty.set_axis_off()
-        for place, (name, measure, part) in zip(places, panels, strict=False):
-            _draw_panel(place, part, axis, series, measure)
-            place.set_title(name if len(name) < 32 else name[:30] + "…", fontsize=10)
-        places[0].set_ylabel(_ACCURACY)
+        _draw_panels(list(places), panels, axis, series)
         if len({str(record[series]) for record in found}) > 1:
             handles, labels = places[0].get_legend_handles_labels()
             figure.legend(handles, labels, frameon=False, title=series, loc="outside right upper")
         figure.suptitle(title, fontsize=11)
         for path in paths:
             save_figure(figure, path)
+    return figure
 
 
-def _panels(found: Sequence[Record], axis: str) -> list[tuple[str, str, list[Record]]]:
-    """Return (title, measure, records) of each panel."""
+Panel: TypeAlias = tuple[str, str, list[Record]]  # title, measure, records
+
+
+def _draw_panels(places: Sequence[Axes], panels: Sequence[Panel], axis: str, series: str) -> None:
+    for place, (name, measure, part) in zip(places, panels, strict=False):
+        _draw_panel(place, part, axis, series, measure)
+        place.set_title(name if len(name) < 32 else name[:30] + "…", fontsize=10)
+    places[0].set_ylabel(_ACCURACY)
+
+
+def _panels(found: Sequence[Record], axis: str) -> list[Panel]:
+    """Return the panels: of the clean images, and of each attack."""
     # The cost of attacks is drawn in one panel, so that they can be compared.
     key = "seeds" if axis == "gradients" else "attack"
     attacks = list(dict.fromkeys(record[key] for record in found))
-    panels: list[tuple[str, str, list[Record]]] = []
+    panels: list[Panel] = []
     if key == "attack" and any(record["clean"] for record in found):
         clean = [record for record in found if record["attack"] == attacks[0]]
         panels.append(("clean", "clean", clean))
@@ -171,7 +207,7 @@ def draw_lines(
         axis: name of the axis.
         title: above.
     """
-    figure, panel = _single((6.4, 3.8), axis, title)
+    figure, panel = single_panel((6.4, 3.8), axis, title)
     for number, (name, values) in enumerate(curves.items()):
         panel.plot(places, values, label=name, color=COLOURS[number], marker=MARKERS[number])
     figure.legend(frameon=False, loc="outside lower center", ncols=2)
@@ -189,48 +225,12 @@ def certified_curve(rows: Rows, path: str | Path, title: str = "") -> None:
     most = max([*rows["certified"].to_pylist(), sigma])
     radii = [most * step / 200 for step in range(201)]
     shares = certified_accuracy(rows, radii)
-    figure, panel = _single((5.6, 3.8), "L2 radius, pixel units", title)
+    figure, panel = single_panel((5.6, 3.8), "L2 radius, pixel units", title)
     low, high = [100 * share.low for share in shares], [100 * share.high for share in shares]
     panel.fill_between(radii, low, high, color=COLOURS[0], alpha=0.2, linewidth=0)
     panel.plot(radii, [100 * share.value for share in shares], color=COLOURS[0])
     panel.set_ylabel("certified accuracy, % (band: 95 % over images)")
     panel.set_ylim(0, 100)
-    save_figure(figure, path)
-
-
-def strength_history(history: Mapping[str, Mapping[str, float]], path: str | Path) -> None:
-    """Draw the strength of each layer's learned noise after every epoch.
-
-    Args:
-        history: {epoch: {weight: noise standard deviation in multiples of the weight's own}}.
-    """
-    epochs = sorted(history, key=int)
-    layers = list(history[epochs[-1]])
-    title = "learned noise, a line for each layer from the first to the last"
-    figure, panel = _single((7.0, 4.2), "epoch", title)
-    shades = mpl.colormaps["viridis"]
-    for place, layer in enumerate(layers):
-        values = [history[epoch].get(layer, float("nan")) for epoch in epochs]
-        shade = shades(place / max(1, len(layers) - 1))
-        label = layer if place in (0, len(layers) - 1) else None
-        panel.plot([int(epoch) for epoch in epochs], values, color=shade, marker=".", label=label)
-    panel.set_ylabel("std of the noise / std of the weight")
-    panel.legend(frameon=False, fontsize=8)
-    save_figure(figure, path)
-
-
-def strength_bars(strengths: Mapping[str, float], path: str | Path) -> None:
-    """Draw the strength of each layer's learned noise, the first layer on top.
-
-    Args:
-        strengths: {place: noise standard deviation in multiples of the disturbed tensor's}.
-    """
-    names = list(strengths)
-    axis = "std of the noise / std of the disturbed tensor"
-    figure, panel = _single((6.4, 0.9 + 0.24 * len(names)), axis, "")
-    panel.barh(range(len(names)), list(strengths.values()), color=COLOURS[0])
-    panel.set_yticks(range(len(names)), [*map(label_text, names)], fontsize=8)
-    panel.invert_yaxis()
     save_figure(figure, path)
 
 
@@ -266,7 +266,7 @@ def cost_curves(
     save_figure(figure, path)
 
 
-def _single(size: tuple[float, float], axis: str, title: str) -> tuple[Figure, Axes]:
+def single_panel(size: tuple[float, float], axis: str, title: str) -> tuple[Figure, Axes]:
     """Return a figure of one panel with a grid."""
     figure = Figure(figsize=size, layout="constrained")
     panel = figure.subplots()

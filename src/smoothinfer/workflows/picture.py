@@ -30,8 +30,9 @@ from smoothinfer.noise import NoisyModel
 from smoothinfer.numerics.balls import L2, Ball
 from smoothinfer.numerics.randomness import derive_seed, stream
 from smoothinfer.numerics.statistics import proportion
-from smoothinfer.reporting.figures import COSTS, cost_curves, strength_bars
+from smoothinfer.reporting.figures import COSTS, cost_curves
 from smoothinfer.reporting.image_figures import image_grid, vote_bars
+from smoothinfer.reporting.strength_figures import strength_bars
 from smoothinfer.runtime.files import write_json
 from smoothinfer.runtime.modes import device_of, eval_mode
 from smoothinfer.runtime.processes import Processes

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import yaml
-from torch import Tensor, nn
+from torch import nn
 
 from smoothinfer.checkpoints import save_checkpoint
 from smoothinfer.cli.options import DATA_HELP, add_limit, add_recipe, recipe_file
@@ -19,17 +19,15 @@ from smoothinfer.data import (
     choice_name,
     choose_images,
     choose_rows,
-    held_out_rows,
     hold_out,
     load_data,
-    rows_of_training,
 )
 from smoothinfer.engine.members import SeededPasses
 from smoothinfer.engine.tally import count_first
 from smoothinfer.errors import InputError
 from smoothinfer.noise import NoisyModel
 from smoothinfer.recipes import Normalisation, Recipe, load_recipe, recipe_from
-from smoothinfer.reporting.figures import strength_history
+from smoothinfer.reporting.strength_figures import strength_history
 from smoothinfer.run_folder import check_resumable, code_of
 from smoothinfer.runtime.compile_cache import compile_cache
 from smoothinfer.runtime.files import read_json, write_json
@@ -43,11 +41,11 @@ from smoothinfer.state_dicts import digest_of_file, is_state_dict, load_state_di
 from smoothinfer.training.crafting import Craft, craft
 from smoothinfer.training.history import History
 from smoothinfer.training.loop import train
+from smoothinfer.workflows.held_out import check_unseen, fill_held_out
 
 _VALIDATION_DRAWS = 8
 _BATCH = 128
 _SMOKE_IMAGES = 256
-_MOST_HELD_OUT = 5000
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -117,14 +115,14 @@ def _train(recipe: Recipe, split: ImageData, out: Path, limit: int | None, first
     plain = recipe.init_from is not None and is_state_dict(recipe.init_from)
     start = None if recipe.init_from is None or plain else card_of_start(recipe.init_from)
     recipe = _fill_normalisation(recipe, data, start)
-    recipe = _fill_held_out(recipe, split, rows, start)
+    recipe = fill_held_out(recipe, split, rows, start)
     _check_crop(recipe, data)
     model = _start_model(recipe, data, start, fresh=not (out / "state.pt").exists())
     _check_classes(model, data)
     loss = recipe.build_loss()
     assert recipe.validation.held_out is not None
     training, held_out = hold_out(data, recipe.validation.held_out)
-    _check_unseen(recipe, split, rows, start)
+    check_unseen(recipe, split, rows, start)
     start_hash = {} if start is None else {"start_sha256": start["sha256"]}
     start_hash |= {"start_sha256": digest_of_file(str(recipe.init_from))} if plain else {}
     identity = {"recipe": recipe.to_dict(), "data": data.hash, **start_hash}
@@ -258,46 +256,4 @@ def _check_classes(model: NoisyModel, data: ImageData) -> None:
         raise InputError(
             f"the model answers an image with {classes} logits, {data.name} has "
             f"{len(data.classes)} classes: set the number of classes among the model's options"
-        )
-
-
-def _fill_held_out(
-    recipe: Recipe, split: ImageData, rows: Tensor, start: dict[str, Any] | None
-) -> Recipe:
-    """Return ``recipe`` with the number of images to hold out; see `Validation`."""
-    if recipe.validation.held_out is not None:
-        return recipe
-    card = (start or {}).get("data", {})
-    theirs = rows_of_training(split, card)
-    count = min(_MOST_HELD_OUT, max(1, len(rows) // 10))
-    if theirs is not None and torch.equal(theirs, rows):
-        count = card.get("held_out") or count
-    return replace(recipe, validation=replace(recipe.validation, held_out=count))
-
-
-def _check_unseen(
-    recipe: Recipe, split: ImageData, rows: Tensor, start: dict[str, Any] | None
-) -> None:
-    """Refuse to validate on images that the model to start from was trained on.
-
-    ``rows`` are those of the images of ``split`` that this run uses.
-    """
-    card = (start or {}).get("data", {})
-    theirs = rows_of_training(split, card)
-    if theirs is None:
-        return  # trained on other images, or on unknown ones
-    held_out = card.get("held_out", 0)
-    trained_on = theirs[held_out_rows(len(theirs), held_out)[0]]
-    assert recipe.validation.held_out is not None
-    validation = rows[held_out_rows(len(rows), recipe.validation.held_out)[1]]
-    if torch.isin(validation, trained_on).any():
-        if torch.equal(theirs, rows):
-            remedy = f"set validation.held_out to {held_out} or less"
-        elif len(theirs) == len(split):
-            remedy = "leave out --limit, as there"
-        else:
-            first = torch.equal(theirs, torch.arange(len(theirs)))
-            remedy = f"give --limit {len(theirs)}{' --first' if first else ''}, as there"
-        raise InputError(
-            f"{recipe.init_from} was trained on images that this run would hold out: {remedy}"
         )

@@ -40,7 +40,7 @@ _WITHOUT_GRADIENT = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Audit:
     """The result of an audit.
 
@@ -54,6 +54,11 @@ class Audit:
     clean: Interval
     attacked: Interval
     about: dict[str, Any]
+
+    def __repr__(self) -> str:
+        lines = [f"{each.number:3} {each.state:8} {each.name}" for each in self.findings]
+        about = f"clean {self.clean} %, attacked {self.attacked} %"
+        return "\n".join([f"Audit: {self.verdict}", about, *lines])
 
     @property
     def fired(self) -> list[Finding]:
