@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test slow results clean
+.PHONY: demo test slow docs results clean
 
 demo: .venv/installed
 	$(BIN)/smoothinfer demo --out demo
@@ -15,6 +15,11 @@ test: .venv/installed
 
 slow: .venv/installed
 	$(BIN)/pytest -m slow
+
+# The user guide, into build/docs/index.html; its tutorials run on the way.
+docs: .venv/installed
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[docs]"
+	$(BIN)/sphinx-build -W --keep-going -b html docs build/docs
 
 # Every table and figure of the paper whose models are in runs/ or shipped, and one report of them
 # all; hours on a CPU.
@@ -30,4 +35,4 @@ results: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo build docs/gallery docs/reference/generated

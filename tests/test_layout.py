@@ -33,6 +33,7 @@ LAYERS = [
         "state_dicts",
         "run_folder",
         "hub",
+        "shipped_files",
     ),
     ("cli",),
     ("sweep_recipe", "board_recipe", "serving", "exporting"),

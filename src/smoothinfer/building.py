@@ -26,6 +26,12 @@ class NoisePlan:
     """Where noise enters: a component of ``NOISES`` at each place, or none.
 
     At weights and activations a mapping from layer patterns to components works too.
+
+    Attributes:
+        inputs: noise on the images.
+        weights: noise on the weights of convolutions and linear layers.
+        activations: noise on what these layers give or take.
+        side: ``"output"`` or ``"input"`` of the layers that ``activations`` names.
     """
 
     inputs: Component | None = None

@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,15 +19,15 @@ from smoothinfer.config.user_code import (
     running_code,
     trusting_code,
 )
-from smoothinfer.errors import InputError, unknown
+from smoothinfer.errors import InputError
 from smoothinfer.noise.noisy_model import NoisyModel
 from smoothinfer.recipes import Recipe
 from smoothinfer.runtime.files import read_content, write_bytes, write_json
 from smoothinfer.runtime.modes import is_training
 from smoothinfer.runtime.provenance import made_by
+from smoothinfer.shipped_files import bases, shipped
 
 Built = TypeVar("Built", bound=NoisyModel)
-_PACKAGE = Path(__file__).parent
 
 
 def load(model: str | Path, which: str = "best", trust_code: bool = False) -> nn.Module:
@@ -75,7 +75,7 @@ def find_checkpoint(model: str | Path, which: str = "best") -> Path | None:
 
 def list_models() -> list[str]:
     """Return the names of the shipped models."""
-    return [path.stem for base in _bases("checkpoints") for path in checkpoints_in(base)]
+    return [path.stem for base in bases("checkpoints") for path in checkpoints_in(base)]
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
@@ -223,27 +223,6 @@ def save_with_card(path: Path, tensors: Mapping[str, Tensor], card: dict[str, An
     content = save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
     write_bytes(path, content)
     write_json(path.with_suffix(".json"), card | {"sha256": hashlib.sha256(content).hexdigest()})
-
-
-def shipped(kind: str, name: str) -> Path:
-    """Return a file that comes with the package: of ``"checkpoints"`` or ``"recipes"``."""
-    for base in _bases(kind):
-        if (base / name).is_file():
-            return base / name
-    raise unknown(f"file of {kind}", name, list_shipped(kind))
-
-
-def list_shipped(kind: str) -> dict[str, Path]:
-    """Return the files of ``kind`` that come with the package, by name, sorted."""
-    found = {str(p.relative_to(b)): p for b in _bases(kind) for p in b.rglob("*") if p.is_file()}
-    return dict(sorted(found.items()))
-
-
-def _bases(kind: str) -> Iterator[Path]:
-    """In a wheel they lie in the package, in a checkout at its root; also in the current folder."""
-    places = [_PACKAGE / "shipped" / kind, _PACKAGE.parents[1] / kind]
-    places += [Path(kind)] if kind == "checkpoints" else []  # where ``publish`` puts them
-    yield from dict.fromkeys(place.resolve() for place in places if place.is_dir())
 
 
 def _from_factory(path: str) -> nn.Module:

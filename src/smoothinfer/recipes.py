@@ -17,6 +17,7 @@ from smoothinfer.config.typed import from_dict, to_plain
 from smoothinfer.errors import InputError, unknown
 from smoothinfer.noise import NoisyModel
 from smoothinfer.numerics.balls import BALLS, Ball
+from smoothinfer.shipped_files import recipe_path
 from smoothinfer.training.losses import LOSSES
 from smoothinfer.training.options import TrainingOptions
 
@@ -25,11 +26,14 @@ _ARGUMENTS_OF_LOSS = ("model", "images", "labels", "attack=")
 
 @dataclass(frozen=True)
 class Validation:
-    """Images held out from the training set; ``images`` of them are used each epoch.
+    """Images held out from the training set, on which each epoch is measured.
 
-    These are some of each class, or with ``first`` the first ones, for data in random order.
-    By default a tenth of the training set is held out, at most 5,000 images; or as many as the
-    training of the network that this one starts from, if it was trained on the same images.
+    Attributes:
+        held_out: how many; by default a tenth of the training set, at most 5,000, or as many as
+            the network that this training starts from held out of the same images.
+        images: how many of these an epoch is measured on, some of each class.
+        first: take the first ones instead, for data in random order.
+        score: what the best epoch is best at: ``"attacked"`` or ``"clean"``.
     """
 
     held_out: int | None = None
@@ -154,7 +158,9 @@ class Recipe(TrainingOptions):
 
 
 def load_recipe(path: str | Path, overrides: Iterable[str] = (), scale: str = "short") -> Recipe:
-    """Read a recipe file at a scale and apply ``key=value`` overrides (dotted keys).
+    """Read a recipe, and apply ``key=value`` overrides (dotted keys).
+
+    ``path`` is a file, or the name of a recipe that comes with the package.
 
     ``"short"`` is the recipe as written; ``"paper"`` has the length of the paper's training;
     ``"smoke"`` is one epoch on a few images, without a model to start from.
@@ -162,7 +168,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), scale: str = "s
     Raises:
         InputError: the file is missing or malformed, a key or the scale is unknown.
     """
-    content = read_settings(path, scale, SMOKE)
+    content = read_settings(recipe_path(path), scale, SMOKE)
     return recipe_from(apply_overrides(content, overrides), str(path))
 
 

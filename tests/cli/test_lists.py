@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import smoothinfer as si
-from smoothinfer.checkpoints import list_shipped
 from smoothinfer.cli import main
+from smoothinfer.shipped_files import list_shipped
 from smoothinfer.workflows.attacks import ABOUT
 
 

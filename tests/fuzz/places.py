@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from smoothinfer.checkpoints import shipped
+from smoothinfer.shipped_files import shipped
 from tests.fuzz.pools import VALUES, places_in
 
 _ENDINGS = ("npz", "safetensors", "yaml", "json", "parquet", "png")

@@ -9,7 +9,7 @@ from torch import nn
 from smoothinfer.attacks import Attack
 from smoothinfer.attacks.naming import attack_named
 from smoothinfer.cards import read_card
-from smoothinfer.checkpoints import find_checkpoint, load, shipped
+from smoothinfer.checkpoints import find_checkpoint, load
 from smoothinfer.cli.numbers import number_of, optional_number, seed_number, whole_number
 from smoothinfer.config.components import Component
 from smoothinfer.config.settings_files import SCALES
@@ -29,6 +29,7 @@ from smoothinfer.noise.input_noise import with_input_noise
 from smoothinfer.noise.noisy_model import NoisyModel
 from smoothinfer.numerics.balls import BALLS, Ball
 from smoothinfer.runtime.processes import Processes
+from smoothinfer.shipped_files import recipe_path
 from smoothinfer.types import Images
 
 DATA_HELP = (
@@ -127,8 +128,7 @@ def add_scale(parser: ArgumentParser) -> None:
 
 def recipe_file(options: Namespace) -> Path:
     """Return the recipe's file, or the shipped recipe of that name."""
-    path = Path(options.recipe)
-    return path if path.exists() else shipped("recipes", str(path).removeprefix("recipes/"))
+    return recipe_path(options.recipe)
 
 
 def ball_of(options: Namespace) -> Ball:

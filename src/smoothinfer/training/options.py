@@ -40,7 +40,8 @@ class TrainingOptions:
         epoch_images: most images of an epoch, drawn afresh for each; 0 for all. Short epochs
             are validated and saved more often, for a fine-tuning with an expensive attack.
         batch_size: images of one step, over all processes.
-        lr, momentum, nesterov, weight_decay: of SGD.
+        lr: largest learning rate of SGD.
+        momentum, nesterov, weight_decay: of SGD, as torch names them.
         noise_decay: weight decay of the learned noise; by default that of the weights.
         noise_lr: learning rate of the learned noise, relative to lr. Its gradient is far noisier
             than that of the weights: at equal rates |d| grows in a random walk.

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from smoothinfer.attacks import pgd
-from smoothinfer.checkpoints import load, shipped
+from smoothinfer.checkpoints import load
 from smoothinfer.cli.options import add_seed
 from smoothinfer.data import load_data
 from smoothinfer.evaluation.evaluate import evaluate
@@ -38,7 +38,7 @@ def run_demo(out: Path, seed: int = 0) -> Rows:
     """Train a small net with CNI noise, attack it, smooth it, and write a report to ``out``."""
     console = Terminal()
     began = time.monotonic()
-    recipe = load_recipe(shipped("recipes", "digits/cni-w.yaml"), [f"seed={seed}"])
+    recipe = load_recipe("digits/cni-w.yaml", [f"seed={seed}"])
     console.print("1. Training a small net on the digits with adversarial examples and CNI noise")
     train_run(recipe, load_data("digits", "train"), out / "run")
     console.print("2. Attacking and voting on the test digits")

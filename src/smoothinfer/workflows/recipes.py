@@ -2,10 +2,10 @@
 
 from argparse import ArgumentParser, Namespace
 
-from smoothinfer.checkpoints import list_shipped
 from smoothinfer.cli.listing import add_format, first_sentence, show
 from smoothinfer.config.yaml_files import read_yaml
 from smoothinfer.reporting.tables import Table
+from smoothinfer.shipped_files import list_shipped
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from smoothinfer.checkpoints import find_checkpoint, shipped
+from smoothinfer.checkpoints import find_checkpoint
 from smoothinfer.config.settings_files import apply_overrides, read_settings
 from smoothinfer.config.typed import from_dict
 from smoothinfer.errors import InputError, unknown
+from smoothinfer.shipped_files import shipped
 from smoothinfer.sweep_recipe import SMOKE, SweepRecipe
 
 _FOLDER = "paper"
