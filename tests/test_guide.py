@@ -61,7 +61,7 @@ def test_the_glossary_is_in_order():
 
 def test_the_guide_leads_to_every_page():
     index = (DOCS / "index.md").read_text()
-    pages = [*DOCS.glob("*.md"), *DOCS.glob("reference/*.md")]
+    pages = [*DOCS.glob("*.md"), *DOCS.glob("reference/*.md"), *DOCS.glob("results/*.md")]
     for page in pages:
         name = str(page.relative_to(DOCS).with_suffix(""))
         assert name == "index" or re.search(rf"^{name}$", index, re.MULTILINE), name

@@ -302,7 +302,7 @@ def test_the_sweeps_that_come_with_the_package_are_sweeps(name):
     assert sweep.description
     assert sweep.named
     assert sweep.balls
-    assert sweep.first == (name == "cifar10")  # as its figures in RESULTS.md
+    assert sweep.first == (name == "cifar10")  # as its figures in docs/results
     with pytest.raises(si.InputError, match="smoothinfer reproduce figure2"):
         load_sweep("recipes/paper/figure2.yaml")
 

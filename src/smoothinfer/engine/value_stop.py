@@ -12,7 +12,7 @@ from torch import Tensor
 from smoothinfer.engine.stopping import Stopping, Votes, VoteSpec, growing
 from smoothinfer.errors import plain_float
 
-PRICE = 3e-4  # accuracy that a pass must be worth; chosen on held-out images, see RESULTS.md
+PRICE = 3e-4  # accuracy that a pass must be worth: see docs/results/speed.md
 _LOOKS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384)
 _BLOCKS = (4, 8, 16, 32, 64, 128)  # of passes that may come next
 
