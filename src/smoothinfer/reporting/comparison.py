@@ -36,7 +36,15 @@ class Comparison:
 
     @property
     def table(self) -> Table:
-        return Table(self.heads, self.lines, left=1)
+        """The table, without columns that say nothing, such as figures of the paper unknown."""
+        kept = [
+            at for at in range(len(self.heads)) if at == 0 or any(line[at] for line in self.lines)
+        ]
+        return Table(
+            [self.heads[at] for at in kept],
+            [[line[at] for at in kept] for line in self.lines],
+            left=1,
+        )
 
     def markdown(self, figures: str = "figures") -> str:
         """Return it in Markdown, without a heading; ``figures`` is the folder of the pictures."""

@@ -257,12 +257,15 @@ def cost_curves(
                 draw_errors(panel, places, shown, label=name, **style)
                 best = [point for point in points if point.get(f"front {measure} {axis}")]
                 rings = [[p[f"{measure} {axis}"] for p in best], [p[measure] for p in best]]
-                panel.scatter(*rings, s=90, facecolors="none", edgecolors="black", zorder=3)
+                label = "the best for its cost (Pareto front)" if number == 0 else None
+                style = {"facecolors": "none", "edgecolors": "black", "zorder": 3, "label": label}
+                panel.scatter(*rings, s=90, **style)
             panel.set_xscale("log", base=2 if axis == "passes" else 10)
             panel.set_xlabel(f"mean {axis} per image")
             panel.grid(alpha=0.25)
         row[0].set_ylabel(f"accuracy, {measure}, %")
     grid[0][0].legend(frameon=False, fontsize=8)
+    figure.suptitle("accuracy of the vote against its cost, by the rule that ends it")
     save_figure(figure, path)
 
 

@@ -1,5 +1,6 @@
 """The pictures of a result folder: PNG files that lie in it, whatever else their names say."""
 
+import functools
 import io
 import warnings
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ from smoothinfer.runtime.printable import one_line, printable
 _LARGEST = 8 * 2**20  # bytes
 _MOST_PIXELS = 64_000_000
 _MOST = 60  # pictures of one folder
+_WIDTH = 1400  # pixels, on a page
 
 
 @dataclass(frozen=True)
@@ -82,3 +84,14 @@ def _read_png(path: Path, folder: Path) -> bytes:
     if pixels > _MOST_PIXELS:
         raise InputError(f"{path} has {pixels:,} pixels, more than the {_MOST_PIXELS:,} allowed")
     return content
+
+
+@functools.lru_cache(maxsize=128)
+def shrunk(content: bytes) -> bytes:
+    """Return a picture as WebP, at most 1,400 pixels wide: a page holds many."""
+    with Image.open(io.BytesIO(content)) as picture:
+        shown = picture.convert("RGBA" if "A" in picture.getbands() else "RGB")
+        shown.thumbnail((_WIDTH, 4 * _WIDTH))
+        file = io.BytesIO()
+        shown.save(file, "webp", quality=80, method=4)
+    return file.getvalue()

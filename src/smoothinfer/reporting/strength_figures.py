@@ -37,7 +37,7 @@ def strength_bars(strengths: Mapping[str, float], path: str | Path) -> None:
     """
     names = list(strengths)
     axis = "std of the noise / std of the disturbed tensor"
-    figure, panel = single_panel((6.4, 0.9 + 0.24 * len(names)), axis, "")
+    figure, panel = single_panel((6.4, 0.9 + 0.24 * len(names)), axis, "learned noise by layer")
     panel.barh(range(len(names)), list(strengths.values()), color=COLOURS[0])
     panel.set_yticks(range(len(names)), [*map(label_text, names)], fontsize=8)
     panel.invert_yaxis()

@@ -79,6 +79,7 @@ def check_rows(rows: Rows, path: Path) -> Rows:
         InputError: a column is missing, has a wrong type, or holds values that cannot be.
     """
     _check_names(rows, path)
+    rows = _plain_text(rows)
     for name in rows.column_names:
         _check_type(name, rows[name], path)
     _require(len(rows) > 0, f"{path} has no rows")
@@ -88,6 +89,14 @@ def check_rows(rows: Rows, path: Path) -> Rows:
     _check_values("hits", rows["hits"], 0, used, path)
     for name, high in (*((name, None) for name in _NOT_NEGATIVE), ("share", 1)):
         _check_values(name, rows[name], 0, high, path)
+    return rows
+
+
+def _plain_text(rows: Rows) -> Rows:
+    """Return ``rows`` with all text of one type: pandas writes it as another."""
+    large = [at for at, field in enumerate(rows.schema) if pa.types.is_large_string(field.type)]
+    for at in large:
+        rows = rows.set_column(at, rows.schema[at].name, rows[at].cast(pa.string()))
     return rows
 
 

@@ -24,13 +24,15 @@ from smoothinfer.reporting.collect import (
     records_table,
     varying,
 )
-from smoothinfer.reporting.pictures import Picture
+from smoothinfer.reporting.glance import compared_lines, glance_table, verdict
+from smoothinfer.reporting.pictures import Picture, shrunk
 from smoothinfer.reporting.tables import Table, interval_text
 from smoothinfer.reporting.votes import class_text, first_votes, vote_text
 from smoothinfer.runtime.printable import printable
 
 _MOST = 400  # lines of a table; the curves show the rest
 _PICTURES = 40
+_BYTES = 800_000  # of pictures, so that the page stays below 2 MB
 _PAGE = Markup("""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
@@ -57,20 +59,33 @@ def page_of(title: str, sources: Sequence[Source], found: dict[str, list[Record]
     """
     every = [{"source": name, **record} for name, part in found.items() for record in part]
     names = list(dict.fromkeys(name for record in every for name in record))
-    data = [{name: record.get(name) for name in names} for record in every]
+    data = {"names": names, "rows": [[_short(record.get(n)) for n in names] for record in every]}
     sections = [
+        ("glance", "At a glance", _glance(sources)),
         ("comparisons", "Beside the paper", [_comparison(s) for s in sources if s.comparison]),
-        ("verdicts", "Audit", [_audit(s) for s in sources if s.audit] or [_NO_AUDIT]),
+        ("verdicts", "Audit", [_audit(s) for s in sources if s.audit]),
         ("curves-title", "Curves", [Markup('<div id="curves"></div>')] if every else []),
-        ("tables", "Tables", [*map(_records, found, found.values()), *_certificates(sources)]),
-        ("pictures", "Pictures", _pictures(sources)),
+        ("certificates", "Certificates", _certificates(sources)),
+        ("tables", "All settings", list(map(_records, found, found.values()))),
+        ("pictures", "Pictures", _pictures(sources, _BYTES - _bytes_of(sources))),
         ("repeat", "Repeat it", [_REPEAT, *(_settings(s) for s in sources)]),
     ]
-    return assemble_page(title, NOTE, sections, data)
+    return assemble_page(title, NOTE, sections, data, folded=("tables", "pictures", "repeat"))
+
+
+def _short(value: Any) -> Any:
+    """Return a value of a record as the script needs it: of a figure, the four that it draws."""
+    if not isinstance(value, dict):
+        return value
+    return [value[name] for name in ("value", "low", "high", "std")]
 
 
 def assemble_page(
-    title: str, note: str, sections: Sequence[tuple[str, str, list[Markup]]], data: Any = ()
+    title: str,
+    note: str,
+    sections: Sequence[tuple[str, str, list[Markup]]],
+    data: Any = None,
+    folded: Sequence[str] = (),
 ) -> str:
     """Return a page of sections, each an id, a heading and its content; empty ones are left out.
 
@@ -79,9 +94,9 @@ def assemble_page(
         note: how to read its figures.
         sections: in their order.
         data: records of the curves.
+        folded: ids of sections that are closed at first, and left out in print.
     """
     shown = [section for section in sections if section[2]]
-    heading = Markup('<h2 id="{}">{}</h2>\n{}')
     style, script = _own("page.css"), _own("page.js")
     return _PAGE.format(
         policy=_policy(style, script),
@@ -89,8 +104,11 @@ def assemble_page(
         style=style,
         links=_lines(Markup('<a href="#{}">{}</a>').format(name, head) for name, head, _ in shown),
         note=note,
-        body=_lines(heading.format(name, head, _lines(content)) for name, head, content in shown),
-        data=_embedded(list(data)),
+        body=_lines(
+            (_FOLDED if name in folded else _SECTION).format(name, head, _lines(content))
+            for name, head, content in shown
+        ),
+        data=_embedded(data),
         script=script,
     )
 
@@ -122,10 +140,8 @@ def _lines(parts: Iterable[Markup]) -> Markup:
     return Markup("\n").join(parts)
 
 
-_NO_AUDIT = Markup(
-    "<p>None of these models was audited: <code>smoothinfer audit MODEL</code> tells real "
-    "robustness from masked gradients and chance.</p>"
-)
+_SECTION = Markup('<section><h2 id="{}">{}</h2>\n{}</section>')
+_FOLDED = Markup('<details class="folded"><summary><h2 id="{}">{}</h2></summary>\n{}</details>')
 _REPEAT = Markup(
     "<p>The command of each folder, and its settings with versions; the same command with the same "
     "seed gives the same rows.</p>"
@@ -135,8 +151,25 @@ _AUDIT = Markup("""<p class="{state}"><strong>
 <p>Accuracy of the vote, %: clean {clean}, attacked {attacked} (95 % over images). Direct attack:
 {how}.</p>
 <details open><summary>the checks</summary>{table}</details>""")
-_PICTURE = Markup("""<figure><img alt="{kind}, {name}" src="data:image/png;base64,{content}">
+_PICTURE = Markup("""<figure><img alt="{kind}, {name}" src="data:image/webp;base64,{content}">
 <figcaption class="small">{name}</figcaption></figure>""")
+
+
+def _glance(sources: Sequence[Source]) -> list[Markup]:
+    """Return the verdict in words, and models against attacks."""
+    rows = {source.name: source.rows for source in sources if source.rows is not None}
+    lines, others = compared_lines(rows)
+    if not lines:
+        return []
+    table = glance_table(lines)
+    note = f"Accuracy of the vote, %, on {lines[0].worst.images} images. The worst case counts an "
+    note += "image that is right clean and under every attack, with its 95 % interval."
+    others += len(lines) - len(table.lines)
+    note += f" {others} lines more, or under other attacks, are below." if others else ""
+    return [
+        Markup('<p class="verdict">{}</p>').format(verdict(lines)),
+        table.html(note, row_heads=True),
+    ]
 
 
 def _comparison(source: Source) -> Markup:
@@ -171,7 +204,7 @@ def _audit(source: Source) -> Markup:
 
 
 def _records(name: str, found: list[Record]) -> Markup:
-    shown, note = found, ""
+    shown, note = found, ""  # below, the most robust first
     if len(found) > _MOST:
         most = max(record["samples"] for record in found)
         shown = [record for record in found if record["samples"] == most][:_MOST]
@@ -183,6 +216,7 @@ def _records(name: str, found: list[Record]) -> Markup:
         for at, measure in enumerate(MEASURES)
         if record[measure]
     }
+    shown = sorted(shown, key=lambda record: -(record["attacked"] or record["clean"])["value"])
     table = records_table(shown, names)
     text = table.html(common_text(found, names) + note, "sortable", attributes)
     return Markup("<h3>{}</h3>\n{}").format(name, text)
@@ -210,9 +244,28 @@ def _certificates(sources: Sequence[Source]) -> list[Markup]:
     return parts
 
 
-def _pictures(sources: Sequence[Source]) -> list[Markup]:
+def _bytes_of(sources: Sequence[Source]) -> int:
+    """Return the size of the pictures that stand with comparisons."""
+    return sum(
+        len(shrunk(picture.content))
+        for source in sources
+        if source.comparison
+        for picture in source.pictures
+        if picture.name in source.comparison.figures
+    )
+
+
+def _pictures(sources: Sequence[Source], room: int) -> list[Markup]:
+    """Return as many pictures as fit into ``room`` bytes; the folder of the report has all."""
     shown = [(source, each) for source in sources for each in _own_pictures(source)]
-    parts = [_picture(*pair) for pair in shown[:_PICTURES]]
+    parts = []
+    for number, (source, picture) in enumerate(shown):
+        room -= len(shrunk(picture.content))
+        if room < 0 or number == _PICTURES:
+            more = f"{len(shown) - number} pictures more are in the folder figures/."
+            parts.append(Markup('<p class="small">{}</p>').format(more))
+            break
+        parts.append(_picture(source, picture))
     voted = [s for s in sources if s.rows and any(each.sheet for each in s.pictures)]
     lines = [f"{source.name}: {line}" for source in sources for line in source.left_out]
     left_out = Markup('<p class="small">Left out of {}</p>')
@@ -229,7 +282,7 @@ def _picture(source: Source, picture: Picture) -> Markup:
     return _PICTURE.format(
         kind="adversarial examples" if picture.sheet else "a drawing",
         name=f"{source.name}: {picture.stem}",
-        content=base64.b64encode(picture.content).decode(),
+        content=base64.b64encode(shrunk(picture.content)).decode(),
     )
 
 

@@ -1,7 +1,10 @@
 "use strict";
 // The records are in #data; curves and tables are drawn from them, with no library and no network.
-const records = JSON.parse(document.getElementById("data").textContent);
+const held = JSON.parse(document.getElementById("data").textContent) ?? { names: [], rows: [] };
 const measures = ["clean", "attacked"];
+const figure = (four) => four && { value: four[0], low: four[1], high: four[2], std: four[3] };
+const records = held.rows.map((row) => Object.fromEntries(held.names.map((name, at) =>
+  [name, measures.includes(name) ? figure(row[at]) : row[at]])));
 const colours = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7A5C00", "#56B4E9", "#000000"];
 const dashes = ["", "7 3", "2 3", "9 3 2 3"];
 const columns = Object.keys(records[0] || {}).filter((name) => !measures.includes(name));
@@ -10,7 +13,10 @@ const axes = columns.filter((name) => {
   const held = values(name).filter((value) => value !== null);
   return name !== "seeds" && held.length > 1 && held.every((value) => typeof value === "number");
 });
-const varying = columns.filter((name) => values(name).length > 1);
+// Where each model stands in one folder only, its name says enough.
+const told = columns.includes("model") && values("model").every((model) =>
+  new Set(records.filter((row) => row.model === model).map((row) => row.source)).size === 1);
+const varying = columns.filter((name) => values(name).length > 1 && !(name === "source" && told));
 
 function order(a, b) {
   if (typeof a === "number" && typeof b === "number") return a - b;
@@ -72,20 +78,20 @@ function chart(holder) {
     choices[name] = select;
   };
   const axis = axes.includes("samples") ? "samples" : axes[0];
-  choose("axis", "along", axes, axis);
-  const series = varying.filter((name) => name !== axis);
-  choose("series", "a curve for each", series.length ? series : [axis],
-    series.includes("rule") ? "rule" : series[0] ?? axis);
-  choose("measure", "accuracy", measures.filter((m) => records.some((row) => row[m])), "attacked");
-  if (!choices.measure.value) choices.measure.selectedIndex = 0;
   // What is shown first: where the curve has the most points.
   const reach = new Map();
   for (const row of records) reach.set(row.source, (reach.get(row.source) ?? new Set()).add(row[axis]));
   const first = records.reduce((best, row) => (reach.get(row.source).size > reach.get(best.source).size ? row : best));
-  for (const name of varying) {
-    const all = values(name);
-    choose("fix-" + name, name, all, name === "samples" ? all[all.length - 1] : first[name]);
-  }
+  const start = (name) => (name === "samples" ? values(name).at(-1) : first[name]);
+  const rivals = (name) => new Set(records.filter((row) => varying.every((other) =>
+    other === axis || other === name || said(row[other]) === said(start(other)))).map((row) => row[name])).size;
+  choose("axis", "along", axes, axis);
+  const series = varying.filter((name) => name !== axis);
+  choose("series", "a curve for each", series.length ? series : [axis],
+    ["model", "rule", ...series].find((name) => series.includes(name) && rivals(name) > 1) ?? series[0] ?? axis);
+  choose("measure", "accuracy", measures.filter((m) => records.some((row) => row[m])), "attacked");
+  if (!choices.measure.value) choices.measure.selectedIndex = 0;
+  for (const name of varying) choose("fix-" + name, name, values(name), start(name));
   holder.append(controls, picture);
 
   // Not every combination was measured: what was just chosen stays, the rest follows a record.

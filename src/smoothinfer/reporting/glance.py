@@ -1,0 +1,183 @@
+"""A report at a glance: a verdict in words, and models against attacks with the worst case."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow.compute as pc
+
+from smoothinfer.config.components import Component
+from smoothinfer.errors import InputError
+from smoothinfer.evaluation.judgement import on_every_attack, points, worst_case
+from smoothinfer.evaluation.rows import CLEAN, Rows, accuracy, setting_columns
+from smoothinfer.numerics.statistics import Interval, mean_of
+from smoothinfer.reporting.tables import Table, cell_text
+
+_MOST = 12  # lines
+_OF_ATTACKS = ("attack", "radius")
+_STRONG = ("standard", "multitargeted", "apgd", "examples")
+_FIRST = ("seed", "rule")  # of several the first stands for all
+
+
+@dataclass(frozen=True)
+class Line:
+    """One model in one setting, under all its attacks.
+
+    Attributes:
+        name: of the model, with what tells it apart from others.
+        accuracies: of the vote, by attack, the clean images among them.
+        worst: share of images that are right under every attack, and clean.
+        gain: what the vote adds to a single pass under the strongest attack, if it is a vote.
+    """
+
+    name: str
+    accuracies: Mapping[str, Interval]
+    worst: Interval
+    gain: Interval | None
+
+    @property
+    def strongest(self) -> str:
+        """The attack that leaves least."""
+        attacked = {name: each.value for name, each in self.accuracies.items() if name != CLEAN}
+        return min(attacked, key=attacked.__getitem__)
+
+
+def lines_of(name: str, rows: Rows) -> list[Line]:
+    """Return a line for each setting of ``rows``, at the largest number of passes and radius.
+
+    Args:
+        name: of the folder, which stands for a model without a name.
+        rows: of the folder.
+    """
+    rows = rows.filter(pc.equal(rows["samples"], pc.max(rows["samples"])))
+    for column in _FIRST:
+        if column in rows.column_names:
+            rows = rows.filter(pc.equal(rows[column], rows[column][0]))
+    if "radius" in rows.column_names:
+        largest = pc.equal(rows["radius"], pc.max(rows["radius"]))
+        rows = rows.filter(pc.or_(pc.fill_null(largest, False), pc.equal(rows["attack"], CLEAN)))
+    columns = [c for c in setting_columns(rows) if c not in _OF_ATTACKS]
+    apart = [c for c in columns if c != "model" and len(pc.unique(rows[c])) > 1]
+    settings = rows.select(columns).group_by(columns, use_threads=False).aggregate([]).to_pylist()
+    found = []
+    for setting in settings:
+        part = rows
+        for column, value in setting.items():
+            mask = pc.is_null(part[column]) if value is None else pc.equal(part[column], value)
+            part = part.filter(mask)
+        more = ", ".join(f"{column} {cell_text(setting[column])}" for column in apart)
+        model = str(setting.get("model") or name)
+        if line := _line(f"{model}, {more}" if more else model, part):
+            found.append(line)
+    return found
+
+
+def _line(name: str, rows: Rows) -> Line | None:
+    """Return the line of one setting; ``None`` without clean images or attacks."""
+    attacks = list(dict.fromkeys(rows["attack"].to_pylist()))
+    if CLEAN not in attacks or len(attacks) < 2 or len(on_every_attack(rows)) == 0:
+        return None
+    parts = {attack: rows.filter(pc.equal(rows["attack"], attack)) for attack in attacks}
+    accuracies = {attack: accuracy(part.select(["correct"])) for attack, part in parts.items()}
+    line = Line(name, accuracies, worst_case(rows), None)
+    part = parts[line.strongest]
+    if pc.max(part["samples"]).as_py() == 1:
+        return line
+    used = part["used" if "used" in part.column_names else "samples"]
+    share = pc.divide(part["hits"].cast("float64"), used.cast("float64"))
+    gain = pc.subtract(part["correct"].cast("float64"), share)
+    spread = pc.stddev(gain, ddof=1 if len(part) > 1 else 0).as_py()
+    return Line(name, accuracies, line.worst, mean_of(pc.mean(gain).as_py(), spread, len(part)))
+
+
+def glance_table(lines: list[Line]) -> Table:
+    """Return models against attacks, the most robust first, attacks from weak to strong."""
+    attacks = {name for line in lines for name in line.accuracies if name != CLEAN}
+    means: dict[str, float] = {}
+    for attack in attacks:
+        values = [line.accuracies[attack].value for line in lines if attack in line.accuracies]
+        means[attack] = sum(values) / len(values)
+    order = sorted(attacks, key=lambda attack: -means[attack])
+    cells = [
+        [
+            line.name,
+            *(_cell(line.accuracies.get(attack)) for attack in (CLEAN, *order)),
+            str(line.worst),
+        ]
+        for line in by_strength(lines)[:_MOST]
+    ]
+    short = [short_name(attack) for attack in order]
+    names = short if len(set(short)) == len(short) else order
+    return Table(["model", "clean", *names, "worst case"], cells, left=1)
+
+
+def by_strength(lines: list[Line]) -> list[Line]:
+    """Return the lines, the most robust in the worst case first."""
+    return sorted(lines, key=lambda line: -line.worst.value)
+
+
+def _cell(found: Interval | None) -> str:
+    return "" if found is None else f"{100 * found.value:.1f}"
+
+
+def verdict(lines: list[Line]) -> str:
+    """Say in plain words how robust the best model is, and what its vote adds."""
+    best = by_strength(lines)[0]
+    clean, under = best.accuracies[CLEAN], best.accuracies[best.strongest]
+    attacks = len(best.accuracies) - 1
+    most = f" Of {len(lines)} compared it keeps most." if len(lines) > 1 else ""
+    said = (
+        f"{best.name} is right on {_cell(clean)} % of the clean images, and on {best.worst} % of "
+        f"{best.worst.images} images in the worst of {attacks} attack{'s' if attacks > 1 else ''} "
+        f"(the strongest, {short_name(best.strongest)}, leaves {_cell(under)} %).{most}"
+    )
+    if not any(each.startswith(_STRONG) for each in best.accuracies):
+        said += " None of these attacks is among the strongest: ask the standard one."
+    if best.gain is None:
+        return said
+    if best.gain.low > 0:
+        adds = "adds accuracy"
+    elif best.gain.high < 0:
+        adds = "takes accuracy away"
+    else:
+        adds = "adds nothing that these images could show"
+    return (
+        f"{said} Under {short_name(best.strongest)} the vote {adds}: {points(best.gain)} points "
+        "beside a single pass."
+    )
+
+
+def compared_lines(rows: Mapping[str, Rows]) -> tuple[list[Line], int]:
+    """Return the lines that compare, and how many others there are.
+
+    Lines compare that were put under the same attacks, on as many images. Of several such groups
+    one of several lines is taken, of these the one with most attacks, of equals the largest.
+    """
+    groups: dict[tuple[Any, ...], list[Line]] = {}
+    for name, part in rows.items():
+        for line in lines_of(name, part):
+            key = frozenset(line.accuracies), line.worst.images
+            groups.setdefault(key, []).append(line)
+    if not groups:
+        return [], 0
+    best = max(
+        groups.values(),
+        key=lambda group: (len(group) > 1, len(group[0].accuracies), len(group)),
+    )
+    return best, sum(map(len, groups.values())) - len(best)
+
+
+def short_name(attack: str) -> str:
+    """Return a short name of an attack, as in tables.
+
+    >>> short_name("epgd(steps=7, step_size=2/255, draws=8)"), short_name("multitargeted(draws=8)")
+    ('epgd-7x8', 'multitargeted x8')
+    """
+    try:
+        component = Component.of(attack)
+    except InputError:  # a name that a user gave
+        return attack
+    options = component.options
+    steps, draws = options.get("steps"), options.get("draws")
+    name = component.name if steps is None else f"{component.name}-{steps}"
+    return name if draws in (None, 1) else f"{name}{'x' if steps else ' x'}{draws}"

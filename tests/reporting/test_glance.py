@@ -1,0 +1,78 @@
+"""A report begins with a verdict in words, and models against attacks with the worst case."""
+
+import pyarrow as pa
+
+from smoothinfer.reporting.glance import compared_lines, glance_table, lines_of, short_name, verdict
+
+
+def rows(model, right, passes=8, hits=None):
+    """Rows of four images: {attack: which are right}."""
+    table = {
+        name: [] for name in ("image", "correct", "attack", "hits", "used", "samples", "model")
+    }
+    for attack, correct in right.items():
+        for image, each in enumerate(correct):
+            table["image"].append(image)
+            table["correct"].append(bool(each))
+            table["attack"].append(attack)
+            table["hits"].append(passes * each if hits is None else hits)
+            table["used"].append(passes)
+            table["samples"].append(passes)
+            table["model"].append(model)
+    return pa.table(table)
+
+
+ONE = rows("one", {"none": [1, 1, 1, 0], "pgd": [1, 1, 0, 0], "apgd": [1, 0, 1, 0]})
+TWO = rows("two", {"none": [1, 1, 1, 1], "pgd": [1, 1, 1, 0], "apgd": [1, 1, 0, 0]})
+
+
+def test_the_worst_case_counts_images_that_survive_every_attack():
+    (line,) = lines_of("folder", ONE)
+    assert line.name == "one"
+    assert line.worst.value == 0.25  # image 0 alone
+    assert line.accuracies["none"].value == 0.75
+    (line,) = lines_of("folder", TWO)
+    assert line.worst.value == 0.5
+    assert line.strongest == "apgd"
+
+
+def test_models_stand_by_strength_and_attacks_from_weak_to_strong():
+    lines, others = compared_lines({"a": ONE, "b": TWO})
+    assert others == 0
+    table = glance_table(lines)
+    assert table.heads == ["model", "clean", "pgd", "apgd", "worst case"]
+    assert [line[0] for line in table.lines] == ["two", "one"]
+    said = verdict(lines)
+    assert said.startswith("two is right on 100.0 % of the clean images, and on 50.0 ")
+    assert "Of 2 compared it keeps most" in said
+    assert "among the strongest" not in said
+
+
+def test_lines_under_other_attacks_are_not_compared():
+    other = rows("other", {"none": [1] * 4, "nattack": [1] * 4})
+    lines, others = compared_lines({"a": ONE, "b": TWO, "c": other})
+    assert {line.name for line in lines} == {"one", "two"}
+    assert others == 1
+    (line,) = compared_lines({"c": other})[0]
+    assert "None of these attacks is among the strongest" in verdict([line])
+
+
+def test_what_the_vote_adds_is_told_with_its_sign():
+    more = rows("m", {"none": [1] * 4, "apgd": [1, 1, 1, 1]}, hits=5)
+    less = rows("m", {"none": [1] * 4, "apgd": [0, 0, 0, 0]}, hits=3)
+    same = rows("m", {"none": [1] * 4, "apgd": [1, 0, 1, 0]}, hits=4)
+    for table, words in ((more, "adds accuracy"), (less, "takes accuracy"), (same, "adds nothing")):
+        assert words in verdict(lines_of("x", table))
+    single = rows("m", {"none": [1] * 4, "apgd": [1] * 4}, passes=1)
+    assert "the vote" not in verdict(lines_of("x", single))
+
+
+def test_nothing_to_compare_is_no_section():
+    clean = rows("m", {"none": [1, 0, 1, 1]})
+    assert compared_lines({"a": clean}) == ([], 0)
+
+
+def test_short_names():
+    assert short_name("pgd(steps=7, step_size=2/255)") == "pgd-7"
+    assert short_name("standard(budget='quick')") == "standard"
+    assert short_name("a name (of mine") == "a name (of mine"
