@@ -22,7 +22,8 @@ from smoothinfer.reporting.comparison import read_comparison
 from smoothinfer.reporting.escaping import code_block, escape_markdown, paragraph
 from smoothinfer.reporting.figures import draw_curves
 from smoothinfer.reporting.members import check_inside
-from smoothinfer.reporting.page import certified_table, page_of
+from smoothinfer.reporting.page import page_of
+from smoothinfer.reporting.page.sections import certified_table
 from smoothinfer.reporting.tables import cell_text
 from smoothinfer.runtime.files import write_bytes, write_text
 from smoothinfer.runtime.printable import printable
