@@ -14,6 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 import reference_pages  # noqa: E402  # it lies beside this file
 
 project, author = "smoothinfer", "the authors of smoothinfer"
+copyright = "the authors of smoothinfer, MIT licence"  # Sphinx calls it so
 release = importlib.metadata.version("smoothinfer")
 extensions = [
     "myst_parser",

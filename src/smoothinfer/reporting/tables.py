@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from markupsafe import Markup
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Attributes: TypeAlias = Mapping[tuple[int, int], Mapping[str, object]]
 RULE_ORDER = ("prediction", "weighted", "top_two", "soft", "logits")
 _PAGE_LINES = 45
+_GAP, _WORDS = 2, 18  # between columns; of a column of words, which may be broken
 _TABLE = Markup(
     '<div class="scroll"><table{attributes}>{caption}\n<thead><tr>{heads}</tr></thead>'
     "<tbody>\n{lines}\n</tbody></table></div>"
@@ -43,13 +44,45 @@ class Table:
     left: int = 0
 
     def print(self, console: Console, gaps: bool = False) -> None:
-        """Print the table; with ``gaps`` a line is left free where the first cells change."""
+        """Print the table; with ``gaps`` a line is left free where the first cells change.
+
+        No number is broken: columns that do not fit stand in a table of their own below.
+        """
+        if not self.lines:
+            return
+        for part in self.parts(console.width):
+            part._print_whole(console, gaps)
+
+    def parts(self, width: int) -> list[Table]:
+        """Return the table, or parts with as many columns of numbers as ``width`` holds.
+
+        >>> [part.heads for part in Table(["a", "b", "c"], [["x", "1", "22"]], left=1).parts(9)]
+        [['a', 'b'], ['a', 'c']]
+        """
+        sizes = [
+            max(len(row[at]) for row in (self.heads, *self.lines)) for at in range(len(self.heads))
+        ]
+        room = width - sum(min(size, _WORDS) + _GAP for size in sizes[: self.left])
+        groups: list[list[int]] = [[]]
+        for at in range(self.left, len(sizes)):
+            taken = sum(sizes[each] + _GAP for each in groups[-1])
+            if groups[-1] and taken + sizes[at] + _GAP > room:
+                groups.append([])
+            groups[-1].append(at)
+        if len(groups) == 1:
+            return [self]
+        found = []
+        for group in groups:
+            kept = [*range(self.left), *group]
+            lines = [[line[at] for at in kept] for line in self.lines]
+            found.append(replace(self, heads=[self.heads[at] for at in kept], lines=lines))
+        return found
+
+    def _print_whole(self, console: Console, gaps: bool) -> None:
         from rich.box import SIMPLE_HEAD
         from rich.table import Table as RichTable
         from rich.text import Text
 
-        if not self.lines:
-            return
         title = Text(printable(self.title)) if self.title else None
         table = RichTable(title=title, box=SIMPLE_HEAD, pad_edge=False)
         for at, head in enumerate(self.heads):
@@ -57,6 +90,7 @@ class Table:
                 Text(printable(head)),
                 justify="left" if at < self.left else "right",
                 overflow="fold",
+                no_wrap=at >= self.left,
             )
         for before, line in zip([None, *self.lines], self.lines, strict=False):
             if gaps and before is not None and before[0] != line[0]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 # Steps of a minute are common: the time left is estimated from the last hour of them.
 _ESTIMATE_SECONDS = 3600.0
+_LINE_SECONDS = 60.0  # between lines where no terminal shows the bar
 
 
 class Bar(NamedTuple):
@@ -41,6 +43,8 @@ def progress_bar(
 ) -> Iterator[Bar]:
     """Show a bar of length ``total`` inside the block, of which ``completed`` is done already.
 
+    Where nobody watches, as in a log file, a line a minute says the same.
+
     Args:
         shown: draw the bar; ``False`` for library calls and for all processes but the first.
         console: of rich, where the work prints lines above the bar.
@@ -59,7 +63,39 @@ def progress_bar(
     )
     with progress:
         task = progress.add_task(printable(description), total=total, completed=completed)
-        yield Bar(progress, task)
+        watched = not shown or progress.console.is_terminal
+        with contextlib.nullcontext() if watched else _lines(progress, task):
+            yield Bar(progress, task)
+
+
+@contextlib.contextmanager
+def _lines(progress: Progress, task: TaskID) -> Iterator[None]:
+    """Print a line a minute inside."""
+    ended = threading.Event()
+
+    def tell() -> None:
+        while not ended.wait(_LINE_SECONDS):
+            print(line_of(progress, task), flush=True)
+
+    thread = threading.Thread(target=tell, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def line_of(progress: Progress, task: TaskID) -> str:
+    """Return what is done, what is left and how long that takes, as one line."""
+    found = next(each for each in progress.tasks if each.id == task)
+    said = f"{found.description or 'done'}: {found.completed:,.0f} of {found.total or 0:,.0f}"
+    seconds = found.time_remaining
+    if seconds is None:
+        return said
+    minutes = round(seconds / 60)
+    hours = f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+    return f"{said}, about {hours} left" if minutes else f"{said}, less than a minute left"
 
 
 def track(items: Sequence[Item], description: str, *, shown: bool = True) -> Iterable[Item]:

@@ -2,13 +2,13 @@
 
 import contextlib
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import nn
 
 from smoothinfer.checkpoints import save_checkpoint
@@ -42,6 +42,7 @@ from smoothinfer.training.crafting import Craft, craft
 from smoothinfer.training.history import History
 from smoothinfer.training.loop import train
 from smoothinfer.workflows.held_out import check_unseen, fill_held_out
+from smoothinfer.workflows.run_notes import changes, kept_epoch, say_nothing
 
 _VALIDATION_DRAWS = 8
 _BATCH = 128
@@ -68,13 +69,19 @@ def run(options: Namespace) -> int:
     limit = checked_limit(_SMOKE_IMAGES if smoke else options.limit)
     data = load_data(options.data, "train")
     console = Terminal(quiet=not Processes().main)
-    console.print_lines(yaml.safe_dump(recipe.to_dict(), sort_keys=False))
-    if recipe.risk:
-        console.print(f"warning: {recipe.risk}", style="yellow")
+
+    def announce(resolved: Recipe) -> None:
+        console.print(f"{options.recipe}, {len(data):,} images of {data.name}", markup=False)
+        written = load_recipe(recipe_file(options), (), options.scale).to_dict()
+        for line in changes(written, resolved.to_dict()):
+            console.print(line, markup=False)
+        if recipe.risk:
+            console.print(f"warning: {recipe.risk}", style="yellow")
+
+    how = {"limit": limit, "first": options.first, "announce": announce}
     with compile_cache(options.compile_cache):
-        history = train_run(recipe, data, options.out, limit=limit, first=options.first)
-    last = history.epochs[-1]
-    console.print(f"{options.out}: {len(history.epochs)} epochs, last {last}")
+        history = train_run(recipe, data, options.out, **how)  # type: ignore[arg-type]
+    console.print(kept_epoch(Path(options.out), history, recipe.validation.score), markup=False)
     return 0
 
 
@@ -85,6 +92,7 @@ def train_run(
     *,
     limit: int | None = None,
     first: bool = False,
+    announce: Callable[[Recipe], object] = say_nothing,
 ) -> History:
     """Train ``recipe`` on ``data``; the same call resumes an interrupted run.
 
@@ -97,6 +105,7 @@ def train_run(
         out: folder of the run.
         limit, first: how many images of it are used, and which, see `choose_rows`; validation
             images are held out from these.
+        announce: called with the recipe as it is used, after all checks.
 
     Raises:
         InputError: the folder holds a run of another recipe or of other code, or is being trained
@@ -106,10 +115,17 @@ def train_run(
     with contextlib.ExitStack() as held:
         if Processes().main:  # for all processes of this training
             held.enter_context(hold_folder(out, "trained"))
-        return _train(recipe, data, Path(out), limit, first)
+        return _train(recipe, data, Path(out), limit, first, announce)
 
 
-def _train(recipe: Recipe, split: ImageData, out: Path, limit: int | None, first: bool) -> History:
+def _train(
+    recipe: Recipe,
+    split: ImageData,
+    out: Path,
+    limit: int | None,
+    first: bool,
+    announce: Callable[[Recipe], object],
+) -> History:
     rows = choose_rows(split.labels, limit, first)
     data = choose_images(split, limit, first)
     plain = recipe.init_from is not None and is_state_dict(recipe.init_from)
@@ -132,6 +148,7 @@ def _train(recipe: Recipe, split: ImageData, out: Path, limit: int | None, first
     about: dict[str, Any] = {"name": data.name, "hash": data.hash}
     about |= {"images": len(training), "held_out": len(held_out)}
     about |= {} if limit is None else {"choice": choice_name(limit, first)}
+    announce(recipe)
     validation = choose_images(held_out, recipe.validation.images, recipe.validation.first)
 
     def save(name: str, trained: nn.Module, row: dict[str, Any]) -> None:
