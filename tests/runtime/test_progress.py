@@ -19,7 +19,9 @@ def test_without_a_terminal_lines_say_what_is_left(capsys, monkeypatch):
             time.sleep(0.03)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("unit ")]
     assert len(lines) >= 3
-    assert re.fullmatch(r"unit \d: \d+ of 40(, (about \d+ min|less than a minute) left)?", lines[-1])
+    assert re.fullmatch(
+        r"unit \d: \d+ of 40(, (about \d+ min|less than a minute) left)?", lines[-1]
+    )
 
 
 def test_what_is_not_shown_says_nothing(capsys, monkeypatch):

@@ -5,12 +5,34 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
 from smoothinfer.smoothing.classifier import SmoothedClassifier
+
+Watch = Callable[[int], object]
+_WATCH: ContextVar[Watch | None] = ContextVar("watch", default=None)
+
+
+@contextlib.contextmanager
+def watching(watch: Watch) -> Iterator[None]:
+    """Inside, call ``watch`` with the images of every forward pass that an attack makes.
+
+    >>> import torch
+    >>> seen, net = [], nn.Linear(2, 2)
+    >>> with watching(seen.append), Cost().on(net):
+    ...     _ = net(torch.rand(3, 2))
+    >>> seen
+    [3]
+    """
+    token = _WATCH.set(watch)
+    try:
+        yield
+    finally:
+        _WATCH.reset(token)
 
 
 @dataclass
@@ -45,6 +67,8 @@ class Cost:
 
         def count(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
             self.forwards += passes * len(args[0])
+            if (watch := _WATCH.get()) is not None:
+                watch(passes * len(args[0]))
             if output.requires_grad:
                 output.register_hook(self._count_backward(passes * len(args[0])))
 

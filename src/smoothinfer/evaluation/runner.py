@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from smoothinfer.engine.passes import passes
 from smoothinfer.errors import InputError
-from smoothinfer.evaluation.costs import Cost
+from smoothinfer.evaluation.costs import Cost, watching
 from smoothinfer.evaluation.example_cache import queried_by
 from smoothinfer.evaluation.keys import Key
 from smoothinfer.evaluation.reuse import check_shareable, reuse_lines
@@ -18,7 +18,7 @@ from smoothinfer.evaluation.store import Store, have_one_file
 from smoothinfer.evaluation.units import UNIT_IMAGES, Evaluation
 from smoothinfer.runtime.modes import device_of
 from smoothinfer.runtime.processes import Processes
-from smoothinfer.runtime.progress import progress_bar
+from smoothinfer.runtime.progress import Bar, progress_bar
 from smoothinfer.runtime.signals import raise_if_stopped
 
 MODELS = "models"  # key of the metadata of rows: the digests of models and targets
@@ -119,8 +119,8 @@ class Runner:
             for group in self._groups(missing):
                 raise_if_stopped()
                 count += len(group)
-                bar.update(f"{count}/{len(self.mine)} {group[0][:40]}")
-                self._run_group(group, bar.advance)
+                with watching(_Passes(bar, f"{count}/{len(self.mine)} {group[0][:40]}")):
+                    self._run_group(group, bar.advance)
         self.processes.wait()
 
     def _run_group(self, group: Sequence[str], advance: Callable[[int], object]) -> None:
@@ -203,6 +203,21 @@ class Runner:
             if name not in per_image:  # the passes of an attack hardly depend on sigma and radius
                 per_image[name] = _probe(work, name)
             yield per_image[name] * self._images(unit)
+
+
+class _Passes:
+    """Shows the passes of the attack in hand beside the number of the unit, once a second."""
+
+    def __init__(self, bar: Bar, text: str) -> None:
+        self.bar, self.text, self.passes = bar, text, 0
+        self.told = time.monotonic()
+        bar.update(text)
+
+    def __call__(self, images: int) -> None:
+        self.passes += images
+        if (now := time.monotonic()) - self.told >= 1:
+            self.told = now
+            self.bar.update(f"{self.text}, {self.passes:,} passes")
 
 
 def _probe(work: Evaluation, name: str) -> float:
