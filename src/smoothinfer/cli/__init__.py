@@ -50,7 +50,7 @@ COMMANDS = {
     "data": "Show what a data set holds: splits, classes, counts, pictures.",
 }
 _LISTS = ("models", "recipes", "attacks", "data")
-_NOT_RESUMED = ("audit", "report", "picture", "publish", "export", "serve", *_LISTS)
+_NOT_RESUMED = ("report", "picture", "publish", "export", "serve", *_LISTS)
 _INPUT, _OWN, _BROKEN_PIPE = 2, 3, 141  # exit statuses
 
 

@@ -35,7 +35,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_split(parser)
     add_limit(parser, usual="300 if quick, else 1,000")
     add_seed(parser)
-    parser.add_argument("--out", required=True, help="folder of audit.html and audit.json")
+    parser.add_argument("--out", required=True, help="folder of audit.html, audit.json and checks/")
 
 
 def run(options: Namespace) -> int:
@@ -54,6 +54,7 @@ def run(options: Namespace) -> int:
         seed=options.seed,
         seen=training_images(options),
         rule=options.rule,
+        out=Path(options.out) / "checks",
         progress=True,
     )
     settings = {**vars(options), "data hash": data.hash, **made_by()}

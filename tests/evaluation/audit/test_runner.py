@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import smoothinfer as si
+from smoothinfer.evaluation.audit import runner
 from smoothinfer.evaluation.audit.runner import CHECKS, audit
 from tests.evaluation.audit.conftest import BALL, Wrapped, trained
 
@@ -92,3 +93,32 @@ def test_bad_audits_are_refused(static, digits):
         audit(static, digits, checks=[14])
     with pytest.raises(si.InputError, match="no images"):
         audit(static, (digits.images[:0], digits.labels[:0]))
+
+
+def test_a_killed_audit_goes_on_from_the_check_it_was_at(static, digits, tmp_path, monkeypatch):
+    few, chosen = digits[:40], [1, 2, 3]
+    whole = si.audit(static, few, quick=True, checks=chosen)
+    run, seen = runner._find, []
+
+    def killed(check, context):
+        if check.number == 3:
+            raise KeyboardInterrupt
+        return run(check, context)
+
+    monkeypatch.setattr(runner, "_find", killed)
+    with pytest.raises(KeyboardInterrupt):
+        si.audit(static, few, quick=True, checks=chosen, out=tmp_path)
+
+    def counted(check, context):
+        seen.append(check.number)
+        return run(check, context)
+
+    monkeypatch.setattr(runner, "_find", counted)
+    again = si.audit(static, few, quick=True, checks=chosen, out=tmp_path)
+    assert seen == [3]
+    assert [each.state for each in again.findings] == [each.state for each in whole.findings]
+    si.audit(static, few, quick=True, checks=chosen, out=tmp_path, seed=1)  # another audit
+    assert seen == [3, 1, 2, 3]
+    (tmp_path / "02.json").write_text("{")
+    si.audit(static, few, quick=True, checks=chosen, out=tmp_path, seed=1)
+    assert seen == [3, 1, 2, 3, 2]

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -21,6 +22,7 @@ from smoothinfer.evaluation.audit import (
 )
 from smoothinfer.evaluation.audit.context import FULL, QUICK, AuditContext
 from smoothinfer.evaluation.audit.finding import SKIPPED, Check, Finding
+from smoothinfer.evaluation.audit.kept_findings import KeptFindings
 from smoothinfer.numerics.balls import Ball, Linf, check_ball
 from smoothinfer.numerics.statistics import Interval, proportion
 from smoothinfer.runtime.modes import check_eval, count_classes
@@ -100,6 +102,7 @@ def audit(
     seen: Images | Iterable[Images] | None = None,
     checks: Iterable[int] | None = None,
     rule: str | None = None,
+    out: str | Path | None = None,
     progress: bool = False,
 ) -> Audit:
     """Run the checks on ``model``, any module, random or not.
@@ -115,6 +118,7 @@ def audit(
         seen: images of training and tuning, for check 13.
         checks: numbers of the checks to run; all by default.
         rule: how passes are counted, instead of the classifier's own.
+        out: folder that keeps the finding of each check; the same audit goes on from there.
         progress: show a progress bar.
 
     Raises:
@@ -160,7 +164,8 @@ def audit(
                 f"no image is classified correctly ({len(images)} given): audit other images, or "
                 "a better model"
             )
-        return _run(context, chosen, progress)
+        kept = KeptFindings(None if out is None else Path(out), context)
+        return _run(context, chosen, kept, progress)
 
 
 def _checked(model: nn.Module, data: Data) -> tuple[Images, Labels]:
@@ -178,7 +183,7 @@ def _checked(model: nn.Module, data: Data) -> tuple[Images, Labels]:
     return images, labels
 
 
-def _run(context: AuditContext, chosen: list[int], progress: bool) -> Audit:
+def _run(context: AuditContext, chosen: list[int], kept: KeptFindings, progress: bool) -> Audit:
     findings, seconds = [], {}
     with progress_bar("auditing", len(chosen) + 1, shown=progress) as bar:
         clean, attacked = context.clean(), _under_attack(context.attacked)
@@ -187,10 +192,10 @@ def _run(context: AuditContext, chosen: list[int], progress: bool) -> Audit:
             bar.update(CHECKS[number].name)
             begun = time.perf_counter()
             check = CHECKS[number]
-            if context.differentiable or check in _WITHOUT_GRADIENT:
-                findings.append(_under_attack(partial(check, context)))
-            else:
-                findings.append(check.finding(SKIPPED, "no gradient", _NO_GRADIENT))
+            if (found := kept.load(check)) is None:
+                found = _find(check, context)
+                kept.save(check, found)
+            findings.append(found)
             seconds[number] = round(time.perf_counter() - begun, 1)
     about = {
         "images": len(context.images),
@@ -206,6 +211,12 @@ def _run(context: AuditContext, chosen: list[int], progress: bool) -> Audit:
     }
     counts = [proportion(int(right.sum()), len(right)) for right in (clean, attacked)]
     return Audit(findings, counts[0], counts[1], about)
+
+
+def _find(check: Check, context: AuditContext) -> Finding:
+    if context.differentiable or check in _WITHOUT_GRADIENT:
+        return _under_attack(partial(check, context))
+    return check.finding(SKIPPED, "no gradient", _NO_GRADIENT)
 
 
 def _under_attack(run: Callable[[], Result]) -> Result:
