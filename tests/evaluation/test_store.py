@@ -37,7 +37,7 @@ def test_a_shard_that_is_cut_off_is_named(tmp_path):
 
 def test_long_names_of_attacks_make_files(tmp_path):
     store, unit = Store(tmp_path), f"pgd({'x' * 400})-000000-abc"
-    store.write(unit, si.evaluate(line(), si.load_data("digits", "test", 2)))
+    store.write(unit, si.evaluate(line(), si.load_data("digits", "test", 2)).table)
     assert Store(tmp_path).has(unit)
     assert not Store(tmp_path).has(unit.replace("abc", "abd"))
 
@@ -60,7 +60,7 @@ def test_a_unit_that_another_process_has_stored_meanwhile_is_not_stored_again(tm
     one.write("a-000000-0", rows.replace_schema_metadata({"seconds": "1"}))
     two.write("a-000000-0", rows.replace_schema_metadata({"seconds": "2"}))
     assert len(list(tmp_path.glob("*.parquet"))) == 1
-    assert two.read().equals(rows)
+    assert two.read().equals(rows.table)
 
 
 def test_attacks_whose_rows_would_share_a_file_are_refused(tmp_path):

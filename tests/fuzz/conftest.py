@@ -5,6 +5,7 @@ import importlib
 import io
 import os
 import resource
+import sys
 import tempfile
 
 import pytest
@@ -32,6 +33,7 @@ def place(tmp_path_factory):
         patch.setattr("datasets.config.HF_HUB_OFFLINE", True)
         patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         patch.setattr(tempfile, "tempdir", str(folder))
+        patch.setitem(sys.modules, "ray", None)  # a cluster is no small work
         patch.setattr(os, "fsync", lambda descriptor: None)  # nobody pulls the plug here
         (folder / "here").mkdir()
         patch.chdir(folder / "here")

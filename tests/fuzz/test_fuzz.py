@@ -51,7 +51,7 @@ def test_a_thousand_bad_commands_end_in_one_line(seed, world, place, clock):
 
 def test_every_argument_of_every_command_is_tried(world, place):
     tried = set()
-    for case in itertools.islice(Commands(0, world, place / "all"), 40 * len(COMMANDS)):
+    for case in itertools.islice(Commands(0, world, place / "all"), 80 * len(COMMANDS)):
         tried |= {(case.words[0], word.partition("=")[0]) for word in case.words[1:]}
     for name in COMMANDS:
         named = [action.option_strings[0] for action in actions_of(name) if action.option_strings]

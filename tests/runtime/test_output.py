@@ -27,6 +27,7 @@ LINES = {
     "report": ["report", "x"],
     "picture": ["picture", "cost", "x", "--data", "x"],
     "publish": ["publish", "x", "--name", "x"],
+    "data": ["data", "x"],
 }
 FILE = {"export": ["export", "x"]}  # into a file, whose folder is checked
 
@@ -42,7 +43,7 @@ def test_every_command_checks_its_folder_before_anything_else(name, tmp_path, ca
 
 
 def test_every_command_with_a_folder_is_tried_above():
-    assert set(COMMANDS) - set(LINES) - set(FILE) == {"models", "serve"}
+    assert set(COMMANDS) - set(LINES) - set(FILE) == {"models", "recipes", "attacks", "serve"}
 
 
 def test_a_command_into_a_file_checks_the_folder_of_it(tmp_path, capsys):

@@ -14,7 +14,7 @@ def test_a_report_of_the_command_line_shows_the_sheet_of_examples(tmp_path, caps
     assert capsys.readouterr().out.strip() == str(page)
     text = page.read_text()
     assert "<title>All of it</title>" in text
-    assert "data:image/png" in text
+    assert "data:image/webp" in text
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path, capsys):

@@ -17,10 +17,11 @@ def add_format(parser: ArgumentParser) -> None:
 def show(table: Table, options: Namespace) -> None:
     """Print ``table`` as the options say."""
     if options.format == "markdown":
-        print(table.markdown())
+        Terminal().print_lines(table.markdown())
     else:
-        for line in plain_lines(table, Terminal().width):
-            print(line)
+        terminal = Terminal()
+        for line in plain_lines(table, terminal.width):
+            terminal.print(line)
 
 
 def first_sentence(text: str | None) -> str:

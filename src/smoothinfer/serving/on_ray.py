@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from smoothinfer.errors import InputError
 from smoothinfer.runtime.signals import raise_if_stopped, stop_on_signals
+from smoothinfer.runtime.terminal import Terminal
 
 _INSTALL = "--ray needs Ray Serve: pip install 'smoothinfer[ray]'"
 _POLL = 0.2  # seconds
@@ -66,7 +67,7 @@ def serve_on_ray(
         serve.start(http_options={"host": host, "port": port})
         bound = Votes.bind()  # type: ignore[attr-defined]
         serve.run(bound, name=name, route_prefix="/")
-        print(f"serving on http://{host}:{port}", flush=True)
+        Terminal().print(f"serving on http://{host}:{port}")
         with stop_on_signals():  # Ray has set handlers of its own
             while True:
                 time.sleep(_POLL)

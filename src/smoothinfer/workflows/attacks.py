@@ -8,6 +8,7 @@ from smoothinfer.attacks import ARGUMENTS, ATTACKS
 from smoothinfer.cli.listing import add_format, show
 from smoothinfer.errors import choose
 from smoothinfer.reporting.tables import Table
+from smoothinfer.runtime.terminal import Terminal
 
 _OWN = {name.removesuffix("=") for name in ARGUMENTS}
 # When to take which; the docstrings say what each does.
@@ -42,7 +43,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     if options.name is not None:
-        print(explain(options.name))
+        Terminal().print_lines(explain(options.name))
         return 0
     lines = [[name, ABOUT[name]] for name in ATTACKS]
     show(Table(["attack", "when to take it"], lines, left=2), options)

@@ -48,7 +48,7 @@ def run(options: Namespace) -> int:
 
 def _write(table: Table, options: Namespace) -> None:
     if options.format == "markdown":
-        print(table.markdown())
+        Terminal().print_lines(table.markdown())
     else:
         table.print(Terminal())
 

@@ -33,7 +33,8 @@ def run(options: Namespace) -> int:
         card = check_shape(read_card(path), CARD, str(path.with_suffix(".json")))
         heading, table = describe_model(card), figures_table(card.get("figures") or [])
         if options.format == "markdown":
-            print(f"### {Path(name).stem}\n\n{escape_markdown(heading)}\n\n{table.markdown()}")
+            parts = f"### {Path(name).stem}", escape_markdown(heading), table.markdown()
+            console.print_lines("\n\n".join(parts))
         else:
             console.print(f"{Path(name).stem}: {heading}")
             table.print(console)

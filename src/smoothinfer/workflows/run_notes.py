@@ -32,7 +32,5 @@ def kept_epoch(out: Path, history: History, score: str) -> str:
     """Say which epoch of a run was kept, and how accurate it is."""
     best = max(history.epochs, key=lambda row: row.get(score, 0.0))
     figures = ", ".join(f"{name} {100 * best[name]:.1f} %" for name in ("clean", "attacked"))
-    return (
-        f"{out}: kept epoch {best['epoch']:.0f} of {len(history.epochs)}, best {score}: {figures} "
-        f"in one pass; the last is in last.safetensors"
-    )
+    place = f"number {best['epoch']:.0f} of {len(history.epochs)} epochs"
+    return f"{out}: {place} was kept, best {score}: {figures} in one pass"

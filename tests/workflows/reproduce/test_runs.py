@@ -42,7 +42,7 @@ def test_every_experiment_runs(name, runs, tmp_path):
     for row in experiment.published:  # the paper's figures are on the page too
         assert escape(row["row"]) in page
     drawn = list((tmp_path / "figures").glob("*.png"))
-    assert page.count("data:image/png") >= len(drawn)
+    assert page.count("data:image/webp") >= len(drawn)
     assert all(f"![{path.name}]" in text for path in drawn)
 
 
