@@ -83,7 +83,7 @@ def test_votes_share_networks_until_they_are_renewed():
     model, images = noisy(), torch.rand(1, *SHAPE)
     pool = si.NetworkPool(BLOCK, renewed=0)
     smooth = si.SmoothedClassifier(model, BLOCK, rule="soft", pool=pool)
-    sampler = smooth.engine(images, 0).sampler
+    sampler = smooth.engine(images, 0, pool).sampler
     first = smooth.predict(images).scores
     assert torch.equal(first, smooth.predict(images).scores)
     assert pool.renew(sampler)
@@ -158,3 +158,16 @@ def test_streams_differ_from_block_to_block():
     sampler = Engine(noisy(), torch.rand(1, *SHAPE), seed=0).sampler
     one, other = (draw_block(sampler)["last.weight"].weight for _ in range(2))
     assert not torch.equal(one, other)
+
+
+def test_evaluations_and_attacks_draw_afresh_and_can_be_repeated():
+    images, labels = torch.rand(4, *SHAPE), torch.arange(4)
+    model = noisy(inputs=si.Gaussian(0.3))
+    plain = si.SmoothedClassifier(model, BLOCK)
+    pooled = si.SmoothedClassifier(model, BLOCK, pool=si.NetworkPool(BLOCK, renewed=0))
+    found = [si.evaluate(each, (images, labels), attack="fgsm") for each in (plain, pooled)]
+    assert found[0] == found[1]
+    torch.manual_seed(0)
+    first = pooled(images)
+    torch.manual_seed(0)
+    assert torch.equal(first, pooled(images))

@@ -45,7 +45,8 @@ class SmoothedClassifier(nn.Module):
         seed: key of the passes; ``None`` draws fresh ones at each call, as a deployment
             should, since an attacker must not know them.
         tile, per_image, precision: see `Engine`; gradients are fp32 except under autocast.
-        pool: networks drawn in advance, for fast votes on few images; not with a ``seed``.
+        pool: networks drawn in advance, for fast calls of `predict` on few images; not with a
+            ``seed``. Evaluations and certificates draw afresh.
         abstention: learned by `learn_abstention`; `predict` needs it to abstain at a risk.
 
     Raises:
@@ -62,7 +63,7 @@ class SmoothedClassifier(nn.Module):
     [8, 8]
     """
 
-    _volatile = ("_classes",)  # no part of the model: two models are alike without it
+    _volatile = ("_classes", "pool")  # no part of the model: two models are alike without them
 
     def __init__(
         self,
@@ -171,7 +172,7 @@ class SmoothedClassifier(nn.Module):
         stopping(stop, VoteSpec(self.rule, most, delta, classes=2), images=1)
         least = 0.0 if abstain is None else self.least_share(abstain)
         seed = fresh_seed() if self.seed is None else self.seed
-        how = stop, delta, None if budget_ms is None else deadline
+        how = stop, delta, None if budget_ms is None else deadline, self.pool
         (answer,) = self._vote(images, seed, {"": self.rule}, [most], *how).values()
         return (
             answer if abstain is None else replace(answer, abstained=answer.share.double() < least)
@@ -198,15 +199,19 @@ class SmoothedClassifier(nn.Module):
         stop: str = "fixed",
         delta: float = 1e-3,
         deadline: float | None = None,
+        pool: NetworkPool | None = None,
     ) -> dict[tuple[str, int], Prediction]:
         check_eval(self.model)
         if self._classes is None:
             self._classes = count_classes(self.model, images)
         how = {"classes": self._classes, "stop": stop, "delta": delta, "deadline": deadline}
-        return vote(self.engine(images, seed), images, rules, samples, **how)  # type: ignore[arg-type]
+        return vote(self.engine(images, seed, pool), images, rules, samples, **how)  # type: ignore[arg-type]
 
-    def engine(self, images: Images, seed: int) -> Engine:
-        """Return the engine that runs the passes of the ensemble ``seed`` on ``images``."""
+    def engine(self, images: Images, seed: int, pool: NetworkPool | None = None) -> Engine:
+        """Return the engine that runs the passes of the ensemble ``seed`` on ``images``.
+
+        With a ``pool`` the weights come from there, whatever the seed.
+        """
         return Engine(
             self.model,
             images,
@@ -214,7 +219,7 @@ class SmoothedClassifier(nn.Module):
             tile=self.tile,
             per_image=self.per_image,
             precision=self.precision,
-            pool=self.pool,
+            pool=pool,
         )
 
     def explain(self, images: Images) -> str:
@@ -226,7 +231,7 @@ class SmoothedClassifier(nn.Module):
         'Engine(fp32 on cpu, tiles of 64, up to 64 passes at once)'
         """
         check_images(images)
-        return repr(self.engine(images, seed=0))
+        return repr(self.engine(images, seed=0, pool=self.pool))
 
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_classes": None}  # another model may be put in after a copy

@@ -134,7 +134,7 @@ def application(options: Namespace) -> "FastAPI":
     budget = plain_float("budget", options.budget, above=0)
     smooth = _classifier(options)
     shape, classes = shape_and_classes(options, smooth.model)
-    if smooth.pool is not None and not smooth.engine(torch.rand(1, *shape), 0).pooled:
+    if smooth.pool is not None and not smooth.engine(torch.rand(1, *shape), 0, smooth.pool).pooled:
         raise InputError(
             f"{options.model} has no noise on its weights to draw in advance, or runs pass by "
             "pass: leave --pool out"
