@@ -51,11 +51,12 @@ before
 # Harden it
 # ---------
 #
-# The command line does the same: ``smoothinfer harden mine.pth --model smallnet --data digits
-# --out run``. The recipe says how: noise on the images and learned noise on the weights,
-# adversarial training, a few epochs.
+# The command line does the same: ``smoothinfer harden mine.pth --model "smallnet(width=8)" --data
+# digits --recipe digits/cni-w.yaml --out run``. The recipe says how: learned noise on the weights,
+# adversarial training. Our network takes images in [0, 1] as they are: nothing is normalised.
 
 overrides = ["model.width=8", f"init_from={folder / 'mine.pth'}", "epochs=6", "lr=0.05"]
+overrides += ["normalise.mean=[0.0]", "normalise.std=[1.0]"]
 recipe = si.load_recipe("digits/cni-w.yaml", overrides)
 history = si.train_run(recipe, data["train"], folder / "run")
 

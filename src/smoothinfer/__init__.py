@@ -56,6 +56,7 @@ if TYPE_CHECKING:  # every name is imported when it is first used; see _LAZY
     from smoothinfer.recipes import Recipe, load_recipe
     from smoothinfer.reporting.figures import accuracy_against_samples
     from smoothinfer.reporting.report import write_report
+    from smoothinfer.reporting.table_file import load_results
     from smoothinfer.smoothing.abstention import Abstention, learn_abstention
     from smoothinfer.smoothing.certification import Certificates, certify, predict_or_abstain
     from smoothinfer.smoothing.classifier import SmoothedClassifier, frozen
@@ -122,6 +123,7 @@ _LAZY = {
     "load": "checkpoints",
     "load_data": "data",
     "load_examples": "evaluation.examples",
+    "load_results": "reporting.table_file",
     "load_recipe": "recipes",
     "multitargeted": "attacks",
     "nattack": "attacks",
@@ -165,7 +167,7 @@ __all__ = [
     "Prediction", "Recipe", "Rule", "SmoothedClassifier", "Uniform", "accuracy",
     "accuracy_against_samples", "apgd", "audit", "certify", "cw", "ddn", "epgd", "evaluate",
     "export", "fgsm", "frozen", "isolated_rng", "learn_abstention", "list_models", "load",
-    "load_data", "load_examples", "load_recipe", "multitargeted", "nattack", "passes", "pgd",
-    "predict_or_abstain", "publish", "rank_rule", "resnet20", "save_checkpoint", "smallnet",
-    "smoothadv", "square", "summarise", "train_run", "transfer", "write_report",
+    "load_data", "load_examples", "load_recipe", "load_results", "multitargeted",
+    "nattack", "passes", "pgd", "predict_or_abstain", "publish", "rank_rule", "resnet20",
+    "save_checkpoint", "smallnet", "smoothadv", "square", "summarise", "train_run", "transfer", "write_report",
 ]  # fmt: skip

@@ -104,7 +104,7 @@ def test_a_vote_draws_afresh_and_counts(files, ending, count):
 
 
 def test_the_json_tells_what_the_files_take(files):
-    about = json.loads((files / "net.json").read_text())
+    about = json.loads((files / "net.pt2.json").read_text())
     assert about["files"] == {"vote": "net.pt2", "pass": "net.pass.pt2"}
     assert about["noise"] == NoisyPass(noisy(), SHAPE).length
     assert about["shape"] == list(SHAPE)
@@ -269,7 +269,7 @@ def test_the_command(tmp_path, capsys):
     line = ["export", "tests.conftest:noisy_line", "--shape", "1", "8", "8", "--samples", "12"]
     assert main([*line, "--out", str(tmp_path / "net.onnx")]) == 0
     assert "net.pass.onnx: one pass" in capsys.readouterr().out
-    about = json.loads((tmp_path / "net.json").read_text())
+    about = json.loads((tmp_path / "net.onnx.json").read_text())
     assert about["model"] == "tests.conftest:noisy_line"
     assert main([*line, "--out", str(tmp_path / "net.txt")]) == 2
     assert "must end in" in capsys.readouterr().err

@@ -3,10 +3,12 @@
 import warnings
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pytest
 import torch
 from matplotlib.figure import Figure
 
+from smoothinfer.errors import InputError
 from smoothinfer.reporting.collect import collect
 from smoothinfer.reporting.figures import accuracy_against_samples, save_figure
 from smoothinfer.reporting.image_figures import vote_bars
@@ -25,7 +27,11 @@ def test_a_figure_has_the_format_of_its_name(kind, results, tmp_path):
 
 
 def test_a_figure_names_its_axis_its_attacks_and_its_rules(results, tmp_path):
-    accuracy_against_samples(collect(results / "sweep").rows, tmp_path / "a.svg", "every sigma")
+    rows = collect(results / "sweep").rows
+    with pytest.raises(InputError, match="differ in sigma"):
+        accuracy_against_samples(rows)
+    one = rows.filter(pc.equal(rows["sigma"], rows["sigma"][0]))
+    accuracy_against_samples(one, tmp_path / "a.svg", "every sigma")
     text = (tmp_path / "a.svg").read_text()
     for word in ("samples n", "clean", "fgsm", "pgd(steps=2)", "prediction", "soft", "every sigma"):
         assert f"<!-- {word} -->" in text

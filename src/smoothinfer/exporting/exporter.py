@@ -62,7 +62,7 @@ def export(
     might guess it, call ``onnxruntime.set_seed`` with a secret before the file is loaded.
 
     ``vote.pass.onnx`` takes ``noise`` too, standard normal numbers, and gives ``logits`` (N, K):
-    who must choose the generator draws them and counts. ``vote.json`` holds the length of the
+    who must choose the generator draws them and counts. ``vote.onnx.json`` tells the length of the
     noise and the figures of the checks. In a format that `torch.export` reads the names end in
     ``.pt2``.
 
@@ -120,11 +120,13 @@ def export(
         "classes": classes,
         "random": random,
         "noise": one.length if isinstance(one, NoisyPass) else 0,
+        "inputs": {"vote": ["images"], "pass": None if hidden else ["images", "noise"]},
+        "outputs": {"vote": ["labels", "counts", "probabilities"], "pass": ["logits"]},
         "no pass": hidden or None,
         "checks": checks,
         **made_by(),
     }
-    write_json(path.with_suffix(".json"), content)
+    write_json(path.with_name(f"{path.name}.json"), content)
     return content
 
 

@@ -16,7 +16,7 @@ from smoothinfer.errors import InputError
 from smoothinfer.evaluation.certified_rows import certified_accuracy
 from smoothinfer.evaluation.results import Results
 from smoothinfer.evaluation.rows import Rows, as_table
-from smoothinfer.reporting.collect import Record, records
+from smoothinfer.reporting.collect import Record, records, varying
 from smoothinfer.reporting.tables import RULE_ORDER, sort_key
 from smoothinfer.runtime.files import write_whole
 from smoothinfer.runtime.printable import printable
@@ -80,9 +80,12 @@ def accuracy_against_samples(
         The figure, which a notebook shows.
 
     Raises:
-        InputError: there are more or fewer axes than panels.
+        InputError: there are more or fewer axes than panels, or several models or sigmas.
     """
     found = records(as_table(rows))
+    many = [name for name in varying(found) if name not in ("samples", "rule", "attack", "seeds")]
+    if many:
+        raise InputError(f"these rows differ in {', '.join(many)}: filter them for one figure")
     if ax is None:
         return draw_curves(found, "samples", "rule", [] if path is None else [Path(path)], title)
     axes, panels = [ax] if isinstance(ax, Axes) else list(ax), _panels(found, "samples")

@@ -122,10 +122,13 @@ def _cell(found: Interval | None) -> str:
 
 def verdict(lines: list[Line]) -> str:
     """Say in plain words how robust the best model is, and what its vote adds."""
-    best = by_strength(lines)[0]
+    best, *others = by_strength(lines)
     clean, under = best.accuracies[CLEAN], best.accuracies[best.strongest]
     attacks = len(best.accuracies) - 1
-    most = f" Of {len(lines)} compared it keeps most." if len(lines) > 1 else ""
+    most = f" Of {len(lines)} compared it keeps most" if others else ""
+    if others:
+        chance = others[0].worst.high >= best.worst.low
+        most += ", and the lead over the next may be chance." if chance else "."
     said = (
         f"{best.name} is right on {_cell(clean)} % of the clean images, and on {best.worst} % of "
         f"{best.worst.images} images in the worst of {attacks} attack{'s' if attacks > 1 else ''} "

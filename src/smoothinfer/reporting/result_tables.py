@@ -134,9 +134,8 @@ def _of_most(entries: Entries) -> tuple[int, list[Mapping[str, Any]]]:
 
 def _names(entries: Entries) -> list[str]:
     """Return the columns that tell the settings apart, the attack always."""
-    values = {
-        name: {entry["description"].get(name) for entry in entries} for name in ("sigma", "rule")
-    }
+    apart = ("model", "sigma", "radius", "rule", "seed")
+    values = {name: {entry["description"].get(name) for entry in entries} for name in apart}
     return [name for name, found in values.items() if len(found) > 1] + ["attack"]
 
 

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from smoothinfer.errors import InputError
+from smoothinfer.evaluation.results import Results
 from smoothinfer.evaluation.rows import Rows
 from smoothinfer.evaluation.store import decode
 from smoothinfer.reporting.members import read_json_member, read_member
@@ -152,3 +153,15 @@ def _printable(rows: Rows) -> Rows:
             shown = [None if word is None else printable(word) for word in column.to_pylist()]
             rows = rows.set_column(at, name, pa.array(shown, pa.string()))
     return rows.rename_columns([printable(name) for name in rows.column_names])
+
+
+def load_results(folder: str | Path) -> Results:
+    """Return the rows that a command wrote into ``folder``, as `evaluate` returns them.
+
+    Raises:
+        InputError: the folder holds no results, or they are damaged.
+    """
+    path = Path(folder)
+    if not (path / "table.parquet").exists():
+        raise InputError(f"{path} holds no table.parquet: name a folder of evaluate or sweep")
+    return Results(read_table(path)[0])

@@ -62,9 +62,10 @@ class Table:
         sizes = [
             max(len(row[at]) for row in (self.heads, *self.lines)) for at in range(len(self.heads))
         ]
-        room = width - sum(min(size, _WORDS) + _GAP for size in sizes[: self.left])
+        keys = max(1, self.left)  # repeated in every part
+        room = width - sum(min(size, _WORDS) + _GAP for size in sizes[:keys])
         groups: list[list[int]] = [[]]
-        for at in range(self.left, len(sizes)):
+        for at in range(keys, len(sizes)):
             taken = sum(sizes[each] + _GAP for each in groups[-1])
             if groups[-1] and taken + sizes[at] + _GAP > room:
                 groups.append([])
@@ -73,10 +74,13 @@ class Table:
             return [self]
         found = []
         for group in groups:
-            kept = [*range(self.left), *group]
+            kept = [*range(keys), *group]
             lines = [[line[at] for at in kept] for line in self.lines]
             found.append(replace(self, heads=[self.heads[at] for at in kept], lines=lines))
         return found
+
+    def _width(self, at: int) -> int:
+        return max(len(printable(row[at])) for row in (self.heads, *self.lines))
 
     def _print_whole(self, console: Console, gaps: bool) -> None:
         from rich.box import SIMPLE_HEAD
@@ -90,7 +94,8 @@ class Table:
                 Text(printable(head)),
                 justify="left" if at < self.left else "right",
                 overflow="fold",
-                no_wrap=at >= self.left,
+                no_wrap=at >= max(1, self.left),
+                min_width=min(self._width(at), _WORDS) if at < max(1, self.left) else None,
             )
         for before, line in zip([None, *self.lines], self.lines, strict=False):
             if gaps and before is not None and before[0] != line[0]:

@@ -36,14 +36,15 @@ def run(options: Namespace) -> int:
     model = load_model(options)
     shape, classes = shape_and_classes(options, model)
     about: dict[str, Any] = {"model": str(options.model), "sha256": weights_hash(options.model)}
-    about["names"] = list(classes)
+    about |= {"names": list(classes), "sigma": options.sigma}
     how = {"samples": options.samples, "shape": shape, "format": options.format}
     found = export(model, options.out, **how, about=about)
     console = Terminal()
     vote = found["checks"]["vote"]
     console.print(
         f"{options.out}: a vote of {found['samples']} passes; its mean probabilities agree with "
-        f"the model's within {vote['errors']:.1f} standard errors on {vote['images']} images",
+        f"the model's within {vote['errors']:.1f} standard errors on {vote['images']} images, as "
+        "chance makes them (above 6 nothing would be written)",
         markup=False,
     )
     if found["no pass"]:

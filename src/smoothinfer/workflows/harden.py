@@ -5,7 +5,9 @@ from pathlib import Path
 
 from smoothinfer.cli.options import DATA_HELP, add_limit, add_scale
 from smoothinfer.config.components import Component
+from smoothinfer.data import load_data
 from smoothinfer.errors import InputError
+from smoothinfer.runtime.terminal import Terminal
 from smoothinfer.state_dicts import is_state_dict
 from smoothinfer.workflows import train
 
@@ -28,7 +30,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--data", required=True, help=DATA_HELP)
     parser.add_argument("--out", required=True, help="folder of the run; the same one resumes it")
-    parser.add_argument("--recipe", default="cifar10/cni-w.yaml", help="of the training")
+    parser.add_argument(
+        "--recipe",
+        default="cifar10/cni-w.yaml",
+        help="of the training; cifar10/cni-w.yaml by default, see smoothinfer recipes",
+    )
     add_scale(parser)
     add_limit(parser)
     parser.set_defaults(compile_cache=None)
@@ -44,6 +50,13 @@ def run(options: Namespace) -> int:
         )
     model = model_component(options.model)
     words = [f"model={model.to_dict()}", f"init_from={options.weights}"]
+    if not any(word.startswith("normalise") for word in options.set):
+        channels = load_data(options.data, "train", limit=1).shape[0]
+        words += [f"normalise.mean={[0.0] * channels}", f"normalise.std={[1.0] * channels}"]
+        Terminal().print(
+            "images go to the network as they are, in [0, 1]; one that was trained on normalised "
+            "images needs --set normalise.mean=[...] normalise.std=[...]"
+        )
     return train.run(Namespace(**vars(options) | {"set": [*words, *options.set]}))
 
 

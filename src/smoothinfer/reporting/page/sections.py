@@ -47,7 +47,7 @@ def glance_section(sources: Sequence[Source]) -> list[Markup]:
     note = f"Accuracy of the vote, %, on {lines[0].worst.images} images. The worst case counts an "
     note += "image that is right clean and under every attack, with its 95 % interval."
     others += len(lines) - len(table.lines)
-    note += f" {others} lines more, or under other attacks, are below." if others else ""
+    note += f" Under other attacks or further down: {others}, see all settings." if others else ""
     return [
         Markup('<p class="verdict">{}</p>').format(verdict(lines)),
         table.html(note, row_heads=True),
