@@ -169,5 +169,6 @@ __all__ = [
     "export", "fgsm", "frozen", "isolated_rng", "learn_abstention", "list_models", "load",
     "load_data", "load_examples", "load_recipe", "load_results", "multitargeted",
     "nattack", "passes", "pgd", "predict_or_abstain", "publish", "rank_rule", "resnet20",
-    "save_checkpoint", "smallnet", "smoothadv", "square", "summarise", "train_run", "transfer", "write_report",
+    "save_checkpoint", "smallnet", "smoothadv", "square", "summarise", "train_run", "transfer",
+    "write_report",
 ]  # fmt: skip
