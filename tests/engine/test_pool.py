@@ -171,3 +171,19 @@ def test_evaluations_and_attacks_draw_afresh_and_can_be_repeated():
     first = pooled(images)
     torch.manual_seed(0)
     assert torch.equal(first, pooled(images))
+
+
+def test_a_vote_that_looks_often_wastes_no_network(monkeypatch):
+    """Looks after 4, 8, 12, ... passes take the same networks as one look at the end."""
+    model, images = noisy(), torch.rand(1, *SHAPE)
+    engine = Engine(model, images, 0, pool=si.NetworkPool(2 * BLOCK, renewed=0))
+    runs, run = [], engine.plan.run_stacked
+    monkeypatch.setattr(engine.plan, "run_stacked", lambda *a: runs.append(1) or run(*a))
+    found = []
+    for first in range(0, 2 * BLOCK, 4):
+        found += list(engine.blocks(images, first, 4))
+    assert len(runs) == 2
+    assert torch.cat(found).shape[0] == 2 * BLOCK
+    assert len(torch.cat(found).flatten(1).unique(dim=0)) == 2 * BLOCK
+    list(engine.blocks(images.clone(), 2 * BLOCK, 4))  # other images start anew
+    assert len(runs) == 3

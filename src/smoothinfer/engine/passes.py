@@ -112,6 +112,7 @@ class Engine:
         else:
             self._choose_precision(self.plan, images)
         self._drawn = self._find_pool(pool)
+        self._kept: tuple[Images, int, Tensor] | None = None
         self._compiled: Callable[..., Logits] | None = None
         if compile and self.plan is not None:
             self._compiled = torch.compile(self.plan.program, dynamic=False)
@@ -159,6 +160,10 @@ class Engine:
             raise InputError("the images hold NaN or infinite pixels")
         block, at, end = self.passes_at_once(len(images)), first, first + samples
         while at < end:
+            if (kept := self._take_kept(images, at, end)) is not None:
+                yield kept
+                at += len(kept)
+                continue
             indices = range(at, min(at + block, end))
             try:
                 with torch.no_grad(), self._without_autocast():
@@ -209,6 +214,15 @@ class Engine:
             return BLOCK
         return min(room, max(1, _STACK_BYTES // (4 * self.sampler.size)))
 
+    def _take_kept(self, images: Images, at: int, end: int) -> Tensor | None:
+        """Return passes that an earlier block of a pool left over: it always runs as a whole."""
+        if self._kept is None or self._kept[0] is not images or self._kept[1] != at:
+            return None
+        rest = self._kept[2]
+        wanted = rest[: end - at].float()
+        self._kept = images, at + len(wanted), rest[len(wanted) :]
+        return wanted if len(wanted) else None
+
     def _run_passes(self, images: Images, indices: range) -> Tensor:
         """Return the logits (passes, N, K)."""
         if self.plan is None and not self.batched:
@@ -225,8 +239,9 @@ class Engine:
         assert self.plan is not None
         if self._drawn is not None and len(images) <= _STACKED_IMAGES:
             together = torch.stack([*shown, *shown[:1] * (BLOCK - len(shown))])
-            drawn = next(self._drawn)
-            return self.plan.run_stacked(self.sampler.fixed, drawn, together)[: len(shown)]
+            logits = self.plan.run_stacked(self.sampler.fixed, next(self._drawn), together)
+            self._kept = images, indices.stop, logits[len(shown) :]
+            return logits[: len(shown)]
         streams = [stream(self.seed, "weights", s, device=images.device) for s in indices]
         weights = self.sampler.draw_block(streams)
         if len(indices) == 1:
