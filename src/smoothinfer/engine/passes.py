@@ -218,9 +218,8 @@ class Engine:
         """Return passes that an earlier block of a pool left over: it always runs as a whole."""
         if self._kept is None or self._kept[0] is not images or self._kept[1] != at:
             return None
-        rest = self._kept[2]
-        wanted = rest[: end - at].float()
-        self._kept = images, at + len(wanted), rest[len(wanted) :]
+        wanted = self._kept[2][: end - at].float()
+        self._kept = images, at + len(wanted), self._kept[2][len(wanted) :]
         return wanted if len(wanted) else None
 
     def _run_passes(self, images: Images, indices: range) -> Tensor:
