@@ -42,7 +42,9 @@ class NoisePlan:
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Mean and standard deviation per channel, in pixel units; none to measure the data."""
+    """Mean and standard deviation, in pixel units: one per channel, or one for all; none to
+    measure the data.
+    """
 
     mean: list[float] | None = None
     std: list[float] | None = None
@@ -92,6 +94,8 @@ class Building:
         mean, std = self.normalise.mean, self.normalise.std
         if mean is None or std is None:
             raise InputError("normalise.mean and normalise.std must be given, one per channel")
+        if len(mean) == len(std) == 1:
+            mean, std = mean * self.shape[0], std * self.shape[0]
         if len(mean) != self.shape[0]:
             raise InputError(
                 f"normalise has {len(mean)} values, but an image of shape {self.shape} needs "

@@ -21,4 +21,5 @@ Votes = Tensor
 Scores = Tensor
 Counts = Tensor
 
+CLEAN = "none"  # stands for the clean images where an attack is named
 ABSTAIN = -1

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import smoothinfer as si
+from smoothinfer.attacks.kept_stages import keep_stages
 from smoothinfer.cli import COMMANDS, main
-from smoothinfer.cli.computing import BATCH_SIZE, DEVICE
-from smoothinfer.numerics.precision import batch_size, tile_for
-from smoothinfer.runtime.processes import Processes
+from smoothinfer.numerics.precision import BATCH_SIZE, batch_size, tile_for
+from smoothinfer.runtime.processes import DEVICE, Processes
 
 LINE = ["evaluate", "tests.conftest:noisy_line", "--data", "digits", "--limit", "20"]
 LINE += ["--samples", "16", "--attack", "pgd(steps=2)", "--radius", "0.1"]
@@ -70,14 +70,23 @@ def test_batches_do_not_change_votes_and_attacks_run_in_them(monkeypatch):
     assert points.shape == data.images.shape
 
 
-def test_the_standard_attack_keeps_its_stages_by_the_whole(monkeypatch):
-    """The first part's points must not be taken for those of the second."""
+class Memory:
+    """Where an attack keeps its stages."""
+
+    state = None
+
+    def load(self):
+        return self.state
+
+    def save(self, state):
+        self.state = state
+
+
+def test_what_one_batch_has_kept_is_not_taken_for_another(monkeypatch):
+    """Points of the first batch would lie far from the images of the second."""
     model, data = si.load("tests.conftest:noisy_line"), si.load_data("digits", "test", 8)
     monkeypatch.setenv(BATCH_SIZE, "4")
-    rows = si.evaluate(
-        si.SmoothedClassifier(model, 20),
-        data,
-        attack="standard(budget='quick')",
-        ball=si.Linf(0.1),
-    )
-    assert len(rows) == 16
+    ball = si.Linf(0.1)
+    with keep_stages(Memory()):
+        points = si.ATTACKS["standard"](model, data.images, data.labels, ball, budget="quick")
+    assert ball.distance(points, data.images).max() <= 0.1 + 1e-6

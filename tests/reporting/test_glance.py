@@ -2,7 +2,8 @@
 
 import pyarrow as pa
 
-from smoothinfer.reporting.glance import compared_lines, glance_table, lines_of, short_name, verdict
+from smoothinfer.reporting.attack_names import short_attack
+from smoothinfer.reporting.glance import compared_lines, glance_table, lines_of, verdict
 
 
 def rows(model, right, passes=8, hits=None):
@@ -19,6 +20,8 @@ def rows(model, right, passes=8, hits=None):
             table["used"].append(passes)
             table["samples"].append(passes)
             table["model"].append(model)
+            table["forwards"].append(0)
+            table["backwards"].append(0)
     return pa.table(table)
 
 
@@ -40,7 +43,7 @@ def test_models_stand_by_strength_and_attacks_from_weak_to_strong():
     lines, others = compared_lines({"a": ONE, "b": TWO})
     assert others == 0
     table = glance_table(lines)
-    assert table.heads == ["model", "clean", "pgd", "apgd", "worst case"]
+    assert table.heads == ["model", "clean", "PGD", "APGD", "worst case"]
     assert [line[0] for line in table.lines] == ["two", "one"]
     said = verdict(lines)
     assert said.startswith("two is right on 100.0 % of the clean images, and on 50.0 ")
@@ -73,6 +76,6 @@ def test_nothing_to_compare_is_no_section():
 
 
 def test_short_names():
-    assert short_name("pgd(steps=7, step_size=2/255)") == "pgd-7"
-    assert short_name("standard(budget='quick')") == "standard"
-    assert short_name("a name (of mine") == "a name (of mine"
+    assert short_attack("pgd(steps=7, step_size=2/255)") == "PGD-7"
+    assert short_attack("standard(budget='quick')") == "standard"
+    assert short_attack("a name (of mine") == "a name (of mine"

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from smoothinfer.cli import main
-from smoothinfer.reporting.board import read_board, short_attack
+from smoothinfer.reporting.attack_names import short_attack
+from smoothinfer.reporting.board import read_board
 from smoothinfer.runtime.files import read_json, write_json
 
 ENTRIES = {

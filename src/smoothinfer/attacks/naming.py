@@ -6,8 +6,8 @@ from smoothinfer.attacks import ARGUMENTS, ATTACKS, Attack
 from smoothinfer.attacks.given_examples import GivenExamples
 from smoothinfer.config.components import Component
 from smoothinfer.errors import InputError
+from smoothinfer.types import CLEAN
 
-NONE = "none"  # stands for the clean images
 Attacks = str | Attack | Iterable[str | Attack] | Mapping[str, str | Attack] | None
 
 
@@ -41,7 +41,7 @@ def attacks_by_name(attacks: Attacks) -> dict[str, Attack]:
     >>> list(attacks_by_name(["pgd", "epgd(draws = 8)"])), attacks_by_name("none")
     (['pgd', 'epgd(draws=8)'], {})
     """
-    if attacks is None or attacks == NONE:
+    if attacks is None or attacks == CLEAN:
         return {}
     pairs: list[tuple[str, str | Attack]]
     if isinstance(attacks, Mapping):
@@ -52,8 +52,8 @@ def attacks_by_name(attacks: Attacks) -> dict[str, Attack]:
         pairs = [(_name_of(each), each) for each in attacks]
     found: dict[str, Attack] = {}
     for name, attack in pairs:
-        if name == NONE:
-            raise InputError(f"no attack may be called {NONE!r}: that names the clean images")
+        if name == CLEAN:
+            raise InputError(f"no attack may be called {CLEAN!r}: that names the clean images")
         if name in found:
             raise InputError(f"two attacks are called {name!r}: give a mapping from names to them")
         found[name] = attack_named(attack) if isinstance(attack, str) else attack
@@ -62,5 +62,5 @@ def attacks_by_name(attacks: Attacks) -> dict[str, Attack]:
 
 def _name_of(attack: str | Attack) -> str:
     if isinstance(attack, str):
-        return attack if attack == NONE else str(Component.of(attack))
+        return attack if attack == CLEAN else str(Component.of(attack))
     return getattr(attack, "__name__", "attack")

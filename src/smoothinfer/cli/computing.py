@@ -5,8 +5,6 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-# Variables of the environment, so that processes which a command starts compute alike.
-DEVICE, BATCH_SIZE = "SMOOTHINFER_DEVICE", "SMOOTHINFER_BATCH_SIZE"
 _NOWHERE = ("report", "publish", "models", "recipes", "attacks", "data")
 _OWN_BATCHES = ("demo", "train", "harden", "export")  # or none: a recipe says
 
@@ -34,8 +32,8 @@ def computing_as(options: argparse.Namespace) -> Iterator[None]:
         InputError: there is no such device here, or the size is no whole number of at least 1.
     """
     from smoothinfer.errors import InputError
-    from smoothinfer.numerics.precision import batch_size
-    from smoothinfer.runtime.processes import chosen_device
+    from smoothinfer.numerics.precision import BATCH_SIZE, batch_size
+    from smoothinfer.runtime.processes import DEVICE, chosen_device
 
     before = {name: os.environ.get(name) for name in (DEVICE, BATCH_SIZE)}
     set_computing(options)
@@ -55,7 +53,10 @@ def computing_as(options: argparse.Namespace) -> Iterator[None]:
 
 
 def set_computing(options: argparse.Namespace) -> None:
-    """Let this process compute as the options say, from now on."""
+    """Let this process, and those that it starts, compute as the options say from now on."""
+    from smoothinfer.numerics.precision import BATCH_SIZE
+    from smoothinfer.runtime.processes import DEVICE
+
     given = {DEVICE: getattr(options, "device", None)}
     given[BATCH_SIZE] = getattr(options, "batch_size", None)
     os.environ.update({name: value for name, value in given.items() if value is not None})

@@ -14,10 +14,12 @@ def add_format(parser: ArgumentParser) -> None:
     parser.add_argument("--format", choices=FORMATS, default="text", help="of the list")
 
 
-def show(table: Table, options: Namespace) -> None:
-    """Print ``table`` as the options say."""
+def show(table: Table, options: Namespace, whole: bool = False) -> None:
+    """Print ``table`` as the options say: a line for each entry, or as a ``whole``."""
     if options.format == "markdown":
         Terminal().print_lines(table.markdown())
+    elif whole:
+        table.print(Terminal())
     else:
         terminal = Terminal()
         for line in plain_lines(table, terminal.width):

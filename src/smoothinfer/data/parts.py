@@ -45,7 +45,7 @@ def read_part(
         rows = order[whole.labels[order] == label]
         if len(rows) == 1:
             raise InputError(f"class {name!r} of {source} has one image: none is left to test on")
-        chosen[rows[: max(1, round(float(found[1]) * len(rows)))] if len(rows) else rows] = True
+        chosen[rows[: max(1, round(float(found[1]) * len(rows)))]] = True
     part = whole[(chosen if split == "test" else ~chosen).nonzero().flatten()]
     return replace(part, name=f"{whole.name}{PARTS}{parts}")
 

@@ -11,8 +11,6 @@ import time
 import weakref
 from collections.abc import Iterator
 
-import torch
-
 from smoothinfer.engine.sampler import Sampler
 from smoothinfer.engine.stacking import Packed, Stacked
 from smoothinfer.errors import InputError, plain_float, plain_int
@@ -107,7 +105,7 @@ def draw_block(sampler: Sampler) -> Drawn:
     The names are those of the noisy weights; each value holds the weights of 32 networks.
     """
     assert sampler.plan is not None
-    device = sampler.mean.device if sampler.places else torch.device("cpu")
+    device = next(iter(sampler.clean.values())).device
     streams = [stream(fresh_seed(), "pool", device=device) for _ in range(BLOCK)]
     return sampler.plan.pack(sampler.draw_block(streams))
 

@@ -8,10 +8,10 @@ import pyarrow.compute as pc
 
 from smoothinfer.errors import InputError
 from smoothinfer.numerics.statistics import Interval, mean_of, proportion
+from smoothinfer.types import CLEAN
 
 Rows: TypeAlias = pa.Table
 
-CLEAN = "none"
 # Columns about the image; every other column describes the setting.
 IMAGE_COLUMNS = (
     "image",

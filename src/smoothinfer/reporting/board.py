@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from smoothinfer.config.components import Component
 from smoothinfer.errors import InputError
 from smoothinfer.evaluation.judgement import AUTHORS, points
 from smoothinfer.evaluation.rows import CLEAN
 from smoothinfer.evaluation.standing import ASKED_AGAIN
 from smoothinfer.numerics.statistics import Interval
+from smoothinfer.reporting.attack_names import short_attack
 from smoothinfer.reporting.shapes import INTERVAL, NUMBER, SHARE, Maybe, check_shape
 from smoothinfer.reporting.tables import Table
 from smoothinfer.runtime.files import read_json
@@ -138,21 +138,6 @@ def _text(standing: dict[str, Any] | None, name: str, short: bool) -> str:
 
 def _interval(figure: dict[str, Any], short: bool) -> str:
     return f"{100 * figure['value']:.1f}" if short else str(Interval(**figure))
-
-
-def short_attack(attack: str) -> str:
-    """Return a short name of an attack of the protocol.
-
-    >>> short_attack("pgd(steps=20, draws=4)"), short_attack("standard(budget='quick')")
-    ('PGD-20x4', 'standard')
-    """
-    if attack == CLEAN:
-        return "clean"
-    component = Component.of(attack)
-    steps, draws = component.options.get("steps"), component.options.get("draws", 1)
-    if component.name == "pgd" and set(component.options) <= {"steps", "draws"}:
-        return f"PGD-{steps}" if draws == 1 else f"PGD-{steps}x{draws}"
-    return "one draw" if attack == AUTHORS else component.name
 
 
 def read_board(folder: str | Path) -> Board:

@@ -1,17 +1,17 @@
 """A report at a glance: a verdict in words, and models against attacks with the worst case."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow.compute as pc
 
-from smoothinfer.config.components import Component
-from smoothinfer.errors import InputError
 from smoothinfer.evaluation.judgement import on_every_attack, points, worst_case
-from smoothinfer.evaluation.rows import CLEAN, Rows, accuracy, setting_columns
-from smoothinfer.numerics.statistics import Interval, mean_of
+from smoothinfer.evaluation.rows import Rows, setting_columns, summarise
+from smoothinfer.numerics.statistics import Interval
+from smoothinfer.reporting.attack_names import short_attack
 from smoothinfer.reporting.tables import Table, cell_text
+from smoothinfer.types import CLEAN
 
 _MOST = 12  # lines
 _OF_ATTACKS = ("attack", "radius")
@@ -77,17 +77,20 @@ def _line(name: str, rows: Rows) -> Line | None:
     attacks = list(dict.fromkeys(rows["attack"].to_pylist()))
     if CLEAN not in attacks or len(attacks) < 2 or len(on_every_attack(rows)) == 0:
         return None
-    parts = {attack: rows.filter(pc.equal(rows["attack"], attack)) for attack in attacks}
-    accuracies = {attack: accuracy(part.select(["correct"])) for attack, part in parts.items()}
+    entries = summarise(rows)
+    figures = {entry["description"]["attack"]: entry["attacked"] for entry in entries}
+    figures = {CLEAN: entries[0]["clean"], **figures}
+    accuracies = {attack: _interval(each) for attack, each in figures.items()}
     line = Line(name, accuracies, worst_case(rows), None)
-    part = parts[line.strongest]
-    if pc.max(part["samples"]).as_py() == 1:
+    if pc.max(rows["samples"]).as_py() == 1:
         return line
-    used = part["used" if "used" in part.column_names else "samples"]
-    share = pc.divide(part["hits"].cast("float64"), used.cast("float64"))
-    gain = pc.subtract(part["correct"].cast("float64"), share)
-    spread = pc.stddev(gain, ddof=1 if len(part) > 1 else 0).as_py()
-    return Line(name, accuracies, line.worst, mean_of(pc.mean(gain).as_py(), spread, len(part)))
+    strongest = figures[line.strongest]
+    gain = Interval(**strongest["gain"], images=strongest["images"])
+    return replace(line, gain=gain)
+
+
+def _interval(figure: Mapping[str, Any]) -> Interval:
+    return Interval(*(figure[name] for name in ("value", "low", "high", "images")))
 
 
 def glance_table(lines: list[Line]) -> Table:
@@ -106,7 +109,7 @@ def glance_table(lines: list[Line]) -> Table:
         ]
         for line in by_strength(lines)[:_MOST]
     ]
-    short = [short_name(attack) for attack in order]
+    short = [short_attack(attack) for attack in order]
     names = short if len(set(short)) == len(short) else order
     return Table(["model", "clean", *names, "worst case"], cells, left=1)
 
@@ -132,7 +135,7 @@ def verdict(lines: list[Line]) -> str:
     said = (
         f"{best.name} is right on {_cell(clean)} % of the clean images, and on {best.worst} % of "
         f"{best.worst.images} images in the worst of {attacks} attack{'s' if attacks > 1 else ''} "
-        f"(the strongest, {short_name(best.strongest)}, leaves {_cell(under)} %).{most}"
+        f"(the strongest, {short_attack(best.strongest)}, leaves {_cell(under)} %).{most}"
     )
     if not any(each.startswith(_STRONG) for each in best.accuracies):
         said += " None of these attacks is among the strongest: ask the standard one."
@@ -145,7 +148,7 @@ def verdict(lines: list[Line]) -> str:
     else:
         adds = "adds nothing that these images could show"
     return (
-        f"{said} Under {short_name(best.strongest)} the vote {adds}: {points(best.gain)} points "
+        f"{said} Under {short_attack(best.strongest)} the vote {adds}: {points(best.gain)} points "
         "beside a single pass."
     )
 
@@ -168,19 +171,3 @@ def compared_lines(rows: Mapping[str, Rows]) -> tuple[list[Line], int]:
         key=lambda group: (len(group) > 1, len(group[0].accuracies), len(group)),
     )
     return best, sum(map(len, groups.values())) - len(best)
-
-
-def short_name(attack: str) -> str:
-    """Return a short name of an attack, as in tables.
-
-    >>> short_name("epgd(steps=7, step_size=2/255, draws=8)"), short_name("multitargeted(draws=8)")
-    ('epgd-7x8', 'multitargeted x8')
-    """
-    try:
-        component = Component.of(attack)
-    except InputError:  # a name that a user gave
-        return attack
-    options = component.options
-    steps, draws = options.get("steps"), options.get("draws")
-    name = component.name if steps is None else f"{component.name}-{steps}"
-    return name if draws in (None, 1) else f"{name}{'x' if steps else ' x'}{draws}"

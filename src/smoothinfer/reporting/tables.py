@@ -59,9 +59,7 @@ class Table:
         >>> [part.heads for part in Table(["a", "b", "c"], [["x", "1", "22"]], left=1).parts(9)]
         [['a', 'b'], ['a', 'c']]
         """
-        sizes = [
-            max(len(row[at]) for row in (self.heads, *self.lines)) for at in range(len(self.heads))
-        ]
+        sizes = [self._width(at) for at in range(len(self.heads))]
         keys = max(1, self.left)  # repeated in every part
         room = width - sum(min(size, _WORDS) + _GAP for size in sizes[:keys])
         groups: list[list[int]] = [[]]

@@ -14,7 +14,7 @@ from smoothinfer.errors import InputError
 
 # Each with its least value; a launcher sets all of them.
 _NUMBERS = {"WORLD_SIZE": 1, "RANK": 0, "LOCAL_RANK": 0, "MASTER_PORT": 1}
-_DEVICE = "SMOOTHINFER_DEVICE"
+DEVICE = "SMOOTHINFER_DEVICE"  # the environment variable that names it
 _REMEDY = "start several processes by torchrun or accelerate launch, or unset it for one process"
 
 Item = TypeVar("Item")
@@ -73,7 +73,7 @@ def chosen_device() -> torch.device | None:
     Raises:
         InputError: there is no such device here, or several processes would share it.
     """
-    name = os.environ.get(_DEVICE)
+    name = os.environ.get(DEVICE)
     if name is None:
         return None
     try:
@@ -82,10 +82,10 @@ def chosen_device() -> torch.device | None:
     except (RuntimeError, AssertionError, NotImplementedError):  # each kind of device has its own
         here = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
         raise InputError(
-            f"{_DEVICE}: no device {name!r} here: there are {', '.join(here)}"
+            f"{DEVICE}: no device {name!r} here: there are {', '.join(here)}"
         ) from None
     if _launched() and device.type != "cpu":
-        raise InputError(f"{_DEVICE}: several processes get a GPU each from their launcher")
+        raise InputError(f"{DEVICE}: several processes get a GPU each from their launcher")
     return device
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import NoReturn
 
 from fastapi import FastAPI
 
@@ -34,7 +35,7 @@ def replicas_of(text: str) -> int | str:
 
 def serve_on_ray(
     build: Callable[[], FastAPI], name: str, host: str, port: int, replicas: int | str
-) -> None:
+) -> NoReturn:
     """Serve until a signal comes. Ray shares the requests out, and starts dead replicas again.
 
     A running cluster is used where ``RAY_ADDRESS`` names one; otherwise this machine alone.
@@ -47,6 +48,7 @@ def serve_on_ray(
 
     Raises:
         InputError: Ray Serve is not installed.
+        Stop: a signal came.
     """
     try:
         import ray

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from smoothinfer.cli.listing import add_format
+from smoothinfer.cli.listing import add_format, show
 from smoothinfer.data import SPLITS, ImageData, load_split
 from smoothinfer.errors import InputError, NoSplitError
 from smoothinfer.reporting.image_figures import sheet_of_classes
@@ -35,22 +35,15 @@ def run(options: Namespace) -> int:
         for counts in [_counts(data)]
     ]
     heads = ["split", "images", "shape", "classes", "fewest of a class", "most"]
-    _write(Table(heads, lines, left=1), options)
+    show(Table(heads, lines, left=1), options, whole=True)
     for line in missing:
         console.print(line, markup=False)
-    _write(_by_class(splits), options)
+    show(_by_class(splits), options, whole=True)
     for name, data in splits.items() if options.out else ():
         path = Path(options.out) / f"{name}.png"
         sheet_of_classes(data, path)
         console.print(f"{path}: pictures of the classes", markup=False)
     return 0
-
-
-def _write(table: Table, options: Namespace) -> None:
-    if options.format == "markdown":
-        Terminal().print_lines(table.markdown())
-    else:
-        table.print(Terminal())
 
 
 def _splits(source: str) -> tuple[dict[str, ImageData], list[str]]:

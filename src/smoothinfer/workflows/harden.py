@@ -5,7 +5,6 @@ from pathlib import Path
 
 from smoothinfer.cli.options import DATA_HELP, add_limit, add_scale
 from smoothinfer.config.components import Component
-from smoothinfer.data import load_data
 from smoothinfer.errors import InputError
 from smoothinfer.runtime.terminal import Terminal
 from smoothinfer.state_dicts import is_state_dict
@@ -51,8 +50,7 @@ def run(options: Namespace) -> int:
     model = model_component(options.model)
     words = [f"model={model.to_dict()}", f"init_from={options.weights}"]
     if not any(word.startswith("normalise") for word in options.set):
-        channels = load_data(options.data, "train", limit=1).shape[0]
-        words += [f"normalise.mean={[0.0] * channels}", f"normalise.std={[1.0] * channels}"]
+        words += ["normalise.mean=[0.0]", "normalise.std=[1.0]"]
         Terminal().print(
             "images go to the network as they are, in [0, 1]; one that was trained on normalised "
             "images needs --set normalise.mean=[...] normalise.std=[...]"
