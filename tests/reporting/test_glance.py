@@ -8,9 +8,8 @@ from smoothinfer.reporting.glance import compared_lines, glance_table, lines_of,
 
 def rows(model, right, passes=8, hits=None):
     """Rows of four images: {attack: which are right}."""
-    table = {
-        name: [] for name in ("image", "correct", "attack", "hits", "used", "samples", "model")
-    }
+    names = ("image", "correct", "attack", "hits", "used", "samples", "model")
+    table = {name: [] for name in (*names, "forwards", "backwards")}
     for attack, correct in right.items():
         for image, each in enumerate(correct):
             table["image"].append(image)
