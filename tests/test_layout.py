@@ -113,7 +113,8 @@ def test_no_modules_import_each_other_in_a_circle(folder, package):
 
 @pytest.mark.parametrize("path", FILES, ids=str)
 def test_files_and_functions_stay_small(path):
-    assert len(path.read_text().splitlines()) <= 300
+    most = 80 if path.parent.name == "defences" else 300
+    assert len(path.read_text().splitlines()) <= most
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.FunctionDef):
             documented = ast.get_docstring(node, clean=False) or ""

@@ -5,6 +5,7 @@ import torch
 from smoothinfer.numerics.randomness import (
     derive_seed,
     draw_seed,
+    hit_by_draws,
     isolated_rng,
     normal,
     part_of_batch,
@@ -44,3 +45,17 @@ def test_parts_of_a_batch_use_the_numbers_of_the_whole():
             with isolated_rng(0), part_of_batch(index, 3):
                 assert torch.equal(draw((2, 2), like), whole[index::3])
                 assert torch.equal(draw((3,), like, images=False), weights)
+
+
+def test_classes_are_hit_as_often_alone_and_in_pairs_as_by_draws_one_by_one():
+    chance, draws, rows = torch.tensor([0.94, 0.03, 0.02, 0.01]), 60, 40_000
+    with isolated_rng(0):
+        hit = hit_by_draws(chance.expand(rows, 4), draws).double()
+    for first in range(4):
+        for second in range(first, 4):
+            alone = [(1 - chance[each].item()) ** draws for each in {first, second}]
+            neither = (1 - chance[list({first, second})].sum().item()) ** draws
+            truth = 1 - sum(alone) + neither if len(alone) == 2 else 1 - alone[0]
+            found = float((hit[:, first] * hit[:, second]).mean())
+            error = (max(truth * (1 - truth), 1e-9) / rows) ** 0.5
+            assert abs(found - truth) < 4.5 * error + 1e-9

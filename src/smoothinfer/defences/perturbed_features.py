@@ -29,7 +29,7 @@ class Perturbation(Noise):
         return twin
 
     def bounded(self) -> Tensor:
-        """Return S, at least 0.01; the gradient passes there too, or an entry would be stuck."""
+        """Return S, at least 0.01; gradients pass there too, or an entry would be stuck."""
         return self.scale + (self.scale.clamp_min(_LEAST) - self.scale).detach()
 
     def forward(
@@ -55,30 +55,26 @@ def learned_perturbation(
 ) -> nn.Module:
     """h <- h + S * N(0, I) before the last rectifier of every residual block, and of the stem.
 
-    A `NoisyModel`; its training adds -gamma sum sqrt(S). S is at least 0.01. The authors train S
-    and the weights in turn and let the weight fall with the epochs; here both move together.
+    A `NoisyModel`; its training adds -gamma sum sqrt(S). The authors move S and weights in turn.
 
     Args:
         network: a `ResNet`, or any network whose ``layers`` are named.
         shape: (C, H, W) of an image.
-        start: S at the start.
-        gamma: weight of the penalty.
+        start, gamma: S at the start; weight of the penalty.
         layers: names of the layers whose outputs are disturbed.
 
     Raises:
         InputError: no layer is named or known, or a number is out of range.
 
     Source: Jeddi et al. 2020, *Learn2Perturb*, CVPR, arXiv 2003.01090, and the authors' code.
-
     >>> from smoothinfer.networks import resnet20
     >>> learned_perturbation(resnet20(), (3, 8, 8))(torch.rand(2, 3, 8, 8)).shape
     torch.Size([2, 10])
     """
     # The last normalisation before the sum: noise added there is noise added to the sum.
-    last = {n: "bn2" if isinstance(p, BasicBlock) else "bn1" for n, p in network.named_modules()
-            if isinstance(p, BasicBlock | ResNet)}  # fmt: skip
-    names = list(layers) or [f"{name}.{part}".lstrip(".") for name, part in last.items()]
-    if not names:
+    part = {BasicBlock: "bn2", ResNet: "bn1"}
+    last = {n: part[type(p)] for n, p in network.named_modules() if type(p) in part}
+    if not (names := list(layers) or [f"{n}.{bn}".lstrip(".") for n, bn in last.items()]):
         raise InputError("name the layers to disturb: the network has no residual blocks of ours")
     noise = Perturbation(plain_float("start", start, at_least=_LEAST), plain_float("gamma", gamma))
     return NoisyModel(network, activations=dict.fromkeys(names, noise), shape=shape)

@@ -186,3 +186,23 @@ def draw_seed(generator: torch.Generator | None) -> int | None:
     if generator is None:
         return None
     return int(torch.randint(2**62, (), generator=generator, device=generator.device))
+
+
+def hit_by_draws(chance: Tensor, draws: int) -> Tensor:
+    """Return which classes are met by ``draws`` draws with replacement, for every row (B, n).
+
+    Most draws come as Poisson numbers, which cost n and not ``draws`` steps: given their sum N,
+    Poisson numbers with means in proportion to p count N draws. The rest is drawn one by one.
+
+    >>> hit_by_draws(torch.tensor([[0.5, 0.5, 0.0]]), 100).tolist()
+    [[True, True, False]]
+    """
+    mean = max(0.0, draws - 6 * draws**0.5) * chance
+    counts = torch.poisson(mean)
+    while (counts.sum(1) > draws).any():  # six standard deviations off
+        counts = torch.poisson(mean)
+    missing = draws - counts.sum(1, keepdim=True)
+    columns = max(1, int(missing.max()))
+    extra = torch.multinomial(chance, columns, replacement=True)
+    used = torch.arange(columns, device=chance.device) < missing
+    return counts.scatter_add_(1, extra, used.to(chance.dtype)) > 0
