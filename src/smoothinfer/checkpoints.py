@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -50,10 +51,11 @@ def load(model: str | Path, which: str = "best", trust_code: bool = False) -> nn
         return load_checkpoint(path, trust_code=trust_code)
     if ":" in str(model):
         return _from_factory(str(model))
-    names = ", ".join(list_models()) or "none is shipped"
+    near = get_close_matches(str(model), list_models(), n=3)
+    meant = f"; did you mean {' or '.join(near)}?" if near else ", see smoothinfer models"
     raise InputError(
         f"no model {str(model)!r}: give a run folder, a .safetensors file, package.module:factory, "
-        f"or a shipped name ({names}); a checkout of the repository has more in checkpoints/"
+        f"or a shipped name{meant}"
     )
 
 

@@ -76,5 +76,5 @@ def test_nothing_to_compare_is_no_section():
 
 def test_short_names():
     assert short_attack("pgd(steps=7, step_size=2/255)") == "PGD-7"
-    assert short_attack("standard(budget='quick')") == "standard"
+    assert short_attack("standard(budget='quick')") == "standard (quick)"
     assert short_attack("a name (of mine") == "a name (of mine"

@@ -9,7 +9,7 @@ from tests.conftest import line
 
 def test_accuracies_have_a_line_for_each_setting_and_a_column_for_each_attack(results):
     table = accuracy_table(summarise(collect(results / "sweep").rows))
-    assert table.heads == ["sigma", "seed", "rule", "samples", "clean", "fgsm", "pgd(steps=2)"]
+    assert table.heads == ["sigma", "seed", "rule", "samples", "clean", "FGSM", "PGD-2"]
     assert len(table.lines) == 3 * 2 * 2 * 3  # sigmas, seeds, rules, samples
     assert table.markdown().count("\n") == 2 + len(table.lines)
     assert table.lines[0][:4] == ["0", "0", "prediction", "1"]
@@ -18,7 +18,7 @@ def test_accuracies_have_a_line_for_each_setting_and_a_column_for_each_attack(re
 
 def test_columns_with_one_value_are_left_out():
     rows = si.evaluate(line(), si.load_data("digits", "test", 20), attack="fgsm")
-    assert accuracy_table(summarise(rows)).heads == ["clean", "fgsm"]
+    assert accuracy_table(summarise(rows)).heads == ["clean", "FGSM"]
 
 
 def test_the_gain_is_that_of_the_vote_of_the_most_passes(results):
@@ -44,7 +44,7 @@ def entry(attack, right, **description):
 def test_attacks_are_listed_with_their_cost_the_strongest_last():
     table = cost_table([entry("apgd", 0.375), entry("pgd", 0.5)], {"pgd": 0.0034})
     assert table.heads[0] == "attack"  # one rule and no sigma: nothing else varies
-    assert [line[0] for line in table.lines] == ["pgd", "apgd"]
+    assert [line[0] for line in table.lines] == ["PGD", "APGD"]
     assert table.lines[0][1:5] == ["1,400", "7", "3.4", "25.0"]
     assert table.lines[1][3] == ""  # its time is not known
     assert "| 37.5 (37.5-37.5) | 12.5 |" in table.markdown()
@@ -56,4 +56,4 @@ def test_one_attack_is_not_compared():
 
 def test_settings_that_differ_have_columns():
     entries = [entry("pgd", 0.5, sigma=0.06), entry("pgd", 0.75, sigma=0.0)]
-    assert [line[:2] for line in cost_table(entries, {}).lines] == [["0", "pgd"], ["0.06", "pgd"]]
+    assert [line[:2] for line in cost_table(entries, {}).lines] == [["0", "PGD"], ["0.06", "PGD"]]

@@ -144,4 +144,4 @@ def test_attacks_have_short_names():
     assert short_attack("none") == "clean"
     assert short_attack("one_draw(steps=20)") == "one draw"
     assert short_attack("pgd(steps=20, draws=1)") == "PGD-20"
-    assert short_attack("examples(file='a.pt')") == "examples"
+    assert short_attack("examples(file='a.pt')") == "examples (a.pt)"

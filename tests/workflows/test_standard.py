@@ -18,7 +18,7 @@ def test_a_random_model_is_judged(tiny_run, tmp_path, capsys):
     assert found["mean"]["value"] <= under["mean"]["value"]
     told = " ".join(capsys.readouterr().out.split())
     assert " ".join(found["verdict"].split()) in told
-    assert "Under the standard attack the vote keeps" in found["verdict"]
+    assert "in the worst case over all attacks" in found["verdict"]
     assert found["verdict"] in (tmp_path / "standing.md").read_text()
 
 

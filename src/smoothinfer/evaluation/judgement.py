@@ -65,15 +65,16 @@ def judged(rows: Rows, strongest: str, random: bool) -> dict[str, Any]:
     # The standard attack is after the vote: another one may hurt single passes more.
     mean = min((each.mean for each in attacked), key=lambda found: found.value)
     worst = min((each.worst for each in attacked), key=lambda found: found.value)
+    left = worst_case(rows)
     return {
         "random": random,
         "standings": {name: each.to_dict() for name, each in _standings(rows).items()},
         "mean": mean.as_dict(),
         "worst": worst.as_dict(),
         "vote": under.vote.as_dict(),
-        "worst case": worst_case(rows).as_dict(),
+        "worst case": left.as_dict(),
         "verdict": (
-            verdict_of(clean, under, mean, worst) if random else _plain_verdict(clean, under)
+            verdict_of(clean, under, left, mean, worst) if random else _plain_verdict(clean, under)
         ),
     }
 
@@ -106,19 +107,23 @@ def worst_case(rows: Rows) -> Interval:
     return proportion(pc.sum(right).as_py() or 0, len(right))
 
 
-def verdict_of(clean: Standing, under: Standing, mean: Interval, worst: Interval) -> str:
+def verdict_of(
+    clean: Standing, under: Standing, left: Interval, mean: Interval, worst: Interval
+) -> str:
     """Say what is left of a random model's accuracy, and what its vote adds.
 
     Args:
         clean: without an attack.
         under: the standard attack.
+        left: of the vote, in the worst case of every image.
         mean, worst: of single passes and of ten in a row, under the attack that is worst for them.
     """
     adds = "adds accuracy" if under.gain.low > 0 else "adds no measurable robustness"
     return (
-        f"Under the standard attack the vote keeps {under.vote} % of {under.vote.images} images "
-        f"(clean {clean.vote}). A single pass keeps {mean} % under the attack that hurts it most, "
-        f"{ASKED_AGAIN} passes in a row {worst} %. Under the standard attack the vote {adds}: "
+        f"The vote is right on {left} % of {left.images} images in the worst case over all attacks "
+        f"({under.vote} under the standard attack alone, {clean.vote} clean). A single pass "
+        f"keeps {mean} % under the attack that hurts it most, {ASKED_AGAIN} passes in a "
+        f"row {worst} %. Under the standard attack the vote {adds}: "
         f"{points(under.gain)} points over a pass (clean {points(clean.gain)}). Luck of the "
         f"draws moves the vote's figure by about {100 * under.luck:.1f} points."
     )

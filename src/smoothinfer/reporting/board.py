@@ -10,7 +10,7 @@ from smoothinfer.evaluation.judgement import AUTHORS, points
 from smoothinfer.evaluation.rows import CLEAN
 from smoothinfer.evaluation.standing import ASKED_AGAIN
 from smoothinfer.numerics.statistics import Interval
-from smoothinfer.reporting.attack_names import short_attack
+from smoothinfer.reporting.attack_names import short_attacks
 from smoothinfer.reporting.shapes import INTERVAL, NUMBER, SHARE, Maybe, check_shape
 from smoothinfer.reporting.tables import Table
 from smoothinfer.runtime.files import read_json
@@ -105,7 +105,7 @@ class Board:
             ]
             for card in self.cards
         ]
-        heads = ["model", *map(short_attack, attacks), "worst case"]
+        heads = ["model", *short_attacks(attacks).values(), "worst case"]
         return Table(heads, lines, "accuracy of the vote under each attack, %", left=1)
 
     def claims(self) -> Table:

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from smoothinfer.evaluation.judgement import on_every_attack, points, worst_case
 from smoothinfer.evaluation.rows import Rows, setting_columns, summarise
 from smoothinfer.numerics.statistics import Interval
-from smoothinfer.reporting.attack_names import short_attack
+from smoothinfer.reporting.attack_names import short_attack, short_attacks
 from smoothinfer.reporting.tables import Table, cell_text
 from smoothinfer.types import CLEAN
 
@@ -109,9 +109,8 @@ def glance_table(lines: list[Line]) -> Table:
         ]
         for line in by_strength(lines)[:_MOST]
     ]
-    short = [short_attack(attack) for attack in order]
-    names = short if len(set(short)) == len(short) else order
-    return Table(["model", "clean", *names, "worst case"], cells, left=1)
+    heads = ["model", "clean", *short_attacks(order).values(), "worst case"]
+    return Table(heads, cells, left=1)
 
 
 def by_strength(lines: list[Line]) -> list[Line]:

@@ -1,9 +1,10 @@
 """Tables of results: accuracies, the gain of the vote, the cost of attacks, published figures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from smoothinfer.evaluation.rows import CLEAN
+from smoothinfer.reporting.attack_names import short_attacks
 from smoothinfer.reporting.shapes import FIGURE, Maybe, check_shape
 from smoothinfer.reporting.tables import Table, cell_text, interval_text, sort_key
 
@@ -33,7 +34,7 @@ def accuracy_table(entries: Entries, title: str = "") -> Table:
             if figure:
                 line[attack] = interval_text(figure)
     ordered = sorted(cells.items(), key=lambda cell: [sort_key(value) for value in cell[0]])
-    heads = [*varying, *("clean" if attack == CLEAN else attack for attack in attacks)]
+    heads = [*varying, *short_attacks(attacks).values()]
     lines = [
         [*map(cell_text, key), *(found.get(attack, "") for attack in attacks)]
         for key, found in ordered
@@ -48,9 +49,9 @@ def gain_table(entries: Entries) -> Table:
         entries: of `summarise`.
     """
     most, shown = _of_most(entries)
-    names = _names(shown)
+    names, settings_of = _settings(shown)
     lines = [
-        _settings(entry, names) + [gain_text(entry[part]) for part in ("clean", "attacked")]
+        settings_of(entry) + [gain_text(entry[part]) for part in ("clean", "attacked")]
         for entry in shown
     ]
     title = f"gain of the vote of {most} over one pass, points (95 % interval)"
@@ -67,7 +68,7 @@ def cost_table(entries: Entries, seconds: Mapping[str, float]) -> Table:
     most, shown = _of_most(entries)
     shown = [entry for entry in shown if entry["attacked"] is not None]
     shown.sort(key=lambda entry: -entry["attacked"]["value"])
-    names, lines = _names(shown), []
+    (names, settings_of), lines = _settings(shown), []
     for entry in shown:
         left, attack = entry["attacked"], entry["description"]["attack"]
         spent = [f"{left[name]:,.0f}" for name in ("backwards", "forwards")]
@@ -75,7 +76,7 @@ def cost_table(entries: Entries, seconds: Mapping[str, float]) -> Table:
         shares = [f"{100 * left[k]:.1f}" for k in ("per_draw", "every_draw")]
         vote = interval_text(left)
         cells += [vote] if most == 1 else [shares[0], vote, shares[1]]
-        lines.append(_settings(entry, names) + spent + cells)
+        lines.append(settings_of(entry) + spent + cells)
     heads = ["backward", "forward", "ms", "one pass"]
     heads += [f"vote of {most}", "every pass"] if most > 1 else []
     title = "passes and time of each attack per image, and the accuracy that it leaves, %"
@@ -132,12 +133,15 @@ def _of_most(entries: Entries) -> tuple[int, list[Mapping[str, Any]]]:
     return most, [entry for entry in entries if entry["description"]["samples"] == most]
 
 
-def _names(entries: Entries) -> list[str]:
-    """Return the columns that tell the settings apart, the attack always."""
+def _settings(entries: Entries) -> tuple[list[str], Callable[[Mapping[str, Any]], list[str]]]:
+    """Return the columns that tell the settings apart, the attack always, and their cells."""
     apart = ("model", "sigma", "radius", "rule", "seed")
     values = {name: {entry["description"].get(name) for entry in entries} for name in apart}
-    return [name for name, found in values.items() if len(found) > 1] + ["attack"]
+    names = [name for name, found in values.items() if len(found) > 1]
+    attacks = short_attacks(dict.fromkeys(entry["description"]["attack"] for entry in entries))
 
+    def cells(entry: Mapping[str, Any]) -> list[str]:
+        setting = entry["description"]
+        return [*(cell_text(setting.get(name, "")) for name in names), attacks[setting["attack"]]]
 
-def _settings(entry: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    return [cell_text(entry["description"].get(name, "")) for name in names]
+    return [*names, "attack"], cells

@@ -96,7 +96,10 @@ def attacks_of(options: Namespace) -> list[str]:
 
 
 def evaluate_model(
-    options: Namespace, export: bool = False, data: ImageData | None = None
+    options: Namespace,
+    export: bool = False,
+    data: ImageData | None = None,
+    tables: bool = True,
 ) -> Rows | None:
     """Run the sweep of one model that the arguments describe; return its rows.
 
@@ -104,6 +107,7 @@ def evaluate_model(
         options: see `add_arguments`.
         export: keep the adversarial examples, with pictures.
         data: the images that the arguments name, where they are loaded already.
+        tables: print the tables in the end.
     """
     if options.units and not options.sigma:
         raise InputError("--units is the unit of --sigma: give --sigma too")
@@ -140,4 +144,5 @@ def evaluate_model(
         export=export,
         only_plan=options.plan,
         estimate=False,
+        tables=tables,
     )

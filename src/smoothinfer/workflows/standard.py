@@ -65,7 +65,7 @@ def run(options: Namespace) -> int:
         "rule": ["prediction"],
         **{"units": None, "examples": [], "stop": "fixed", "delta": 1e-3, "plan": False},
     }
-    rows = evaluate_model(Namespace(**asked), data=images)
+    rows = evaluate_model(Namespace(**asked), data=images, tables=False)
     if rows is not None and Processes().main:
         content = judged(rows, strongest, random)
         about = {"model": str(options.model), "sha256": weights_hash(options.model)}
@@ -76,4 +76,5 @@ def run(options: Namespace) -> int:
         write_text(out / "standing.md", f"{table.markdown()}\n{content['verdict']}\n")
         table.print(console)
         console.print(content["verdict"], markup=False)
+        console.print(f"tables and verdict in {out / 'standing.md'}, rows in {out / 'rows'}")
     return 0

@@ -34,6 +34,7 @@ from smoothinfer.runtime.provenance import made_by
 from smoothinfer.runtime.terminal import Terminal
 from smoothinfer.smoothing.classifier import SmoothedClassifier
 from smoothinfer.sweep_recipe import SweepRecipe, load_sweep
+from smoothinfer.workflows.run_notes import changes
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -56,15 +57,32 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    import yaml
-
     overrides = [*options.set, *([f"data={options.data}"] if options.data else [])]
+    written = to_plain(load_sweep(recipe_file(options), (), options.scale))
     recipe = load_sweep(recipe_file(options), overrides, options.scale)
     console = Terminal(quiet=not Processes().main)
-    console.print_lines(yaml.safe_dump(to_plain(recipe), sort_keys=False))
+    console.print(f"{options.recipe}: {_grid(recipe)}", markup=False)
+    for line in changes(written, to_plain(recipe)):
+        console.print(line, markup=False)
     shard = shard_of(options)
     run_sweep(recipe, options.out, shard=shard, merge=options.merge, only_plan=options.plan)
     return 0
+
+
+def _grid(recipe: SweepRecipe) -> str:
+    """Count the settings of a sweep: 2 models x 3 sigmas x 2 attacks."""
+    counts = {
+        "model": len(recipe.named),
+        "sigma": len(recipe.sigmas),
+        "radius": len(recipe.balls),
+        "attack": len(recipe.attacks),
+        "rule": len(recipe.rules),
+        "number of passes": len(recipe.samples),
+        "seed": len(recipe.seeds),
+    }
+    plurals = {"radius": "radii", "number of passes": "numbers of passes"}
+    many = [f"{n} {plurals.get(name, name + 's')}" for name, n in counts.items() if n > 1]
+    return " x ".join(many) or "one setting"
 
 
 def run_sweep(
@@ -79,6 +97,7 @@ def run_sweep(
     asked: Mapping[str, Any] | None = None,
     export: bool = False,
     estimate: bool = True,
+    tables: bool = True,
 ) -> Rows | None:
     """Run a sweep, or one of its parts; return all rows once they are complete.
 
@@ -94,6 +113,7 @@ def run_sweep(
         asked: the user's settings for the summary, instead of the recipe.
         export: write the adversarial examples of each attack to ``examples/``, with pictures.
         estimate: print the cost first, for which each attack runs on one image.
+        tables: print the tables in the end.
 
     Raises:
         InputError: the recipe or a model is malformed, or a shard is damaged.
@@ -123,7 +143,8 @@ def run_sweep(
         if export:
             _export(works, rows, out / "examples", images.classes)
         write_summary(rows, runner, out, settings)
-    print_summary(console, rows, runner, out)
+    if tables:
+        print_summary(console, rows, runner, out)
     return rows
 
 
