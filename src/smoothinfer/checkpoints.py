@@ -24,6 +24,7 @@ from smoothinfer.errors import InputError
 from smoothinfer.noise.noisy_model import NoisyModel
 from smoothinfer.recipes import Recipe
 from smoothinfer.runtime.files import read_content, write_bytes, write_json
+from smoothinfer.runtime.hub_access import offline_unless_reachable
 from smoothinfer.runtime.modes import is_training
 from smoothinfer.runtime.provenance import made_by
 from smoothinfer.shipped_files import bases, shipped
@@ -93,10 +94,13 @@ def from_hub(name: str, **how: Any) -> Path:
     """
     from huggingface_hub import hf_hub_download
 
-    try:
-        files = [hf_hub_download(name, f"model.{kind}", **how) for kind in ("json", "safetensors")]
-    except Exception as error:  # its errors have no common base
-        raise InputError(f"cannot fetch {name!r} from the Hugging Face hub: {error}") from error
+    kinds = "json", "safetensors"
+    with offline_unless_reachable() as online:
+        try:
+            files = [hf_hub_download(name, f"model.{kind}", **how) for kind in kinds]
+        except Exception as error:  # its errors have no common base
+            why = str(error) if online else "it cannot be reached, nor is the model in its cache"
+            raise InputError(f"cannot fetch {name!r} from the Hugging Face hub: {why}") from error
     return Path(files[1])
 
 

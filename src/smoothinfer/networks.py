@@ -1,8 +1,10 @@
 """Networks: the CIFAR ResNets, a small net for digits, and normalisation as a first layer."""
 
+import contextlib
 import importlib
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smoothinfer.errors import InputError
+from smoothinfer.runtime.hub_access import offline_unless_reachable
 from smoothinfer.types import Images, Logits
 
 
@@ -271,10 +274,12 @@ def from_transformers(name: str, num_classes: int = 10, in_channels: int = 3) ->
         transformers: Any = importlib.import_module("transformers")
     except ImportError:
         raise InputError("hf: needs transformers: pip install transformers") from None
-    try:
-        config = transformers.AutoConfig.from_pretrained(name, num_labels=num_classes)
-    except (OSError, ValueError) as error:
-        raise InputError(f"no configuration of {name!r}: {' '.join(str(error).split())}") from error
+    with contextlib.nullcontext() if Path(name).is_dir() else offline_unless_reachable():
+        try:
+            config = transformers.AutoConfig.from_pretrained(name, num_labels=num_classes)
+        except (OSError, ValueError) as error:
+            why = " ".join(str(error).split())
+            raise InputError(f"no configuration of {name!r}: {why}") from error
     if hasattr(config, "num_channels"):
         config.num_channels = in_channels
     return LogitsOf(transformers.AutoModelForImageClassification.from_config(config))

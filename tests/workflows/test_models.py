@@ -31,12 +31,29 @@ def test_a_hostile_card_is_a_line_and_a_table_of_text(published, capsys):
     published.write_text(json.dumps(hostile))
     shutil.copy(published.with_suffix(".safetensors"), published.with_name("[b]\x1b.safetensors"))
     shutil.copy(published, published.with_name("[b]\x1b.json"))
-    assert main(["models", "--folder", str(published.parent)]) == 0
-    printed = capsys.readouterr().out
-    assert printed.replace("\n", "").isprintable()
-    assert sum(line.startswith("mine: ") for line in printed.splitlines()) == 1
-    assert sum(line.startswith("[b]\\x1b: ") for line in printed.splitlines()) == 1
-    assert not any(line.startswith("another-model") for line in printed.splitlines())
+    for words, mark in (([], " "), (["mine", "[b]\x1b"], ":")):
+        assert main(["models", *words, "--folder", str(published.parent)]) == 0
+        printed = capsys.readouterr().out
+        assert printed.replace("\n", "").isprintable()
+        assert sum(line.startswith(f"mine{mark}") for line in printed.splitlines()) == 1
+        assert sum(line.startswith(f"[b]\\x1b{mark}") for line in printed.splitlines()) == 1
+        assert not any(line.startswith("another-model") for line in printed.splitlines())
+
+
+def test_a_model_is_a_line_with_its_lowest_figure_and_alone_a_table(published, capsys):
+    folder = ["--folder", str(published.parent)]
+    assert main(["models", *folder]) == 0
+    heads, line = capsys.readouterr().out.splitlines()
+    figures = json.loads(published.read_text())["figures"]
+    votes = [f for f in figures if f["description"]["samples"] == 4 and f["attacked"]]
+    lowest = min(f["attacked"]["value"] for f in votes)
+    assert heads.split()[:3] == ["model", "clean", "attacked"]
+    assert line.split()[2] == f"{100 * lowest:.1f}"
+    assert "vote of 4" in line
+    assert main(["models", "mine", *folder]) == 0
+    assert len(capsys.readouterr().out.splitlines()) > 4
+    assert main(["models", "mien", *folder]) == 2
+    assert "did you mean 'mine'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Lists of what there is: a table on the terminal, or in Markdown for a document."""
 
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 
 from smoothinfer.reporting.tables import Table
 from smoothinfer.runtime.printable import printable
@@ -14,15 +15,23 @@ def add_format(parser: ArgumentParser) -> None:
     parser.add_argument("--format", choices=FORMATS, default="text", help="of the list")
 
 
-def show(table: Table, options: Namespace, whole: bool = False) -> None:
-    """Print ``table`` as the options say: a line for each entry, or as a ``whole``."""
+def show(table: Table, options: Namespace, whole: bool = False, heads: bool = False) -> None:
+    """Print ``table`` as the options say: a line for each entry, or as a ``whole``.
+
+    Args:
+        table: of the entries.
+        options: of the command.
+        whole: print it as a table.
+        heads: print the heads above the lines.
+    """
     if options.format == "markdown":
         Terminal().print_lines(table.markdown())
     elif whole:
         table.print(Terminal())
     else:
         terminal = Terminal()
-        for line in plain_lines(table, terminal.width):
+        shown = replace(table, lines=[table.heads, *table.lines]) if heads else table
+        for line in plain_lines(shown, terminal.width):
             terminal.print(line)
 
 

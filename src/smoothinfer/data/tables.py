@@ -15,6 +15,7 @@ from smoothinfer.data.images import ImageData
 from smoothinfer.data.pictures import Picture, decode
 from smoothinfer.data.pixel_cache import cached_pixels, file_stamps
 from smoothinfer.errors import InputError, NoSplitError
+from smoothinfer.runtime.hub_access import offline_unless_reachable
 from smoothinfer.runtime.printable import error_line, one_line
 from smoothinfer.types import Labels
 
@@ -100,14 +101,19 @@ def no_split(source: str, split: str, splits: Any) -> NoSplitError:
 def _load(source: str, load: str) -> dict[str, Any]:
     from datasets import load_dataset
 
-    try:
-        with _library_silenced():
-            return dict(load_dataset(load))
-    except Exception as error:
-        raise InputError(
-            f"cannot load {source!r} ({error_line(error)}): DATA is a data set of this package, a "
-            ".npz file, a folder, or a name on the Hugging Face hub"
-        ) from error
+    local = Path(load).is_dir()
+    with contextlib.nullcontext(True) if local else offline_unless_reachable() as online:
+        try:
+            with _library_silenced():
+                return dict(load_dataset(load))
+        except Exception as error:
+            why = (
+                error_line(error) if online else "the hub cannot be reached, nor is it in its cache"
+            )
+            raise InputError(
+                f"cannot load {source!r} ({why}): DATA is a data set of this package, a .npz file, "
+                "a folder, or a name on the Hugging Face hub"
+            ) from error
 
 
 @contextlib.contextmanager

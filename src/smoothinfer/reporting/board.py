@@ -11,6 +11,7 @@ from smoothinfer.evaluation.rows import CLEAN
 from smoothinfer.evaluation.standing import ASKED_AGAIN
 from smoothinfer.numerics.statistics import Interval
 from smoothinfer.reporting.attack_names import short_attacks
+from smoothinfer.reporting.members import check_inside
 from smoothinfer.reporting.shapes import INTERVAL, NUMBER, SHARE, Maybe, check_shape
 from smoothinfer.reporting.tables import Table
 from smoothinfer.runtime.files import read_json
@@ -149,6 +150,8 @@ def read_board(folder: str | Path) -> Board:
     files = sorted(Path(folder).glob("*.json"))
     if not files:
         raise InputError(f"there are no cards in {folder}")
+    for file in files:
+        check_inside(file, Path(folder))
     cards = [read_board_card(file) for file in files]
     first = cards[0]
     for file, card in zip(files, cards, strict=True):

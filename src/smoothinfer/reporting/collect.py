@@ -8,6 +8,7 @@ from typing import Any
 
 from smoothinfer.errors import InputError
 from smoothinfer.evaluation.rows import Rows, summarise
+from smoothinfer.reporting.board import Board, read_board
 from smoothinfer.reporting.comparison import Comparison, read_comparison
 from smoothinfer.reporting.members import read_json_member
 from smoothinfer.reporting.pictures import Picture, read_pictures
@@ -36,7 +37,7 @@ class Source:
         rows: of evaluations and sweeps.
         settings: of the command that wrote it.
         comparison: with the paper, written by ``reproduce``.
-        audit, certified: written by ``audit`` and ``certify``.
+        audit, certified, board: written by ``audit``, ``certify`` and ``leaderboard``.
         pictures: to show: figures, curves, noise, sheets of adversarial examples.
         left_out: what is not shown and why, a line for each.
     """
@@ -48,12 +49,13 @@ class Source:
     comparison: Comparison | None = None
     audit: dict[str, Any] | None = None
     certified: dict[str, Any] | None = None
+    board: Board | None = None
     pictures: list[Picture] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
 
 def collect(folder: str | Path) -> Source:
-    """Read a folder of ``evaluate``, ``attack``, ``sweep``, ``audit``, ``certify`` or ``train``.
+    """Read a folder of ``evaluate``, ``attack``, ``sweep``, ``audit``, ``certify`` and the like.
 
     Raises:
         InputError: there is nothing of the kind, or something in it is damaged.
@@ -69,16 +71,23 @@ def collect(folder: str | Path) -> Source:
         source.rows, source.settings = read_table(path)
     elif list(path.glob("rows/*.parquet")) and source.certified is None:
         raise InputError(f"{path} is incomplete. Rerun the command that created it to resume.")
+    if (path / "cards").is_dir():
+        source.board = read_board(path / "cards")
     source.comparison = read_comparison(path)
     if source.comparison is not None and source.comparison.command:
         source.settings = {"command": source.comparison.command}
     drawn = [] if source.comparison is None else source.comparison.figures
     source.pictures, source.left_out = read_pictures(path, drawn)
     source.settings = source.settings or _commands_of_pictures(path)
-    parts = (source.rows, source.comparison, source.audit, source.certified, source.pictures)
+    parts = (
+        *(source.rows, source.comparison, source.audit, source.certified, source.board),
+        source.pictures,
+    )
     if not any(part is not None and part != [] for part in parts):
         why = "".join(f"; left out: {line}" for line in source.left_out)
-        raise InputError(f"{path} holds no rows, audit, certificates or pictures to report{why}")
+        raise InputError(
+            f"{path} holds no rows, audit, certificates, leaderboard or pictures to report{why}"
+        )
     return source
 
 

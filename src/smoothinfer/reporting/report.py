@@ -24,7 +24,7 @@ from smoothinfer.reporting.figures import draw_curves
 from smoothinfer.reporting.members import check_inside
 from smoothinfer.reporting.page import page_of
 from smoothinfer.reporting.page.sections import certified_table
-from smoothinfer.reporting.tables import cell_text
+from smoothinfer.reporting.tables import Table, cell_text
 from smoothinfer.runtime.files import write_bytes, write_text
 from smoothinfer.runtime.printable import printable
 
@@ -68,7 +68,7 @@ def write_report(folders: Sequence[str | Path], out: str | Path, title: str = "R
         copies = _copy_pictures(source, out / "figures", taken)
         figures.setdefault(source.name, []).extend(copies)
     write_text(out / "report.md", _markdown(title, sources, found, figures))
-    write_text(out / "tables.tex", "\n".join([_PACKAGES, *map(_latex, found, found.values())]))
+    write_text(out / "tables.tex", "\n".join([_PACKAGES, *_latex(sources, found)]))
     write_text(out / "index.html", page_of(title, sources, found))
     return out / "index.html"
 
@@ -127,9 +127,23 @@ def _views(own: list[Record]) -> Iterator[tuple[str, str, list[Record]]]:
             yield ", ".join([f"against {axis}", *at_most, *key]), axis, groups[key]
 
 
-def _latex(name: str, found: list[Record]) -> str:
-    caption = f"Accuracy in %, {name}; {common_text(found, varying(found))}"
-    return records_table(found).latex(caption, f"tab:{_file_name(name)}")
+def _latex(sources: Sequence[Source], found: dict[str, list[Record]]) -> Iterator[str]:
+    """Yield a table for each source: its records, its leaderboard, its certificates."""
+    for source in sources:
+        name, label = source.name, f"tab:{_file_name(source.name)}"
+        if name in found:
+            part = found[name]
+            caption = f"Accuracy in %, {name}; {common_text(part, varying(part))}"
+            yield records_table(part).latex(caption, label)
+        for number, table in enumerate(_board_tables(source), start=1):
+            yield table.latex(f"{name}: {table.title}", f"{label}-board-{number}")
+        if source.certified is not None:
+            caption = f"Certified accuracy in %, {name}; {source.certified['images']} images"
+            yield certified_table(source.certified).latex(caption, f"{label}-certified")
+
+
+def _board_tables(source: Source) -> list[Table]:
+    return [] if source.board is None else [t for t in source.board.tables() if t.lines]
 
 
 def _markdown(
@@ -150,6 +164,7 @@ def _markdown(
             part = found[source.name]
             about = paragraph(common_text(part, varying(part)))
             parts += [about, records_table(part).markdown().rstrip()]
+        parts += [table.markdown().rstrip() for table in _board_tables(source)]
         if computers := source.settings.get("computers"):
             parts.append(f"Computed with {escape_markdown('; '.join(computers))}.")
         if command := source.settings.get("command"):

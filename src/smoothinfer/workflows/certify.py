@@ -162,6 +162,7 @@ def certify_images(
         MADE_BY: json.loads(rows.schema.metadata[MADE_BY.encode()]),
         "average radius": average_radius(rows) if fixed else None,
         "norm": norm,
+        "sigma": sigma,
         "certified accuracy": [
             {"radius": at} | share.as_dict() for at, share in zip(shown, shares, strict=True)
         ],
@@ -214,6 +215,10 @@ def _tell(console: Terminal, content: dict[str, Any]) -> None:
         told += f", {content['abstained for want of passes']} of them for want of passes; a radius "
         told += f"was left undecided on {content['undecided']}"
     console.print(told)
+    console.print(
+        f"noise of the certificates: Gaussian at the inputs, sigma {content['sigma']:.4g} (pixels "
+        "from 0 to 1)"
+    )
     if content["norm"] != "l2":
         console.print(
             f"note: the certificates are of the L2 ball around the {content['norm']} ball, which "

@@ -7,15 +7,20 @@ from typing import Any
 
 from smoothinfer.cards import read_card
 from smoothinfer.checkpoints import checkpoints_in, find_checkpoint, list_models
-from smoothinfer.cli.listing import add_format
-from smoothinfer.errors import InputError
+from smoothinfer.cli.listing import add_format, show
+from smoothinfer.errors import InputError, unknown
+from smoothinfer.reporting.attack_names import short_attack
 from smoothinfer.reporting.escaping import escape_markdown
 from smoothinfer.reporting.result_tables import figures_table
-from smoothinfer.reporting.shapes import CARD, check_shape
+from smoothinfer.reporting.shapes import CARD, FIGURE, check_shape
+from smoothinfer.reporting.tables import Table
 from smoothinfer.runtime.terminal import Terminal
+
+_HEADS = ("model", "clean", "attacked", "strongest attack on its card; network, noise, training")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("models", nargs="*", help="show all figures of these; else a line each")
     parser.add_argument("--folder", help="list the checkpoints of a folder, not the shipped ones")
     add_format(parser)
 
@@ -24,26 +29,59 @@ def run(options: Namespace) -> int:
     if options.folder is not None and not (options.folder and Path(options.folder).is_dir()):
         raise InputError(f"no such folder: {options.folder!r}")
     names = list_models() if options.folder is None else checkpoints_in(Path(options.folder))
+    found = {Path(name).stem: _card(name) for name in names}
+    for name in options.models:
+        if name not in found:
+            raise unknown("model", name, found)
     console = Terminal()
-    if not names:
+    if not found:
         console.print("there are no models")
-    for name in names:
-        path = find_checkpoint(name)
-        assert path is not None
-        card = check_shape(read_card(path), CARD, str(path.with_suffix(".json")))
-        heading, table = describe_model(card), figures_table(card.get("figures") or [])
-        if options.format == "markdown":
-            parts = f"### {Path(name).stem}", escape_markdown(heading), table.markdown()
-            console.print_lines("\n\n".join(parts))
-        else:
-            console.print(f"{Path(name).stem}: {heading}")
-            table.print(console)
+    elif options.models:
+        for name in options.models:
+            _show_all(name, found[name], options.format, console)
+    else:
+        show(Table(_HEADS, [_line(*each) for each in found.items()]), options, heads=True)
     return 0
+
+
+def _card(model: str | Path) -> dict[str, Any]:
+    path = find_checkpoint(model)
+    assert path is not None
+    card: dict[str, Any] = check_shape(read_card(path), CARD, str(path.with_suffix(".json")))
+    return card
+
+
+def _show_all(name: str, card: dict[str, Any], form: str, console: Terminal) -> None:
+    heading, table = describe_model(card), figures_table(card.get("figures") or [])
+    if form == "markdown":
+        console.print_lines(
+            "\n\n".join([f"### {name}", escape_markdown(heading), table.markdown()])
+        )
+    else:
+        console.print(f"{name}: {heading}")
+        table.print(console)
+
+
+def _line(name: str, card: dict[str, Any]) -> list[str]:
+    """Return name and lowest figure of a model, by the vote of its most passes."""
+    figures = check_shape(card.get("figures") or [], [FIGURE], "figures of the card")
+    most = max((each["description"]["samples"] for each in figures), default=0)
+    votes = [e for e in figures if e["description"]["samples"] == most and e["attacked"]]
+    if not votes:
+        return [name, "", "", describe_model(card)]
+    lowest = min(votes, key=lambda each: each["attacked"]["value"])
+    pair = lowest["clean"], lowest["attacked"]
+    shares = ["" if each is None else f"{100 * each['value']:.1f}" for each in pair]
+    attack = short_attack(lowest["description"]["attack"])
+    passes = "one pass" if most == 1 else f"vote of {most}"
+    return [name, *shares, f"{attack}, {passes}; {describe_model(card)}"]
 
 
 def describe_model(card: Mapping[str, Any]) -> str:
     """Return network, noise, loss, epoch and data of a model in one line."""
     recipe, noise = card["recipe"], []
+    if isinstance(defence := recipe.get("defence"), Mapping):
+        noise.append(str(defence.get("name", "a defence")))
     for place, component in recipe["noise"].items():
         if isinstance(component, Mapping):
             noise.append(f"{component.get('name', 'noise')} at {place}")

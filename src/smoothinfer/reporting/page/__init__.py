@@ -18,6 +18,7 @@ from smoothinfer.reporting.collect import NOTE, Record, Source
 from smoothinfer.reporting.page.sections import (
     REPEAT,
     audit_section,
+    board_section,
     bytes_of,
     certificates_section,
     comparison_section,
@@ -58,6 +59,7 @@ def page_of(title: str, sources: Sequence[Source], found: dict[str, list[Record]
     data = {"names": names, "rows": [[_short(record.get(n)) for n in names] for record in every]}
     sections = [
         ("glance", "At a glance", glance_section(sources)),
+        ("leaderboard", "Leaderboard", [board_section(s) for s in sources if s.board]),
         (
             "comparisons",
             "Beside the paper",

@@ -89,19 +89,19 @@ def audit_section(source: Source) -> Markup:
 
 def records_section(name: str, found: list[Record]) -> Markup:
     """Return all settings of one folder, the most robust first."""
-    shown, note = found, ""  # below, the most robust first
+    shown, note = found, ""
     if len(found) > _MOST:
         most = max(record["samples"] for record in found)
         shown = [record for record in found if record["samples"] == most][:_MOST]
         note = f" {len(shown)} of {len(found)} settings, at {most} samples; the curves show all."
     names = varying(found)
+    shown = sorted(shown, key=lambda record: -(record["attacked"] or record["clean"])["value"])
     attributes = {
         (line, len(names) + at): {"data-value": record[measure]["value"]}
         for line, record in enumerate(shown)
         for at, measure in enumerate(MEASURES)
         if record[measure]
     }
-    shown = sorted(shown, key=lambda record: -(record["attacked"] or record["clean"])["value"])
     table = records_table(shown, names)
     text = table.html(common_text(found, names) + note, "sortable", attributes)
     return Markup("<h3>{}</h3>\n{}").format(name, text)
@@ -128,6 +128,13 @@ def certificates_section(sources: Sequence[Source]) -> list[Markup]:
         table = certified_table(source.certified).html(caption)
         parts.append(Markup("<h3>Certificates: {}</h3>\n{}").format(source.name, table))
     return parts
+
+
+def board_section(source: Source) -> Markup:
+    """Return the ranking of a leaderboard, the vote under each attack, and the claims."""
+    assert source.board is not None
+    tables = [t.html(t.title, row_heads=True) for t in source.board.tables() if t.lines]
+    return Markup("\n").join([Markup("<h3>{}</h3>").format(source.name), *tables])
 
 
 def bytes_of(sources: Sequence[Source]) -> int:

@@ -1,0 +1,42 @@
+"""Whether the Hugging Face hub can be reached, asked once before its libraries try many times."""
+
+import contextlib
+import socket
+import urllib.request
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+_SECONDS = 3.0
+
+
+def hub_answers() -> bool:
+    """Say whether a connection to the hub opens; through a proxy it is taken to."""
+    from huggingface_hub import constants
+
+    if urllib.request.getproxies():
+        return True
+    place = urlsplit(constants.ENDPOINT)
+    address = place.hostname or "", place.port or (80 if place.scheme == "http" else 443)
+    try:
+        socket.create_connection(address, _SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def offline_unless_reachable() -> Iterator[bool]:
+    """Inside, the hub's libraries use only their cache where the hub cannot be reached.
+
+    Else they try five times, for half a minute. Gives whether the hub is used.
+    """
+    import datasets
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    online = not any(before) and hub_answers()
+    constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = not online
+    try:
+        yield online
+    finally:
+        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
