@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -33,6 +34,25 @@ def test_a_folder_of_parts_is_reported_whole(results, tmp_path):
     text = write_report([tmp_path / "table9"], tmp_path / "out").read_text()
     assert "<h3>table9/one</h3>" in text
     assert "<h3>table9/two</h3>" in text
+
+
+def test_a_leaderboard_and_certificates_are_reported_in_every_form(results, tmp_path):
+    board = Path("docs/leaderboard")
+    page = write_report([board, results / "certified"], tmp_path)
+    best = collect(board).board.cards[0]
+    for name in ("index.html", "report.md", "tables.tex"):
+        text = (tmp_path / name).read_text()
+        assert best["name"] in text
+        assert f"{100 * best['worst case']['value']:.1f}" in text
+    assert "certified accuracy" in (tmp_path / "tables.tex").read_text()
+    assert 'id="leaderboard"' in page.read_text()
+
+
+def test_lines_of_a_table_keep_their_own_values(page):
+    """The script sorts by them."""
+    found = re.findall(r'<td[^>]*data-value="([\d.]+)"[^>]*>([\d.]+)', page.read_text())
+    assert len(found) > 20
+    assert all(f"{float(value):.1f}" == shown for value, shown in found)
 
 
 def test_what_varies_beside_the_axis_gets_a_figure_each(tmp_path):

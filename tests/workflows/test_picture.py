@@ -6,6 +6,7 @@ import pytest
 
 import smoothinfer as si
 from smoothinfer.cli import main
+from smoothinfer.smoothing.classifier import SmoothedClassifier
 from smoothinfer.workflows.picture import draw_picture
 from tests.conftest import noisy_line
 
@@ -43,6 +44,34 @@ def test_the_cost_holds_passes_and_the_front(tmp_path, monkeypatch):
             for other in points:
                 less = other[f"{attack} passes"] <= one[f"{attack} passes"]
                 assert not (less and other[attack] > one[attack])
+
+
+def test_a_killed_cost_goes_on_from_its_examples_and_points(tmp_path, monkeypatch):
+    monkeypatch.setattr("smoothinfer.workflows.picture._COUNTS", (1, 16))
+    data, voted = si.load_data("digits", "test", 12), []
+    original = SmoothedClassifier.predict
+
+    def predict(self, images, **how):
+        if len(voted) == 7:  # a point takes three votes each of clean and attacked images
+            raise KeyboardInterrupt
+        voted.append(how["stop"])
+        return original(self, images, **how)
+
+    monkeypatch.setattr(SmoothedClassifier, "predict", predict)
+    task = "cost", noisy_line(), data, PGD, si.Linf(0.05), tmp_path
+    with pytest.raises(KeyboardInterrupt):
+        draw_picture(*task)
+    first = json.loads((tmp_path / "points" / "fixed-1.json").read_text())["result"]
+    (made,) = (tmp_path / "crafted").iterdir()
+    before = made.stat().st_mtime_ns
+    monkeypatch.setattr(SmoothedClassifier, "predict", original)
+    found = draw_picture(*task)["curves"]
+    assert [file.stat().st_mtime_ns for file in (tmp_path / "crafted").iterdir()] == [before]
+    assert [point["samples"] for point in found["fixed"]] == [1, 16]
+    assert all(found["fixed"][0][name] == value for name, value in first.items())
+    changed = draw_picture(*task, seed=1)["curves"]  # another seed is other work
+    assert len(list((tmp_path / "crafted").iterdir())) == 2
+    assert changed["fixed"][0]["clean milliseconds"] != found["fixed"][0]["clean milliseconds"]
 
 
 def test_gradients_are_painted_with_and_without_noise(tmp_path):

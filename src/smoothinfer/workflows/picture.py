@@ -26,6 +26,10 @@ from smoothinfer.cli.options import (
 from smoothinfer.data import ImageData, class_names_of, match_classes
 from smoothinfer.engine.prediction import Prediction
 from smoothinfer.errors import InputError, choose
+from smoothinfer.evaluation.costs import Cost
+from smoothinfer.evaluation.example_cache import ExampleCache
+from smoothinfer.evaluation.fingerprint import Fingerprint
+from smoothinfer.evaluation.kept_results import KeptResults
 from smoothinfer.noise import NoisyModel
 from smoothinfer.numerics.balls import L2, Ball
 from smoothinfer.numerics.randomness import derive_seed, stream
@@ -40,7 +44,7 @@ from smoothinfer.runtime.progress import track
 from smoothinfer.runtime.provenance import computer, made_by
 from smoothinfer.runtime.terminal import Terminal
 from smoothinfer.smoothing.classifier import SmoothedClassifier
-from smoothinfer.types import Images
+from smoothinfer.types import Images, Labels
 
 _SHOWN = 6
 _BATCH = 128  # images attacked together
@@ -112,23 +116,23 @@ def cost(
 ) -> dict[str, Any]:
     """Accuracy against passes used and milliseconds, for votes of fixed, exact and ppr length.
 
-    Ringed are the points on the Pareto front under each attack, which no other beats.
+    Ringed are the points on the Pareto front under each attack, which no other beats. Examples and
+    points are kept in ``out`` as they come, for the next run of the same.
     """
     device = device_of(model, data.pixels)
     labels, shown = data.labels.to(device), {"clean": data.images.to(device)}
-    shown |= {name: _attacked(model, data, each, ball, seed) for name, each in attacks.items()}
+    cache = ExampleCache(out / "crafted")
+    for name, attack in attacks.items():
+        shown[name] = _attacked(model, data, attack, ball, seed, cache)
+    kept = KeptResults(out / "points", model, data.hash, dict(attacks), ball, seed, computer())
     curves: dict[str, list[dict[str, float]]] = {"fixed": [], "exact": [], "ppr": []}
     work = [(stop, n) for stop in curves for n in _COUNTS if stop == "fixed" or n >= 16]
     for stop, samples in track(work, "voting", shown=Processes().main):
-        point: dict[str, float] = {"samples": samples}
-        smooth = SmoothedClassifier(model, samples, seed=derive_seed(seed, "cost"))
-        for name, images in shown.items():
-            answer, milliseconds = _timed(smooth, images, stop)
-            right = proportion(int((answer.labels == labels).sum()), len(labels))
-            point[name] = 100 * right.value
-            point[f"{name} low"], point[f"{name} high"] = 100 * right.low, 100 * right.high
-            point[f"{name} passes"] = float(answer.samples.double().mean())
-            point[f"{name} milliseconds"] = milliseconds / len(labels)
+        point = kept.load(f"{stop}-{samples}", _point)
+        if point is None:
+            smooth = SmoothedClassifier(model, samples, seed=derive_seed(seed, "cost"))
+            point = {"samples": samples, **_point(smooth, shown, labels, stop)}
+            kept.save(f"{stop}-{samples}", point, _point)
         curves[stop].append(point)
     points = [point for each in curves.values() for point in each]
     for name in attacks:
@@ -136,6 +140,20 @@ def cost(
             _mark_front(points, name, axis)
     cost_curves(curves, list(shown), out / "cost.png")
     return {"images": len(data), "curves": curves}
+
+
+def _point(
+    smooth: SmoothedClassifier, shown: Mapping[str, Images], labels: Labels, stop: str
+) -> dict[str, float]:
+    point = {}
+    for name, images in shown.items():
+        answer, milliseconds = _timed(smooth, images, stop)
+        right = proportion(int((answer.labels == labels).sum()), len(labels))
+        point[name] = 100 * right.value
+        point[f"{name} low"], point[f"{name} high"] = 100 * right.low, 100 * right.high
+        point[f"{name} passes"] = float(answer.samples.double().mean())
+        point[f"{name} milliseconds"] = milliseconds / len(labels)
+    return point
 
 
 def votes(
@@ -203,13 +221,28 @@ def noise(
 PICTURES: dict[str, Draw] = {"cost": cost, "votes": votes, "gradients": gradients, "noise": noise}
 
 
-def _attacked(model: nn.Module, data: ImageData, attack: Attack, ball: Ball, seed: int) -> Images:
+def _attacked(
+    model: nn.Module,
+    data: ImageData,
+    attack: Attack,
+    ball: Ball,
+    seed: int,
+    cache: ExampleCache | None = None,
+) -> Images:
+    """Return adversarial examples of all images; those in ``cache`` are not made again."""
     device = device_of(model, data.pixels)
     images, labels = data.images.to(device), data.labels.to(device)
+    world = "" if cache is None else Fingerprint().of(model, data.hash, attack, ball, seed)
     parts = []
     for at in track(range(0, len(images), _BATCH), "attacking", shown=Processes().main):
+        key = f"{world}-{at}"
+        if cache is not None and cache.has(key):
+            parts.append(cache.get(key)[0].to(device))
+            continue
         batch, generator = slice(at, at + _BATCH), stream(seed, "picture", at)
         parts.append(attack(model, images[batch], labels[batch], ball, generator=generator))
+        if cache is not None:
+            cache.put(key, parts[-1], Cost())
     return torch.cat(parts)
 
 
