@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 import smoothinfer as si
@@ -26,6 +27,7 @@ from benchmarks.peers import auto_attack, installed, silent, versions
 from smoothinfer.attacks.checks import is_random
 from smoothinfer.noise.input_noise import with_input_noise
 from smoothinfer.numerics.statistics import Interval, proportion
+from smoothinfer.runtime.files import write_bytes
 from smoothinfer.runtime.processes import tune_malloc
 
 BATCH = 128
@@ -34,14 +36,13 @@ BATCH = 128
 def tools(
     model: nn.Module, radius: float, random: bool
 ) -> dict[str, Callable[[Tensor, Tensor], Any]]:
-    """Return each attack: (images, labels) -> adversarial images, and its own answers or none."""
+    """Return each attack: a batch -> adversarial images, and its own answers or none."""
     ball = si.Linf(radius)
 
     def ours(name: str, images: Tensor, labels: Tensor, **options: Any) -> tuple[Tensor, None]:
         generator = torch.Generator().manual_seed(0)
-        parts = zip(images.split(BATCH), labels.split(BATCH), strict=True)
         attack = partial(si.ATTACKS[name], generator=generator, **options)
-        return torch.cat([attack(model, *part, ball) for part in parts]), None
+        return attack(model, images, labels, ball), None
 
     found: dict[str, Callable[[Tensor, Tensor], Any]] = {
         "standard": partial(ours, "standard"),
@@ -69,6 +70,30 @@ def tools(
     return found
 
 
+def attacked(
+    run: Callable[[Tensor, Tensor], Any], images: Tensor, labels: Tensor, folder: Path
+) -> tuple[Tensor, Tensor | None, float]:
+    """Return adversarial images, the attack's answers and its seconds; batches are kept.
+
+    A killed run goes on after its last batch: the folder is of this model, these images, this code.
+    """
+    found, answers, seconds = [], [], 0.0
+    for at in range(0, len(images), BATCH):
+        path = folder / f"{at:06}.safetensors"
+        if not path.exists():
+            begun = time.perf_counter()
+            part, own = run(images[at : at + BATCH], labels[at : at + BATCH])
+            spent = torch.tensor(time.perf_counter() - begun, dtype=torch.float64)
+            kept = {"found": part.contiguous(), "seconds": spent}
+            write_bytes(path, save(kept | ({} if own is None else {"answers": own})))
+        batch = load_file(path)
+        found.append(batch["found"])
+        answers += [batch["answers"]] if "answers" in batch else []
+        seconds += float(batch["seconds"])
+        print(f"{folder.name}: {min(at + BATCH, len(images))} images", flush=True)
+    return torch.cat(found), torch.cat(answers) if answers else None, seconds
+
+
 def judge(
     model: nn.Module, images: Tensor, labels: Tensor, found: Tensor, answers: Tensor | None
 ) -> dict[str, Any]:
@@ -94,7 +119,7 @@ def judge(
 
 
 def main() -> None:
-    """Measure, print, and write ``referee.json``; the results of several calls are kept."""
+    """Measure, print, and write ``referee-MODEL.json``; the results of several calls are kept."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", nargs="?", default="cni-w-resnet20-cifar10")
     parser.add_argument("--data", default="uoft-cs/cifar10")
@@ -118,9 +143,8 @@ def main() -> None:
     for name, run in tools(model, options.radius, random).items():
         if options.tools and name not in options.tools:
             continue
-        begun = time.perf_counter()
-        found, answers = run(data.images, data.labels)
-        seconds = time.perf_counter() - begun
+        folder = path.with_suffix("") / name
+        found, answers, seconds = attacked(run, data.images, data.labels, folder)
         row = judge(model, data.images, data.labels, found, answers) | {"seconds": seconds}
         table["tools"][name] = row
         path.write_text(json.dumps(table, indent=1) + "\n")
