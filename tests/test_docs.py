@@ -7,8 +7,11 @@ import pytest
 import torch
 
 import smoothinfer as si
+from smoothinfer.cards import read_card
+from smoothinfer.checkpoints import find_checkpoint
 from smoothinfer.cli import COMMANDS
 from smoothinfer.recipes import recipe_from
+from smoothinfer.reporting.result_tables import figures_table, gain_text
 from tests.conftest import small_net
 
 REGISTRIES = (si.RULES, si.NOISES, si.ATTACKS, si.LOSSES)
@@ -81,3 +84,38 @@ def test_the_lines_of_the_readme_run(images, labels, capsys):
     code = re.search(r"```python\n(.*?)```", Path("README.md").read_text(), re.DOTALL)[1]
     exec(code, {"network": small_net().eval(), "images": images, "labels": labels})
     assert capsys.readouterr().out
+
+
+def intervals(text):
+    """Return the accuracies in a Markdown table, as (value, low, high) by line."""
+    found = [re.findall(r"([\d.]+) \(([\d.]+)-([\d.]+)\)", line) for line in text.splitlines()]
+    return [[tuple(map(float, each)) for each in line] for line in found if line]
+
+
+def test_the_readme_quotes_the_cards_of_its_models():
+    text = Path("README.md").read_text()
+    table = text[text.index("| network |") : text.index("All 10,000 test images")]
+    quoted = re.findall(r"[\d.]+ \([\d.]+-[\d.]+\)", table)
+    names = "cni-w-resnet20-cifar10", "adversarial-resnet20-cifar10"
+    cards = [read_card(find_checkpoint(name))["figures"] for name in names]
+    printed = "".join(figures_table(each).markdown() for each in cards)
+    assert len(quoted) == 6
+    assert all(each in printed for each in quoted)
+    gains = [gain_text(figure[part]) for figure in cards[0] for part in ("clean", "attacked")]
+    assert all(each in gains for each in re.findall(r"[+-][\d.]+ \([^)]* to [^)]*\)", table))
+
+
+@pytest.mark.slow
+def test_the_demo_prints_the_table_of_the_readme(tmp_path):
+    """Another processor trains another net: the intervals of both must meet."""
+    from smoothinfer.workflows.demo import run_demo
+
+    text = Path("README.md").read_text()
+    shown = intervals(text[text.index("| passes of a vote |") : text.index("With a network of")])
+    run_demo(tmp_path)
+    made = (tmp_path / "report.md").read_text().splitlines()
+    lines = [next(x for x in made if f"| prediction | {n} |" in x) for n in (1, 64, 512)]
+    for quoted, printed in zip(shown, intervals("\n".join(lines)), strict=True):
+        for (_, low, high), (_, least, most) in zip(quoted, printed, strict=True):
+            assert low <= most
+            assert least <= high
