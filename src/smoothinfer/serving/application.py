@@ -18,9 +18,11 @@ from torch import Tensor
 from smoothinfer.engine.prediction import Prediction
 from smoothinfer.errors import InputError
 from smoothinfer.serving.batcher import Batcher, BusyError
+from smoothinfer.serving.bodies import BodyReader, RefusedError
 from smoothinfer.serving.uploads import read_upload
 
 _LOG = logging.getLogger("smoothinfer.serving")
+_BODIES = 8  # of the largest size that are read at a time; of smaller ones more
 _LATENCIES = (5, 10, 20, 50, 100, 200, 500, 1000)  # milliseconds, of the histogram
 
 
@@ -78,14 +80,6 @@ class Counts:
         return "\n".join(lines) + "\n"
 
 
-class RefusedError(Exception):
-    """A request that gets an error: its status and one line."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
 def make_application(service: Service, batcher: Batcher) -> FastAPI:
     """Return the application; it starts and stops ``batcher``.
 
@@ -94,6 +88,7 @@ def make_application(service: Service, batcher: Batcher) -> FastAPI:
         batcher: answers batches of images.
     """
     counts, begun, reader = Counts(), time.time(), _Reader(service, 2 * batcher.most)
+    bodies = BodyReader(service.most_bytes, service.seconds, _BODIES * service.most_bytes)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -123,7 +118,7 @@ def make_application(service: Service, batcher: Batcher) -> FastAPI:
     @app.post("/predict", openapi_extra=_BODY)
     async def predict(request: Request) -> JSONResponse:
         try:
-            content = await _read_body(request, service)
+            content = await bodies.read(request)
             arrived = time.monotonic()
             kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
             image = await reader.read(kind, content)
@@ -185,26 +180,6 @@ def answer_of(found: Prediction, service: Service) -> dict[str, Any]:
         "samples": int(found.samples),
         "abstained": bool(found.abstained),
     }
-
-
-async def _read_body(request: Request, service: Service) -> bytes:
-    """Return the body; too long and too slow ones are refused before they are whole."""
-    told = request.headers.get("content-length", "0")
-    most = service.most_bytes
-    if told.isdigit() and int(told) > most:
-        raise RefusedError(413, f"the body has {int(told):,} bytes, {most:,} is the most")
-    body = bytearray()
-    try:
-        async with asyncio.timeout(service.seconds):
-            async for part in request.stream():
-                body += part
-                if len(body) > most:
-                    raise RefusedError(413, f"the body has more than {most:,} bytes")
-    except TimeoutError:
-        raise RefusedError(408, f"the upload took more than {service.seconds:g} seconds") from None
-    if not body:
-        raise RefusedError(400, "the body is empty: send a picture, or JSON")
-    return bytes(body)
 
 
 def _refuse(

@@ -12,7 +12,7 @@ from smoothinfer.types import Images
 
 _PASSES = 16  # that every answer should have
 _LARGEST = 256
-_REPEATS = 3
+_REPEATS, _ATTEMPTS = 3, 5
 
 
 @dataclass(frozen=True)
@@ -51,19 +51,26 @@ def measure_capacity(
     """
     half, device = budget_ms / 2, device_of(smooth.model)
     images = torch.rand(_LARGEST, *shape, device=device)
-    smooth.predict(images[:1], _PASSES)
-    begun = time.perf_counter()
-    smooth.predict(images[:1], _PASSES)
-    single = 1000 * (time.perf_counter() - begun)
-    most = 1
-    if not _fits(smooth, images[:1], half):
+    single, most = _milliseconds(smooth, images[:1]), 1
+    # A machine that is busy at the start is asked again.
+    if not any(_fits(smooth, images[:1], half) for _ in range(_ATTEMPTS)):
         raise InputError(
-            f"16 passes of one image take {single:.1f} ms, and do not fit into half of the budget "
-            f"of {budget_ms:g} ms: give a longer --budget"
+            f"a vote on one image does not get {_PASSES} passes within {half:g} ms, half of the "
+            f"budget (undisturbed they take {single:.1f} ms): give a longer --budget"
         )
     while most < _LARGEST and _fits(smooth, images[: 2 * most], half):
         most *= 2
     return Capacity(most, 1000 * most / half, single)
+
+
+def _milliseconds(smooth: SmoothedClassifier, images: Images) -> float:
+    """Return the least time of 16 passes; the first vote makes the plan."""
+    spent = []
+    for _ in range(1 + _REPEATS):
+        begun = time.perf_counter()
+        smooth.predict(images, _PASSES)
+        spent.append(1000 * (time.perf_counter() - begun))
+    return min(spent)
 
 
 def _fits(smooth: SmoothedClassifier, images: Images, milliseconds: float) -> bool:
