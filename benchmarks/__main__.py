@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import behaviour, peers
-from benchmarks.speed import COMPILED, SECTIONS, Benchmarks, report
+from benchmarks.speed import BACKBONES, COMPILED, SECTIONS, Benchmarks, report
 from smoothinfer.runtime.processes import tune_malloc
 
 
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--samples", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--sections", nargs="*", choices=SECTIONS + COMPILED)
+    parser.add_argument("--sections", nargs="*", choices=SECTIONS + COMPILED + BACKBONES)
     parser.add_argument("--precision", default="auto", choices=("auto", "bf16", "fp32"))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()

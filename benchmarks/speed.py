@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import smoothinfer as si
 from benchmarks import clock, naive, peers, steps
-from benchmarks.subject import FLOP, RADIUS, SIGMA, cni, network
+from benchmarks.subject import FLOP, RADIUS, SIGMA, backbone, cni, network
 from smoothinfer.engine.passes import Engine
 from smoothinfer.training.compiling import COMPILE
 
@@ -74,6 +74,33 @@ class Benchmarks:
             "smoothinfer": self.ours(self.by_inputs, image, 512),
         }
         return cases, 512 * FLOP
+
+    def one_image_vit(self) -> tuple[Cases, float]:
+        """One image of 224x224, 64 passes of a ViT-tiny of transformers, noise at the inputs."""
+        return self._backbone("vit", 2.16e9)
+
+    def one_image_resnet18(self) -> tuple[Cases, float]:
+        """One image of 224x224, 64 passes of a ResNet-18 of transformers, noise at the inputs."""
+        return self._backbone("resnet", 3.64e9)
+
+    def _backbone(self, kind: str, flop: float) -> tuple[Cases, float]:
+        module, image = backbone(kind).to(self.device), torch.rand(1, 3, 224, 224).to(self.device)
+        noisy = si.NoisyModel(module, inputs=si.Gaussian(SIGMA))
+
+        def by_hand(precision: torch.dtype) -> Callable[[], object]:
+            def vote() -> Tensor:
+                with torch.inference_mode(), torch.autocast(self.device, precision):
+                    noise = torch.randn(64, *image.shape[1:], device=image.device)
+                    return module(image + SIGMA * noise).argmax(1).bincount(minlength=10)
+
+            return vote
+
+        cases: Cases = {
+            "a batch of 64 by hand, fp32": by_hand(torch.float32),
+            "a batch of 64 by hand, bfloat16": by_hand(torch.bfloat16),
+            "smoothinfer": self.ours(noisy, image, 64),
+        }
+        return cases, 64 * flop
 
     def pgd(self) -> tuple[Cases, float]:
         """PGD-7 on the plain network."""
@@ -173,6 +200,9 @@ SECTIONS = (
     "pgd",
     "training",
 )
+
+# Only where asked for: they need transformers.
+BACKBONES = ("one_image_vit", "one_image_resnet18")
 
 # Only where asked for: the compiler takes minutes on a CPU.
 COMPILED = ("compiled_votes", "compiled_training", "training_256", "training_1024")

@@ -17,6 +17,23 @@ def network() -> nn.Module:
     return nn.Sequential(*layers).eval()
 
 
+def backbone(kind: str) -> nn.Module:
+    """Return a ViT-tiny (``"vit"``) or a ResNet-18 (``"resnet"``) of transformers, for 224x224.
+
+    Their weights are random: nothing is fetched.
+    """
+    import transformers
+
+    with si.isolated_rng(0):
+        if kind == "vit":
+            sizes = {"hidden_size": 192, "intermediate_size": 768, "num_attention_heads": 3}
+            config = transformers.ViTConfig(num_labels=10, **sizes)
+            return si.LogitsOf(transformers.ViTForImageClassification(config)).eval()
+        sizes = {"depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512]}
+        config = transformers.ResNetConfig(num_labels=10, layer_type="basic", **sizes)
+        return si.LogitsOf(transformers.ResNetForImageClassification(config)).eval()
+
+
 def cni() -> si.NoisyModel:
     """Return a ResNet-20 with CNI weight noise, in eval mode."""
     return si.NoisyModel(network(), weights=si.CNI(rank=5)).eval()

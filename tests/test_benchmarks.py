@@ -42,7 +42,8 @@ def test_growth_stopping_and_agreement_are_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(
         verdicts.si, "SmoothedClassifier", lambda m, n, **o: SmoothedClassifier(m, min(n, 20), **o)
     )
-    assert set(verdicts.stopping(options)) == {"clean", "attacked"}
+    stops = [f"{stop}, {part}" for part in ("clean", "attacked") for stop in ("ppr", "value")]
+    assert list(verdicts.stopping(options)) == stops
     found = verdicts.agreement(options)
     assert 0 <= found["agreement"] <= 1
     assert behaviour.epoch(argparse.Namespace(batch=2, steps=3))["seconds a step"] > 0
