@@ -59,66 +59,19 @@ def add_loop(one: Path, vote: Path, samples: int, classes: int, noise: int) -> N
     from onnx import TensorProto, helper
 
     model = onnx.load(str(one))
-    graph, node, info = model.graph, helper.make_node, helper.make_tensor_value_info
-    whole, real = TensorProto.INT64, TensorProto.FLOAT
+    graph, info, real = model.graph, helper.make_tensor_value_info, TensorProto.FLOAT
     table: list[str | int | None] = ["count", classes]
-    draw = [node("RandomNormal", [], ["noise"], shape=[noise], dtype=real)] if noise else []
-    body = helper.make_graph(
-        [
-            *draw,
-            *graph.node,
-            node("ArgMax", ["logits"], ["vote.first"], axis=1, keepdims=0),
-            node(
-                "OneHot", ["vote.first", "vote.depth", "vote.none_or_one"], ["vote.votes"], axis=1
-            ),
-            node("Add", ["vote.counts_before", "vote.votes"], ["vote.counts_after"]),
-            node("Cast", ["logits"], ["vote.real_logits"], to=real),
-            node("Softmax", ["vote.real_logits"], ["vote.shares"], axis=1),
-            node("Add", ["vote.total_before", "vote.shares"], ["vote.total_after"]),
-            node("Identity", ["vote.more_before"], ["vote.more_after"]),
-        ],
-        "pass",
-        [
-            info("vote.number", whole, []),
-            info("vote.more_before", TensorProto.BOOL, []),
-            info("vote.counts_before", whole, table),
-            info("vote.total_before", real, table),
-        ],
-        [
-            info("vote.more_after", TensorProto.BOOL, []),
-            info("vote.counts_after", whole, table),
-            info("vote.total_after", real, table),
-        ],
-    )
-    zero = helper.make_tensor("vote.zero", whole, [1], [0])
-    nil = helper.make_tensor("vote.nil", real, [1], [0.0])
-    outer = [
-        node("Shape", ["images"], ["vote.number_of_images"], start=0, end=1),
-        node("Concat", ["vote.number_of_images", "vote.width"], ["vote.table"], axis=0),
-        node("ConstantOfShape", ["vote.table"], ["vote.no_counts"], value=zero),
-        node("ConstantOfShape", ["vote.table"], ["vote.no_total"], value=nil),
-        node(
-            "Loop",
-            ["vote.samples", "vote.true", "vote.no_counts", "vote.no_total"],
-            ["counts", "vote.total"],
-            body=body,
-        ),
-        node("ArgMax", ["counts"], ["labels"], axis=1, keepdims=0),
-        node("Div", ["vote.total", "vote.real_samples"], ["probabilities"]),
+    outputs = [
+        info("labels", TensorProto.INT64, ["count"]),
+        info("counts", TensorProto.INT64, table),
+        info("probabilities", real, table),
     ]
-    constants = [
-        helper.make_tensor("vote.samples", whole, [], [samples]),
-        helper.make_tensor("vote.real_samples", real, [], [float(samples)]),
-        helper.make_tensor("vote.depth", whole, [], [classes]),
-        helper.make_tensor("vote.width", whole, [1], [classes]),
-        helper.make_tensor("vote.none_or_one", whole, [2], [0, 1]),
-        helper.make_tensor("vote.true", TensorProto.BOOL, [], [True]),
-    ]
-    shown = [each for each in graph.input if each.name == "images"]
-    outputs = [info("labels", whole, ["count"]), info("counts", whole, table)]
-    outputs.append(info("probabilities", real, table))
     joined = helper.make_graph(
-        outer, "vote", shown, outputs, initializer=[*graph.initializer, *constants]
+        _vote_nodes(_pass_body(graph, classes, noise)),
+        "vote",
+        [each for each in graph.input if each.name == "images"],
+        outputs,
+        initializer=[*graph.initializer, *_constants(samples, classes)],
     )
     made = helper.make_model(
         joined,
@@ -128,6 +81,74 @@ def add_loop(one: Path, vote: Path, samples: int, classes: int, noise: int) -> N
     )
     onnx.checker.check_model(made)
     onnx.save(made, str(vote))
+
+
+def _pass_body(graph: Any, classes: int, noise: int) -> Any:
+    """Return the body of the loop: a pass, its answer counted, its softmax added up."""
+    from onnx import TensorProto, helper
+
+    node, info = helper.make_node, helper.make_tensor_value_info
+    whole, real, truth = TensorProto.INT64, TensorProto.FLOAT, TensorProto.BOOL
+    table: list[str | int | None] = ["count", classes]
+    depth = ["vote.first", "vote.depth", "vote.none_or_one"]
+    return helper.make_graph(
+        [
+            *([node("RandomNormal", [], ["noise"], shape=[noise], dtype=real)] if noise else []),
+            *graph.node,
+            node("ArgMax", ["logits"], ["vote.first"], axis=1, keepdims=0),
+            node("OneHot", depth, ["vote.votes"], axis=1),
+            node("Add", ["vote.counts_before", "vote.votes"], ["vote.counts_after"]),
+            node("Cast", ["logits"], ["vote.real_logits"], to=real),
+            node("Softmax", ["vote.real_logits"], ["vote.shares"], axis=1),
+            node("Add", ["vote.total_before", "vote.shares"], ["vote.total_after"]),
+            node("Identity", ["vote.more_before"], ["vote.more_after"]),
+        ],
+        "pass",
+        [
+            info("vote.number", whole, []),
+            info("vote.more_before", truth, []),
+            info("vote.counts_before", whole, table),
+            info("vote.total_before", real, table),
+        ],
+        [
+            info("vote.more_after", truth, []),
+            info("vote.counts_after", whole, table),
+            info("vote.total_after", real, table),
+        ],
+    )
+
+
+def _vote_nodes(body: Any) -> list[Any]:
+    """Return the nodes around the loop: empty counts before it, label and means after it."""
+    from onnx import TensorProto, helper
+
+    node, tensor = helper.make_node, helper.make_tensor
+    zero = tensor("vote.zero", TensorProto.INT64, [1], [0])
+    nil = tensor("vote.nil", TensorProto.FLOAT, [1], [0.0])
+    start = ["vote.samples", "vote.true", "vote.no_counts", "vote.no_total"]
+    return [
+        node("Shape", ["images"], ["vote.number_of_images"], start=0, end=1),
+        node("Concat", ["vote.number_of_images", "vote.width"], ["vote.table"], axis=0),
+        node("ConstantOfShape", ["vote.table"], ["vote.no_counts"], value=zero),
+        node("ConstantOfShape", ["vote.table"], ["vote.no_total"], value=nil),
+        node("Loop", start, ["counts", "vote.total"], body=body),
+        node("ArgMax", ["counts"], ["labels"], axis=1, keepdims=0),
+        node("Div", ["vote.total", "vote.real_samples"], ["probabilities"]),
+    ]
+
+
+def _constants(samples: int, classes: int) -> list[Any]:
+    from onnx import TensorProto, helper
+
+    whole, real = TensorProto.INT64, TensorProto.FLOAT
+    return [
+        helper.make_tensor("vote.samples", whole, [], [samples]),
+        helper.make_tensor("vote.real_samples", real, [], [float(samples)]),
+        helper.make_tensor("vote.depth", whole, [], [classes]),
+        helper.make_tensor("vote.width", whole, [1], [classes]),
+        helper.make_tensor("vote.none_or_one", whole, [2], [0, 1]),
+        helper.make_tensor("vote.true", TensorProto.BOOL, [], [True]),
+    ]
 
 
 def run_onnx(path: Path, calls: list[dict[str, Tensor]]) -> list[list[Tensor]]:
