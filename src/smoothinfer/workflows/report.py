@@ -8,7 +8,9 @@ from smoothinfer.runtime.terminal import Terminal
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "folders", nargs="+", help="folders of evaluate, attack, sweep, audit, certify or train"
+        "folders",
+        nargs="+",
+        help="folders of evaluate, attack, sweep, audit, certify, leaderboard, picture or train",
     )
     parser.add_argument("--out", required=True, help="folder of index.html, report.md, tables.tex")
     parser.add_argument("--title", default="Results", help="of the page")

@@ -24,6 +24,7 @@ from smoothinfer.runtime.printable import printable
 
 _MOST = 400  # lines of a table; the curves show the rest
 _PICTURES = 40
+_NORMS = {"l2": "L2", "linf": "L-infinity", "l1": "L1"}
 REPEAT = Markup(
     "<p>The command of each folder, and its settings with versions; the same command with the same "
     "seed gives the same rows.</p>"
@@ -112,7 +113,8 @@ def certified_table(certified: dict[str, Any]) -> Table:
     lines = [
         [f"{each['radius']:g}", interval_text(each)] for each in certified["certified accuracy"]
     ]
-    return Table(["L2 radius", "certified accuracy, %"], lines)
+    norm = _NORMS.get(certified.get("norm") or "l2", "unknown norm")
+    return Table([f"{norm} radius", "certified accuracy, %"], lines)
 
 
 def certificates_section(sources: Sequence[Source]) -> list[Markup]:
@@ -125,6 +127,8 @@ def certificates_section(sources: Sequence[Source]) -> list[Markup]:
         caption = f"{source.certified['images']} images, abstained on "
         caption += f"{source.certified['abstained']}"
         caption += "" if mean is None else f"; mean radius {mean:.4f}"
+        sigma = source.certified.get("sigma")
+        caption += "" if sigma is None else f"; Gaussian noise on the pixels, sigma {sigma:g}"
         table = certified_table(source.certified).html(caption)
         parts.append(Markup("<h3>Certificates: {}</h3>\n{}").format(source.name, table))
     return parts
