@@ -47,7 +47,7 @@ def test_a_model_is_a_line_with_its_lowest_figure_and_alone_a_table(published, c
     figures = json.loads(published.read_text())["figures"]
     votes = [f for f in figures if f["description"]["samples"] == 4 and f["attacked"]]
     lowest = min(f["attacked"]["value"] for f in votes)
-    assert heads.split()[:3] == ["model", "clean", "attacked"]
+    assert heads.split()[:3] == ["model", "clean", "left"]
     assert line.split()[2] == f"{100 * lowest:.1f}"
     assert "vote of 4" in line
     assert main(["models", "mine", *folder]) == 0

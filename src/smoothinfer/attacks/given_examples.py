@@ -53,16 +53,17 @@ class GivenExamples:
     def read(cls, file: str) -> Self:
         """Read adversarial examples: ``.npz``, ``.npy``, ``.safetensors``, or tensors in ``.pt``.
 
-        Of several arrays the one called ``adversarial``, ``x_adv``, ``adv_complete`` (AutoAttack),
-        ``adv`` or ``examples`` is taken, with ``labels`` and ``images`` beside it where they are.
+        A single array may have any name; of several the one called ``adversarial``, ``x_adv``,
+        ``adv_complete`` (AutoAttack), ``adv`` or ``examples`` is taken, with ``labels`` and
+        ``images`` beside it where they are.
 
         Raises:
             InputError: the file is missing, damaged, or holds no such images. No code in it is run.
         """
         tensors = read_tensors(file)
+        if len(tensors) == 1:  # whatever it is called
+            return cls(next(iter(tensors.values())), source=file)
         found = _first_of(tensors, _NAMES)
-        if found is None and len(tensors) == 1:
-            found = next(iter(tensors.values()))
         if found is None:
             raise InputError(
                 f"{file} holds {', '.join(sorted(tensors)) or 'nothing'}: call the adversarial "

@@ -1,5 +1,6 @@
 """Tensors by name from files of other tools: ``.npz``, ``.npy``, ``.safetensors``, ``.pt``."""
 
+import pickle
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -79,7 +80,12 @@ def _load_torch(file: Path) -> Any:
         return torch.load(file, map_location="cpu", weights_only=True)
     except InputError:
         raise
-    except Exception as error:  # a damaged file, or one that holds code
+    except pickle.UnpicklingError as error:  # torch's own text advises to run what is in it
+        raise InputError(
+            f"{file} cannot be read: it is damaged, or holds more than tensors, such as a whole "
+            "pickled model; save the state dict alone, torch.save(model.state_dict(), file)"
+        ) from error
+    except Exception as error:  # a damaged file
         raise InputError(
             f"{file} cannot be read: {error_line(error)}; save the state dict alone, "
             "torch.save(model.state_dict(), file)"

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from smoothinfer.errors import InputError
-from smoothinfer.numerics.statistics import Interval, mean_of, proportion
+from smoothinfer.numerics.statistics import Interval, mean_of, mean_share, proportion
 from smoothinfer.types import CLEAN
 
 Rows: TypeAlias = pa.Table
@@ -118,11 +118,11 @@ def _measured(entry: dict[str, Any]) -> Measured:
     share = proportion(entry.pop("correct_sum"), entry.pop("correct_count"))
     gain = mean_of(entry.pop("gain_mean"), entry.pop("gain_stddev"), share.images)
     hits, spread = (entry.pop(f"hits_{name}") / entry["samples"] for name in ("mean", "stddev"))
-    draws = mean_of(hits, spread, share.images)
+    draws = mean_share(hits, spread, share.images)
     every = proportion(entry.pop("always_sum"), share.images)
     figures = share.as_dict() | {
         "per_draw": draws.value,
-        "per_draw_interval": [max(0.0, draws.low), min(1.0, draws.high)],  # of a share
+        "per_draw_interval": [draws.low, draws.high],
         "gain": {name: value for name, value in gain.as_dict().items() if name != "images"},
         "every_draw": every.value,
         "every_draw_interval": [every.low, every.high],

@@ -12,7 +12,7 @@ from scipy.stats import norm
 
 from smoothinfer.errors import InputError
 from smoothinfer.evaluation.rows import Rows, accuracy
-from smoothinfer.numerics.statistics import Interval, mean_of
+from smoothinfer.numerics.statistics import Interval, mean_of, mean_share
 
 ASKED_AGAIN = 10  # passes of which an attacker needs one that errs
 
@@ -65,8 +65,8 @@ def standing_of(rows: Rows) -> Standing:
         raise InputError(f"the worst of {ASKED_AGAIN} passes needs as many: give more samples")
     right = hits / used
     return Standing(
-        mean=_bounded(_mean(right)),
-        worst=_bounded(_mean(all_right(hits, used))),
+        mean=_share(right),
+        worst=_share(all_right(hits, used)),
         vote=accuracy(rows),
         gain=_mean(correct - right),
         luck=_luck(right, share, used, correct),
@@ -90,8 +90,8 @@ def _mean(values: Any) -> Interval:
     return mean_of(float(values.mean()), float(values.std()), len(values))
 
 
-def _bounded(found: Interval) -> Interval:
-    return Interval(found.value, max(0.0, found.low), min(1.0, found.high), found.images)
+def _share(values: Any) -> Interval:
+    return mean_share(float(values.mean()), float(values.std()), len(values))
 
 
 def _luck(right: Any, share: Any, used: Any, correct: Any) -> float:

@@ -54,6 +54,38 @@ def proportion(successes: int, images: int, confidence: float = 0.95) -> Interva
     return Interval(successes / images, float(low), float(high), images)
 
 
+def mean_share(mean: float, deviation: float, images: int, confidence: float = 0.95) -> Interval:
+    """Mean of one number in [0, 1] per image: Wilson's interval at an effective sample size.
+
+    n_eff = n m (1 - m) / s^2: numbers that are all 0 or 1 have n_eff = n, others vary less. Unlike
+    mean -+ z s / sqrt(n) it does not close at the ends.
+
+    Args:
+        mean: m, over the images.
+        deviation: s, their standard deviation, divided by the number of images.
+        images: n, at least 1.
+        confidence: coverage, e.g. 0.95.
+
+    Raises:
+        InputError: there are no images.
+
+    >>> mean_share(0.5, 0.5, 100) == proportion(50, 100)
+    True
+    >>> round(mean_share(0.0, 0.0, 100).high, 3)
+    0.037
+    """
+    from scipy.stats import norm
+
+    if images < 1:
+        raise InputError(f"cannot take a mean over {images} images")
+    spread = deviation**2
+    size = images * max(1.0, mean * (1 - mean) / spread) if spread > 0 else images
+    z = float(norm.ppf(0.5 + confidence / 2))
+    middle = (mean + z * z / (2 * size)) / (1 + z * z / size)
+    half = z / (1 + z * z / size) * math.sqrt(mean * (1 - mean) / size + (z / (2 * size)) ** 2)
+    return Interval(mean, max(0.0, middle - half), min(1.0, middle + half), images)
+
+
 def mean_of(mean: float, deviation: float, images: int, confidence: float = 0.95) -> Interval:
     """Mean of one number per image, with its interval: mean -+ z deviation / sqrt(images - 1).
 

@@ -1,5 +1,6 @@
 """The leaderboard: one JSON card for each judged model, read back as tables and a page."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from smoothinfer.numerics.statistics import Interval
 from smoothinfer.reporting.attack_names import short_attacks
 from smoothinfer.reporting.members import check_inside
 from smoothinfer.reporting.shapes import INTERVAL, NUMBER, SHARE, Maybe, check_shape
-from smoothinfer.reporting.tables import Table
+from smoothinfer.reporting.tables import Table, cell_text
 from smoothinfer.runtime.files import read_json
 
 GAIN = {"value": NUMBER, "low": NUMBER, "high": NUMBER, "images": int}
@@ -71,6 +72,15 @@ class Board:
 
     cards: Sequence[dict[str, Any]]
 
+    @property
+    def subject(self) -> str:
+        """Data, ball, images and passes, the same for all cards."""
+        card = self.cards[0]
+        many, few = max(card["limits"]), min(card["limits"])
+        images = f"{many} images" if many == few else f"{many} images, {few} in the worst case"
+        ball = re.sub(r"radius=([0-9.e-]+)", _radius, str(card["ball"]))
+        return f"{card['data']}, {ball}, {images}, votes of {card['samples']}"
+
     def tables(self, short: bool = False) -> list[Table]:
         """Return the ranking, the vote under each attack, and what is left of the claims.
 
@@ -93,7 +103,7 @@ class Board:
             line.append(_text(authors, "vote", short))
             lines.append([*line, shown if card["random"] else ""])
         title = "accuracy, %" if short else "accuracy, % (95 % interval over images)"
-        return Table(heads, lines, title, left=1)
+        return Table(heads, lines, f"{title}, {self.subject}", left=1)
 
     def by_attack(self, short: bool = False) -> Table:
         """Return the vote's accuracy under each attack, and the worst case of every image."""
@@ -107,7 +117,8 @@ class Board:
             for card in self.cards
         ]
         heads = ["model", *short_attacks(attacks).values(), "worst case"]
-        return Table(heads, lines, "accuracy of the vote under each attack, %", left=1)
+        title = f"accuracy of the vote under each attack, %, {self.subject}"
+        return Table(heads, lines, title, left=1)
 
     def claims(self) -> Table:
         """Return each published figure, and how much of it is left here."""
@@ -121,6 +132,13 @@ class Board:
             lines.append([card["name"], *shown])
         heads = ["model", "claimed", "worst case here, %", "points from the claim", "source"]
         return Table(heads, lines, "claims, of the authors' own networks", left=2)
+
+
+def _radius(found: re.Match[str]) -> str:
+    try:
+        return cell_text(float(found[1]))
+    except ValueError:  # a stranger's
+        return found[0]
 
 
 def _under(card: dict[str, Any], attack: str) -> dict[str, Any] | None:

@@ -1,6 +1,6 @@
 """A report at a glance: a verdict in words, and models against attacks with the worst case."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -152,21 +152,38 @@ def verdict(lines: list[Line]) -> str:
     )
 
 
-def compared_lines(rows: Mapping[str, Rows]) -> tuple[list[Line], int]:
-    """Return the lines that compare, and how many others there are.
+def compared_groups(rows: Mapping[str, Rows]) -> list[list[Line]]:
+    """Return groups of lines that compare: under the same attacks, on as many images.
 
-    Lines compare that were put under the same attacks, on as many images. Of several such groups
-    one of several lines is taken, of these the one with most attacks, of equals the largest.
+    First come groups of several lines, of these the one with most attacks, of equals the largest.
     """
     groups: dict[tuple[Any, ...], list[Line]] = {}
     for name, part in rows.items():
         for line in lines_of(name, part):
             key = frozenset(line.accuracies), line.worst.images
             groups.setdefault(key, []).append(line)
-    if not groups:
-        return [], 0
-    best = max(
+    return sorted(
         groups.values(),
         key=lambda group: (len(group) > 1, len(group[0].accuracies), len(group)),
+        reverse=True,
     )
-    return best, sum(map(len, groups.values())) - len(best)
+
+
+def subject_of(rows: Iterable[Rows]) -> str:
+    """Say which data and which balls rows are of: "digits, linf 0.15".
+
+    >>> import pyarrow as pa
+    >>> one = pa.table({"data": ["digits"], "norm": ["linf"], "radius": [0.15], "attack": ["pgd"]})
+    >>> subject_of([one])
+    'digits, linf 0.15'
+    """
+    names: dict[str, None] = {}
+    balls: dict[str, None] = {}
+    for part in rows:
+        attacked = part.filter(pc.not_equal(part["attack"], CLEAN))
+        for found, columns in ((names, ["data"]), (balls, ["norm", "radius"])):
+            if set(columns) <= set(part.column_names):
+                for each in attacked.select(columns).group_by(columns).aggregate([]).to_pylist():
+                    found[" ".join(cell_text(each[c]) for c in columns)] = None
+    shown = [*list(names)[:3], *list(balls)[:3]]
+    return ", ".join(each for each in shown if each.strip())

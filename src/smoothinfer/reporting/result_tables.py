@@ -39,7 +39,7 @@ def accuracy_table(entries: Entries, title: str = "") -> Table:
         [*map(cell_text, key), *(found.get(attack, "") for attack in attacks)]
         for key, found in ordered
     ]
-    return Table(heads, lines, title)
+    return Table(heads, lines, title, left=len(varying))
 
 
 def gain_table(entries: Entries) -> Table:
@@ -55,7 +55,7 @@ def gain_table(entries: Entries) -> Table:
         for entry in shown
     ]
     title = f"gain of the vote of {most} over one pass, points (95 % interval)"
-    return Table([*names, "clean", "attacked"], lines if most > 1 else [], title)
+    return Table([*names, "clean", "attacked"], lines if most > 1 else [], title, left=len(names))
 
 
 def cost_table(entries: Entries, seconds: Mapping[str, float]) -> Table:
@@ -80,7 +80,7 @@ def cost_table(entries: Entries, seconds: Mapping[str, float]) -> Table:
     heads = ["backward", "forward", "ms", "one pass"]
     heads += [f"vote of {most}", "every pass"] if most > 1 else []
     title = "passes and time of each attack per image, and the accuracy that it leaves, %"
-    return Table([*names, *heads], lines if len(lines) > 1 else [], title)
+    return Table([*names, *heads], lines if len(lines) > 1 else [], title, left=len(names))
 
 
 def gain_text(figure: Mapping[str, Any] | None) -> str:

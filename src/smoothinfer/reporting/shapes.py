@@ -53,7 +53,7 @@ CERTIFIED = {
     "images": int,
     "abstained": int,
     "average radius": Maybe(NUMBER),
-    **{"norm": Maybe(str), "sigma": Maybe(NUMBER)},
+    **{"norm": Maybe(str), "sigma": Maybe(NUMBER), "alpha": Maybe(NUMBER)},
     "certified accuracy": [{"radius": NUMBER, **INTERVAL}],
     "settings": Maybe(SETTINGS),
 }

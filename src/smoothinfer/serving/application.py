@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import io
 import logging
 import os
 import time
@@ -10,8 +11,10 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
+import torch
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from PIL import Image
 from starlette.requests import ClientDisconnect
 from torch import Tensor
 
@@ -19,7 +22,7 @@ from smoothinfer.engine.prediction import Prediction
 from smoothinfer.errors import InputError
 from smoothinfer.serving.batcher import Batcher, BusyError
 from smoothinfer.serving.bodies import BodyReader, RefusedError
-from smoothinfer.serving.uploads import read_upload
+from smoothinfer.serving.uploads import PICTURES, read_upload
 
 _LOG = logging.getLogger("smoothinfer.serving")
 _BODIES = 8  # of the largest size that are read at a time; of smaller ones more
@@ -36,6 +39,7 @@ class Service:
         shape: (C, H, W) of an image.
         most_bytes: of a request.
         seconds: that an upload may take.
+        warm: answer a few images before the first request.
     """
 
     name: str
@@ -43,6 +47,7 @@ class Service:
     shape: tuple[int, int, int]
     most_bytes: int = 8 * 2**20
     seconds: float = 10.0
+    warm: bool = False
 
 
 class Counts:
@@ -93,6 +98,8 @@ def make_application(service: Service, batcher: Batcher) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         with batcher:
+            if service.warm:
+                await asyncio.to_thread(_warm_up, service, batcher)
             yield
 
     app = FastAPI(title=f"smoothinfer: {service.name}", lifespan=lifespan)
@@ -136,6 +143,19 @@ def make_application(service: Service, batcher: Batcher) -> FastAPI:
         return JSONResponse(answer_of(found, service) | {"milliseconds": round(milliseconds, 2)})
 
     return app
+
+
+def _warm_up(service: Service, batcher: Batcher) -> None:
+    """Answer a picture of every kind, so that no request waits for imports, threads and plans."""
+    channels, height, width = service.shape
+    for kind, (form, *_) in PICTURES.items() if channels in (1, 3) else ():
+        held = io.BytesIO()
+        Image.new("RGB", (width, height)).save(held, form)
+        read_upload(kind, held.getvalue(), service.shape)
+    for _ in range(3):
+        found, _ = batcher.submit(torch.rand(service.shape)).result()
+        answer_of(found, service)
+    batcher.batches = batcher.images = batcher.passes = 0
 
 
 class _Reader:

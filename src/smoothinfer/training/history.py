@@ -8,8 +8,8 @@ from typing import Any
 from smoothinfer.runtime.files import write_text
 
 ALARM = (
-    "accuracy under attack has lost half of its best: this looks like catastrophic overfitting, to "
-    "which single-step attacks in training are prone; use more steps, or a smaller step_size or lr"
+    "accuracy under attack has lost half of its best: the lr is too high, or the attack of the "
+    "training has too few steps (catastrophic overfitting): try a smaller lr, or more steps"
 )
 
 
@@ -34,6 +34,11 @@ class History:
     best_attacked: float = -math.inf
     loss_sum: float = 0.0
     epochs: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def warned(self) -> bool:
+        """Whether an epoch before the last one had collapsed, too."""
+        return any(row.get("collapsed") for row in self.epochs[:-1])
 
     def finish_epoch(self, row: dict[str, float], score: str, chance: float) -> set[str]:
         """Add ``row``; return the checkpoints to write for it, of ``best`` and ``worst``.

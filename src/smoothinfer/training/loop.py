@@ -90,7 +90,7 @@ def train(
                 run.save_state(now=row is not None)
                 if row is not None:
                     console.print("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
-                    if run.history.collapsed:
+                    if run.history.collapsed and not run.history.warned:
                         console.print(ALARM, style="red")
             else:
                 value = run.step()

@@ -155,6 +155,7 @@ def certify_images(
     tested = [0.5 * sigma * k for k in range(9)] if asked is None else asked
     shown = [each / factor for each in tested] if radii is None else sorted_radii(radii)
     shares = certified_accuracy(rows, tested)
+    console.print(f"certified accuracy, {len(rows)} images, 95 % interval")
     for at, share in zip(shown, shares, strict=True):
         console.print(f"radius {at:5.4g} ({norm}): {share} %")
     content = {
@@ -163,6 +164,7 @@ def certify_images(
         "average radius": average_radius(rows) if fixed else None,
         "norm": norm,
         "sigma": sigma,
+        "alpha": options.get("alpha", 1e-3),
         "certified accuracy": [
             {"radius": at} | share.as_dict() for at, share in zip(shown, shares, strict=True)
         ],
@@ -207,7 +209,7 @@ def _tell(console: Terminal, content: dict[str, Any]) -> None:
         console.print(f"average radius {content['average radius']:.4f}")
     used, images = content["passes of an image"], content["images"]
     console.print(
-        f"passes of an image: {used['mean']:,.0f} on average, {used['median']:,.0f} in the middle, "
+        f"passes of an image: {used['mean']:,.0f} on average, {used['median']:,.0f} is the median, "
         f"{used['most']:,} at most"
     )
     told = f"abstained on {content['abstained']} of {images} images"
@@ -217,7 +219,7 @@ def _tell(console: Terminal, content: dict[str, Any]) -> None:
     console.print(told)
     console.print(
         f"noise of the certificates: Gaussian at the inputs, sigma {content['sigma']:.4g} (pixels "
-        "from 0 to 1)"
+        f"from 0 to 1); one is false with probability {content['alpha']:g} at most"
     )
     if content["norm"] != "l2":
         console.print(

@@ -78,7 +78,8 @@ rule is a single noisy pass.
 
 PGD-7 uses one draw of the noise at each step, as the paper does. EPGD-7x8 averages the gradient
 over 8 draws: a gain that the first shows and the second does not is noise in the attacker's
-gradient, not robustness. Verdicts are voted from noise that the attacks never saw.
+gradient, not robustness. What the second shows may still fall under a stronger attack, see
+`smoothinfer standard`. Verdicts are voted from noise that the attacks never saw.
 
 {table}
 ![accuracy against the number of samples](accuracy.png)

@@ -10,6 +10,7 @@ from smoothinfer.runtime.terminal import Terminal
 from smoothinfer.state_dicts import is_state_dict
 from smoothinfer.workflows import train
 
+_RECIPE, _LR = "cifar10/cni-w.yaml", 0.05
 _SHORT = {"timm": "timm:create_model", "hf": "smoothinfer.networks:from_transformers"}
 _NAMES = {"timm": "model_name", "hf": "name"}
 
@@ -31,8 +32,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--out", required=True, help="folder of the run; the same one resumes it")
     parser.add_argument(
         "--recipe",
-        default="cifar10/cni-w.yaml",
-        help="of the training; cifar10/cni-w.yaml by default, see smoothinfer recipes",
+        default=_RECIPE,
+        help=f"of the training; {_RECIPE} by default, with lr {_LR}, see smoothinfer recipes",
     )
     add_scale(parser)
     add_limit(parser)
@@ -49,13 +50,21 @@ def run(options: Namespace) -> int:
         )
     model = model_component(options.model)
     words = [f"model={model.to_dict()}", f"init_from={options.weights}"]
+    if options.recipe == _RECIPE and options.scale == "short":
+        words.append(f"lr={_LR}")  # that of the recipe is for fresh weights
     if not any(word.startswith("normalise") for word in options.set):
         words += ["normalise.mean=[0.0]", "normalise.std=[1.0]"]
         Terminal().print(
             "images go to the network as they are, in [0, 1]; one that was trained on normalised "
             "images needs --set normalise.mean=[...] normalise.std=[...]"
         )
-    return train.run(Namespace(**vars(options) | {"set": [*words, *options.set]}))
+    status = train.run(Namespace(**vars(options) | {"set": [*words, *options.set]}))
+    if ":" in model.name:
+        Terminal().print(
+            f"the network comes from {model.name}: other commands take {options.out} with --trust-code",
+            markup=False,
+        )
+    return status
 
 
 def model_component(name: str) -> Component:

@@ -16,7 +16,7 @@ from smoothinfer.reporting.shapes import CARD, FIGURE, check_shape
 from smoothinfer.reporting.tables import Table
 from smoothinfer.runtime.terminal import Terminal
 
-_HEADS = ("model", "clean", "attacked", "strongest attack on its card; network, noise, training")
+_HEADS = ("model", "clean", "left", "under the strongest attack on its card; network, noise")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -63,17 +63,19 @@ def _show_all(name: str, card: dict[str, Any], form: str, console: Terminal) -> 
 
 
 def _line(name: str, card: dict[str, Any]) -> list[str]:
-    """Return name and lowest figure of a model, by the vote of its most passes."""
+    """Return a model and the lowest figure on its card: of a vote, where there are votes."""
     figures = check_shape(card.get("figures") or [], [FIGURE], "figures of the card")
-    most = max((each["description"]["samples"] for each in figures), default=0)
-    votes = [e for e in figures if e["description"]["samples"] == most and e["attacked"]]
+    attacked = [each for each in figures if each["attacked"]]
+    votes = [each for each in attacked if each["description"]["samples"] > 1] or attacked
     if not votes:
         return [name, "", "", describe_model(card)]
     lowest = min(votes, key=lambda each: each["attacked"]["value"])
     pair = lowest["clean"], lowest["attacked"]
     shares = ["" if each is None else f"{100 * each['value']:.1f}" for each in pair]
     attack = short_attack(lowest["description"]["attack"])
-    passes = "one pass" if most == 1 else f"vote of {most}"
+    samples = lowest["description"]["samples"]
+    passes = "one pass" if samples == 1 else f"vote of {samples}"
+    passes += f", {lowest['attacked']['images']} images"
     return [name, *shares, f"{attack}, {passes}; {describe_model(card)}"]
 
 

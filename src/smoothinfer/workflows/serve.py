@@ -108,6 +108,11 @@ def run(options: Namespace) -> int:
             raise InputError("--ray needs a --port of your choice")
         build = partial(application_in_replica, options)
         serve_on_ray(build, "smoothinfer", options.host, options.port, replicas)
+    Terminal().print(
+        f"ask it: curl --data-binary @picture.png -H 'Content-Type: image/png' "
+        f"http://{options.host}:{options.port or 'PORT'}/predict",
+        markup=False,
+    )
     logging.basicConfig(level=logging.INFO)
     config = uvicorn.Config(app, options.host, options.port, log_level="info", lifespan="on")
     uvicorn.Server(config).run()
@@ -152,7 +157,7 @@ def application(options: Namespace) -> "FastAPI":
     answer(torch.rand(1, *shape), budget)  # what does not go together fails here
     capacity = measure_capacity(smooth, shape, budget)
     Terminal().print(f"{options.model}: {capacity}, within {budget:g} ms", markup=False)
-    service = Service(str(options.model), classes, shape)
+    service = Service(str(options.model), classes, shape, warm=True)
     return make_application(service, Batcher(answer, capacity.most, budget))
 
 

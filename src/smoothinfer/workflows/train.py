@@ -26,6 +26,7 @@ from smoothinfer.engine.members import SeededPasses
 from smoothinfer.engine.tally import count_first
 from smoothinfer.errors import InputError
 from smoothinfer.noise import NoisyModel
+from smoothinfer.numerics.randomness import derive_seed, isolated_rng
 from smoothinfer.recipes import Normalisation, Recipe, load_recipe, recipe_from
 from smoothinfer.reporting.strength_figures import strength_history
 from smoothinfer.run_folder import check_resumable, code_of
@@ -159,6 +160,8 @@ def _train(
             _save_strengths(out, int(row["epoch"]), strengths_on(trained, validation))
 
     check = partial(validate, data=validation, attack=recipe.build_validation_attack())
+    if recipe.init_from is not None and not (out / "state.pt").exists():
+        _tell_start(check, model, recipe, len(validation))
     alarm = recipe.loss.name != "natural"  # there is no attack to overfit to
     score = recipe.validation.score
     history = train(model, loss, training, recipe, out, check, save, score, alarm, identity)
@@ -183,6 +186,17 @@ def _start_model(
     model: NoisyModel = recipe.build_model(*sizes)
     load_weights_into(model, name)
     return model
+
+
+def _tell_start(
+    check: Callable[[nn.Module], dict[str, float]], model: nn.Module, recipe: Recipe, images: int
+) -> None:
+    """Print how accurate the weights are that a training starts from."""
+    with isolated_rng(derive_seed(recipe.seed, "validate", "start")):
+        found = check(model.to(Processes().device))
+    told = ", ".join(f"{name} {100 * found[name]:.1f} %" for name in ("clean", "attacked"))
+    console = Terminal(quiet=not Processes().main)
+    console.print(f"at the start: {told} in one pass, {images} held-out images", markup=False)
 
 
 def _save_strengths(out: Path, epoch: int, strengths: dict[str, float]) -> None:

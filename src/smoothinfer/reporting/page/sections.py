@@ -16,14 +16,14 @@ from smoothinfer.reporting.collect import (
     records_table,
     varying,
 )
-from smoothinfer.reporting.glance import compared_lines, glance_table, verdict
+from smoothinfer.reporting.glance import compared_groups, glance_table, subject_of, verdict
 from smoothinfer.reporting.pictures import Picture, shrunk
 from smoothinfer.reporting.tables import Table, interval_text
 from smoothinfer.reporting.votes import class_text, first_votes, vote_text
 from smoothinfer.runtime.printable import printable
 
 _MOST = 400  # lines of a table; the curves show the rest
-_PICTURES = 40
+_PICTURES, _GROUPS = 40, 4
 _NORMS = {"l2": "L2", "linf": "L-infinity", "l1": "L1"}
 REPEAT = Markup(
     "<p>The command of each folder, and its settings with versions; the same command with the same "
@@ -41,18 +41,20 @@ _PICTURE = Markup("""<figure><img alt="{kind}, {name}" src="data:image/webp;base
 def glance_section(sources: Sequence[Source]) -> list[Markup]:
     """Return the verdict in words, and models against attacks."""
     rows = {source.name: source.rows for source in sources if source.rows is not None}
-    lines, others = compared_lines(rows)
-    if not lines:
+    groups = compared_groups(rows)
+    if not groups:
         return []
-    table = glance_table(lines)
-    note = f"Accuracy of the vote, %, on {lines[0].worst.images} images. The worst case counts an "
-    note += "image that is right clean and under every attack, with its 95 % interval."
-    others += len(lines) - len(table.lines)
-    note += f" Under other attacks or further down: {others}, see all settings." if others else ""
-    return [
-        Markup('<p class="verdict">{}</p>').format(verdict(lines)),
-        table.html(note, row_heads=True),
-    ]
+    shown = [(group, glance_table(group)) for group in groups[:_GROUPS]]
+    parts = [Markup('<p class="verdict">{}</p>').format(verdict(groups[0]))]
+    others = sum(map(len, groups)) - sum(len(table.lines) for _, table in shown)
+    for number, (group, table) in enumerate(shown):
+        note = f"Accuracy of the vote, %, on {group[0].worst.images} images"
+        if number == 0:
+            note += f" ({subject_of(rows.values())}). The worst case counts an image that is right "
+            note += "clean and under every attack, with its 95 % interval."
+            note += f" Others are below, {others} of them among all settings." if others else ""
+        parts.append(table.html(note, row_heads=True))
+    return parts
 
 
 def comparison_section(source: Source) -> Markup:
@@ -109,28 +111,32 @@ def records_section(name: str, found: list[Record]) -> Markup:
 
 
 def certified_table(certified: dict[str, Any]) -> Table:
-    """Return the certified accuracies that ``certify`` wrote."""
+    """Return the certified accuracies that ``certify`` wrote, titled by what was certified."""
     lines = [
         [f"{each['radius']:g}", interval_text(each)] for each in certified["certified accuracy"]
     ]
+    made = certified.get("settings") or {}
+    title = f"{made.get('model') or 'model not named'}, {made.get('data') or 'unnamed data'}: "
+    title += f"{certified['images']} images, abstained on {certified['abstained']}"
+    known = {name: certified.get(name) for name in ("average radius", "sigma", "alpha")}
+    texts = {
+        "average radius": "mean radius {:.4f}",
+        "sigma": "Gaussian noise on the pixels, sigma {:g}",
+        "alpha": "each is false with probability {:g} at most",
+    }
+    told = [texts[name].format(each) for name, each in known.items() if each is not None]
     norm = _NORMS.get(certified.get("norm") or "l2", "unknown norm")
-    return Table([f"{norm} radius", "certified accuracy, %"], lines)
+    return Table([f"{norm} radius", "certified accuracy, %"], lines, "; ".join([title, *told]))
 
 
 def certificates_section(sources: Sequence[Source]) -> list[Markup]:
     """Return the certified accuracy at each radius, a table for each folder that has any."""
     parts = []
     for source in sources:
-        if source.certified is None:
-            continue
-        mean = source.certified.get("average radius")
-        caption = f"{source.certified['images']} images, abstained on "
-        caption += f"{source.certified['abstained']}"
-        caption += "" if mean is None else f"; mean radius {mean:.4f}"
-        sigma = source.certified.get("sigma")
-        caption += "" if sigma is None else f"; Gaussian noise on the pixels, sigma {sigma:g}"
-        table = certified_table(source.certified).html(caption)
-        parts.append(Markup("<h3>Certificates: {}</h3>\n{}").format(source.name, table))
+        if source.certified is not None:
+            table = certified_table(source.certified)
+            text = Markup("<h3>Certificates: {}</h3>\n{}")
+            parts.append(text.format(source.name, table.html(table.title)))
     return parts
 
 
