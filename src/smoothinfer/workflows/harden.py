@@ -61,7 +61,7 @@ def run(options: Namespace) -> int:
     status = train.run(Namespace(**vars(options) | {"set": [*words, *options.set]}))
     if ":" in model.name:
         Terminal().print(
-            f"the network comes from {model.name}: other commands take {options.out} with --trust-code",
+            f"the network comes from {model.name}: other commands need --trust-code to load it",
             markup=False,
         )
     return status
