@@ -59,3 +59,17 @@ def test_the_interval_of_a_share_of_few_images_stays_a_share(world):
             for found in (entry["clean"], entry["attacked"]):
                 for low, high in (found["per_draw_interval"], (found["low"], found["high"])):
                     assert 0 <= low <= high <= 1
+
+
+def test_rows_name_the_norm_where_it_is_not_l_infinity(world):
+    noisy, images, labels = world
+    asked = si.SmoothedClassifier(noisy, 2), (images, labels)
+    rows = si.evaluate(*asked, attack="fgsm", ball=si.L2(0.5))
+    table = rows.to_pandas()
+    assert set(table[table["attack"] == "fgsm"]["norm"]) == {"l2"}
+    assert table[table["attack"] == "none"]["norm"].isna().all()
+    (entry,) = summarise(rows)
+    assert entry["description"]["norm"] == "l2"
+    assert entry["clean"]["images"] == entry["attacked"]["images"]
+    assert len(rows.accuracy()) == 2
+    assert "norm" not in si.evaluate(*asked, attack="fgsm").column_names

@@ -17,7 +17,7 @@ def test_evaluate_leaves_a_summary(tiny_run, tmp_path, capsys):
     assert len(summary["settings"]) == 2 * 2 * 2 * 2
     assert all(entry["clean"]["images"] == 20 for entry in summary["settings"])
     assert json.loads((tmp_path / "settings.json").read_text())["asked"]["limit"] == 20
-    assert "epgd(draws=2)" in capsys.readouterr().out
+    assert "EPGD x2" in capsys.readouterr().out
     assert main(arguments) == 0  # the second time everything is there already
 
 

@@ -56,7 +56,7 @@ class Results:
         for entry in summarise(self.table):
             setting = dict(entry["description"])
             attack = setting.pop("attack")
-            clean = {key: value for key, value in setting.items() if key != "radius"}
+            clean = {key: value for key, value in setting.items() if key not in ("radius", "norm")}
             if entry["clean"] is not None and str(clean) not in seen:
                 seen.add(str(clean))
                 found.setdefault("none", []).append((clean, entry["clean"]))

@@ -110,7 +110,7 @@ def summarise(rows: Rows) -> list[dict[str, Any]]:
 
 
 Measured = dict[str, Any]
-_ATTACK_COLUMNS = ("attack", "radius")
+_ATTACK_COLUMNS = ("attack", "radius", "norm")
 
 
 def _measured(entry: dict[str, Any]) -> Measured:

@@ -174,6 +174,9 @@ class Evaluation:
             "backwards": [cost.backwards / len(images)] * len(images),
         }
         setting = self.describe | {"seed": self.seed, "attack": name, "radius": radius}
+        norm = type(self.ball).__name__.lower()  # the class itself would tie clean rows to its code
+        if name != CLEAN and norm != "linf":
+            setting["norm"] = norm
         rows = pa.concat_tables(
             _verdict_rows(about_image, setting | {"rule": rule, "samples": samples}, each, labels)
             for (rule, samples), each in verdicts.items()

@@ -14,7 +14,7 @@ from smoothinfer.reporting.tables import Table, cell_text
 from smoothinfer.types import CLEAN
 
 _MOST = 12  # lines
-_OF_ATTACKS = ("attack", "radius")
+_OF_ATTACKS = ("attack", "radius", "norm")
 _STRONG = ("standard", "multitargeted", "apgd", "examples")
 _FIRST = ("seed", "rule")  # of several the first stands for all
 
@@ -170,20 +170,22 @@ def compared_groups(rows: Mapping[str, Rows]) -> list[list[Line]]:
 
 
 def subject_of(rows: Iterable[Rows]) -> str:
-    """Say which data and which balls rows are of: "digits, linf 0.15".
+    """Say which data and which radii rows are of.
 
     >>> import pyarrow as pa
     >>> one = pa.table({"data": ["digits"], "norm": ["linf"], "radius": [0.15], "attack": ["pgd"]})
     >>> subject_of([one])
-    'digits, linf 0.15'
+    'digits, radius linf 0.15'
     """
     names: dict[str, None] = {}
     balls: dict[str, None] = {}
     for part in rows:
         attacked = part.filter(pc.not_equal(part["attack"], CLEAN))
         for found, columns in ((names, ["data"]), (balls, ["norm", "radius"])):
-            if set(columns) <= set(part.column_names):
+            columns = [column for column in columns if column in part.column_names]
+            if columns:
                 for each in attacked.select(columns).group_by(columns).aggregate([]).to_pylist():
                     found[" ".join(cell_text(each[c]) for c in columns)] = None
+    balls = {f"radius {ball}": None for ball in balls}
     shown = [*list(names)[:3], *list(balls)[:3]]
     return ", ".join(each for each in shown if each.strip())

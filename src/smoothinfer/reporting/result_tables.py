@@ -118,7 +118,7 @@ def _figure_cells(figure: Mapping[str, Any]) -> list[str]:
     radius, sigma = setting.get("radius"), setting.get("sigma")
     return [
         setting["attack"],
-        f"{255 * radius:g}/255" if radius else "",
+        _ball_text(radius, setting.get("norm")),
         setting["rule"],
         str(setting["samples"]),
         "" if sigma is None else f"{sigma:g}",
@@ -128,6 +128,13 @@ def _figure_cells(figure: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _ball_text(radius: float | None, norm: str | None) -> str:
+    """Write the radius of a ball: in grey levels in L-infinity, else with its norm."""
+    if not radius:
+        return ""
+    return f"{255 * radius:g}/255" if norm is None else f"{radius:g} ({norm})"
+
+
 def _of_most(entries: Entries) -> tuple[int, list[Mapping[str, Any]]]:
     most = max(entry["description"]["samples"] for entry in entries)
     return most, [entry for entry in entries if entry["description"]["samples"] == most]
@@ -135,7 +142,7 @@ def _of_most(entries: Entries) -> tuple[int, list[Mapping[str, Any]]]:
 
 def _settings(entries: Entries) -> tuple[list[str], Callable[[Mapping[str, Any]], list[str]]]:
     """Return the columns that tell the settings apart, the attack always, and their cells."""
-    apart = ("model", "sigma", "radius", "rule", "seed")
+    apart = ("model", "sigma", "radius", "norm", "rule", "seed")
     values = {name: {entry["description"].get(name) for entry in entries} for name in apart}
     names = [name for name, found in values.items() if len(found) > 1]
     attacks = short_attacks(dict.fromkeys(entry["description"]["attack"] for entry in entries))

@@ -143,7 +143,7 @@ def certificates_section(sources: Sequence[Source]) -> list[Markup]:
 def board_section(source: Source) -> Markup:
     """Return the ranking of a leaderboard, the vote under each attack, and the claims."""
     assert source.board is not None
-    tables = [t.html(t.title, row_heads=True) for t in source.board.tables() if t.lines]
+    tables = [t.html(t.title, "wrap", row_heads=True) for t in source.board.tables() if t.lines]
     return Markup("\n").join([Markup("<h3>{}</h3>").format(source.name), *tables])
 
 
