@@ -33,7 +33,7 @@ def test_a_published_model_shows_its_figures(tiny_run, tiny_results, tmp_path, c
     assert main(["models", "--folder", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "tiny-digits" in printed
-    assert "fgsm" in printed
+    assert "FGSM" in printed
     assert f"{100 * figures[1]['clean']['value']:.1f}" in printed
 
 

@@ -40,7 +40,8 @@ def run(options: Namespace) -> int:
         for name in options.models:
             _show_all(name, found[name], options.format, console)
     else:
-        show(Table(_HEADS, [_line(*each) for each in found.items()]), options, heads=True)
+        lines = [_line(*each) for each in found.items()]
+        show(Table(_HEADS, lines, left=len(_HEADS)), options, heads=True)
     return 0
 
 
