@@ -72,9 +72,9 @@ def learned_perturbation(
     torch.Size([2, 10])
     """
     # The last normalisation before the sum: noise added there is noise added to the sum.
-    part = {BasicBlock: "bn2", ResNet: "bn1"}
-    last = {n: part[type(p)] for n, p in network.named_modules() if type(p) in part}
-    if not (names := list(layers) or [f"{n}.{bn}".lstrip(".") for n, bn in last.items()]):
+    last = {BasicBlock: "bn2", ResNet: "bn1"}.items()
+    found = [f"{n}.{bn}" for n, p in network.named_modules() for k, bn in last if isinstance(p, k)]
+    if not (names := list(layers) or [name.lstrip(".") for name in found]):
         raise InputError("name the layers to disturb: the network has no residual blocks of ours")
     noise = Perturbation(plain_float("start", start, at_least=_LEAST), plain_float("gamma", gamma))
     return NoisyModel(network, activations=dict.fromkeys(names, noise), shape=shape)

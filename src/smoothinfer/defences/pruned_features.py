@@ -25,13 +25,13 @@ def prune(features: Tensor, share: float) -> Tensor:
     [[0.0, 0.0, 0.0, 0.0]]
     """
     flat = features.flatten(1)
-    size = flat.detach().abs()
-    total = size.sum(1, keepdim=True)
-    chance = torch.where(total > 0, size / total.clamp_min(1e-30), 1.0 / flat.shape[1])
+    size = flat.detach().abs().float()  # fewer digits cannot count the draws
+    total = size.sum(1, keepdim=True).clamp_min(1e-30)
+    chance = torch.where(total > 1e-30, size / total, 1.0 / flat.shape[1])
     draws = max(1, round(share * flat.shape[1]))
-    hit = hit_by_draws(chance, draws)
     kept = -torch.expm1(draws * torch.log1p(-chance.clamp_max(1 - 1e-6)))
-    return (flat * torch.where(hit, 1 / kept.clamp_min(1e-12), 0.0)).view_as(features)
+    factor = torch.where(hit_by_draws(chance, draws), 1 / kept.clamp_min(1e-12), 0.0)
+    return (flat * factor.to(flat.dtype)).view_as(features)
 
 
 class _Pruned(TorchFunctionMode):
@@ -39,11 +39,11 @@ class _Pruned(TorchFunctionMode):
 
     def __init__(self, share: float) -> None:
         super().__init__()
-        self.share, self.met = share, 0
+        self.share, self.met = share, False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        self.met += func in _RECTIFIERS
+        self.met |= func in _RECTIFIERS
         return prune(result, self.share) if func in _RECTIFIERS else result
 
 
