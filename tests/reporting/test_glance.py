@@ -57,6 +57,23 @@ def test_lines_under_other_attacks_are_not_compared():
     assert "None of these attacks is among the strongest" in verdict([line])
 
 
+def test_another_radius_norm_or_data_set_is_not_compared():
+    def at(**columns):
+        table = rows("m", {"none": [1] * 4, "pgd": [1, 1, 0, 0]})
+        for name, value in columns.items():
+            table = table.append_column(name, pa.array([value] * len(table)))
+        return table
+
+    given = {"data": "digits", "radius": 0.5}
+    others = ({"radius": 0.25}, {"norm": "l2"}, {"data": "letters"})
+    tables = {str(other): at(**given | other) for other in ({}, *others)}
+    groups = compared_groups(tables)
+    assert [len(group) for group in groups] == [1] * 4
+    subjects = {group[0].subject for group in groups}
+    assert {"digits, radius 0.5", "digits, radius 0.5 (l2)"} < subjects
+    assert len(compared_groups({"a": at(**given), "b": at(**given)})) == 1
+
+
 def test_what_the_vote_adds_is_told_with_its_sign():
     more = rows("m", {"none": [1] * 4, "apgd": [1, 1, 1, 1]}, hits=5)
     less = rows("m", {"none": [1] * 4, "apgd": [0, 0, 0, 0]}, hits=3)

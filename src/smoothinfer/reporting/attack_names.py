@@ -31,7 +31,10 @@ def short_attack(attack: str) -> str:
     name = component.name.upper() if component.name in _LETTERS else component.name
     name = name if steps is None else f"{name}-{steps}"
     name = name if draws in (None, 1) else f"{name}{'x' if steps else ' x'}{draws}"
-    others = [v if isinstance(v, str) else f"{k}={cell_text(v)}" for k, v in options.items()]
+    others = [
+        value.rpartition("/")[2] if isinstance(value, str) else f"{option}={cell_text(value)}"
+        for option, value in options.items()
+    ]
     return f"{name} ({', '.join(others)})" if others else name
 
 

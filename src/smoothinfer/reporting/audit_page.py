@@ -10,7 +10,7 @@ from smoothinfer.reporting.collect import Source
 from smoothinfer.reporting.escaping import escape_markdown
 from smoothinfer.reporting.members import printable_json
 from smoothinfer.reporting.page import page_of
-from smoothinfer.reporting.tables import Table
+from smoothinfer.reporting.tables import Table, ball_text
 from smoothinfer.runtime.files import write_json, write_text
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _markdown(audit: Audit, name: str) -> str:
     ]
     heads = ["", "check", "state", "measured", "fires when", "verdict"]
     about = audit.about
-    how = escape_markdown(f"{about['direct']}, {about['ball']}")
+    how = escape_markdown(f"{about['direct']}, {ball_text(about['ball'])}")
     return "\n".join(
         [
             f"# Audit of {escape_markdown(name)}",

@@ -1,6 +1,5 @@
 """The leaderboard: one JSON card for each judged model, read back as tables and a page."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,9 @@ from smoothinfer.evaluation.rows import CLEAN
 from smoothinfer.evaluation.standing import ASKED_AGAIN
 from smoothinfer.numerics.statistics import Interval
 from smoothinfer.reporting.attack_names import short_attacks
-from smoothinfer.reporting.members import check_inside
-from smoothinfer.reporting.shapes import INTERVAL, NUMBER, SHARE, Maybe, check_shape
-from smoothinfer.reporting.tables import Table, cell_text
-from smoothinfer.runtime.files import read_json
+from smoothinfer.reporting.members import read_json_member
+from smoothinfer.reporting.shapes import INTERVAL, NUMBER, SHARE, Maybe
+from smoothinfer.reporting.tables import Table, ball_text
 
 GAIN = {"value": NUMBER, "low": NUMBER, "high": NUMBER, "images": int}
 BOARD_CARD = {
@@ -78,8 +76,7 @@ class Board:
         card = self.cards[0]
         many, few = max(card["limits"]), min(card["limits"])
         images = f"{many} images" if many == few else f"{many} images, {few} in the worst case"
-        ball = re.sub(r"radius=([0-9.e-]+)", _radius, str(card["ball"]))
-        return f"{card['data']}, {ball}, {images}, votes of {card['samples']}"
+        return f"{card['data']}, {ball_text(card['ball'])}, {images}, votes of {card['samples']}"
 
     def tables(self, short: bool = False) -> list[Table]:
         """Return the ranking, the vote under each attack, and what is left of the claims.
@@ -134,13 +131,6 @@ class Board:
         return Table(heads, lines, "claims, of the authors' own networks", left=2)
 
 
-def _radius(found: re.Match[str]) -> str:
-    try:
-        return cell_text(float(found[1]))
-    except ValueError:  # a stranger's
-        return found[0]
-
-
 def _under(card: dict[str, Any], attack: str) -> dict[str, Any] | None:
     return next((each for each in card["standings"] if each["attack"] == attack), None)
 
@@ -168,8 +158,6 @@ def read_board(folder: str | Path) -> Board:
     files = sorted(Path(folder).glob("*.json"))
     if not files:
         raise InputError(f"there are no cards in {folder}")
-    for file in files:
-        check_inside(file, Path(folder))
     cards = [read_board_card(file) for file in files]
     first = cards[0]
     for file, card in zip(files, cards, strict=True):
@@ -188,8 +176,10 @@ def read_board_card(file: Path) -> dict[str, Any]:
     Raises:
         InputError: it is malformed, or its strongest attack or the clean images are missing.
     """
-    card: dict[str, Any] = check_shape(read_json(file), BOARD_CARD, str(file))
+    card = read_json_member(file.name, file.parent, BOARD_CARD)
     for attack in (CLEAN, card["strongest"]):
         if _under(card, attack) is None:
             raise InputError(f"{file} has no standing under {attack!r}: judge the model again")
+    if len(card["limits"]) != 2:
+        raise InputError(f"{file}, limits: give the images of cheap and of dear attacks")
     return card

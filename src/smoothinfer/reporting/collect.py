@@ -71,7 +71,7 @@ def collect(folder: str | Path) -> Source:
         source.rows, source.settings = read_table(path)
     elif list(path.glob("rows/*.parquet")) and source.certified is None:
         raise InputError(f"{path} is incomplete. Rerun the command that created it to resume.")
-    if (path / "cards").is_dir():
+    if list(path.glob("cards/*.json")):
         source.board = read_board(path / "cards")
     source.comparison = read_comparison(path)
     if source.comparison is not None and source.comparison.command:
@@ -79,11 +79,8 @@ def collect(folder: str | Path) -> Source:
     drawn = [] if source.comparison is None else source.comparison.figures
     source.pictures, source.left_out = read_pictures(path, drawn)
     source.settings = source.settings or _commands_of_pictures(path)
-    parts = (
-        *(source.rows, source.comparison, source.audit, source.certified, source.board),
-        source.pictures,
-    )
-    if not any(part is not None and part != [] for part in parts):
+    own = (source.rows, source.comparison, source.audit, source.certified, source.board)
+    if not source.pictures and all(part is None for part in own):
         why = "".join(f"; left out: {line}" for line in source.left_out)
         raise InputError(
             f"{path} holds no rows, audit, certificates, leaderboard or pictures to report{why}"

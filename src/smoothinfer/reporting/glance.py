@@ -1,6 +1,6 @@
 """A report at a glance: a verdict in words, and models against attacks with the worst case."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from smoothinfer.evaluation.judgement import on_every_attack, points, worst_case
 from smoothinfer.evaluation.rows import Rows, setting_columns, summarise
 from smoothinfer.numerics.statistics import Interval
 from smoothinfer.reporting.attack_names import short_attack, short_attacks
-from smoothinfer.reporting.tables import Table, cell_text
+from smoothinfer.reporting.tables import Table, cell_text, radius_text
 from smoothinfer.types import CLEAN
 
 _MOST = 12  # lines
@@ -28,12 +28,14 @@ class Line:
         accuracies: of the vote, by attack, the clean images among them.
         worst: share of images that are right under every attack, and clean.
         gain: what the vote adds to a single pass under the strongest attack, if it is a vote.
+        subject: the data and the radius of the attacks.
     """
 
     name: str
     accuracies: Mapping[str, Interval]
     worst: Interval
     gain: Interval | None
+    subject: str
 
     @property
     def strongest(self) -> str:
@@ -81,12 +83,19 @@ def _line(name: str, rows: Rows) -> Line | None:
     figures = {entry["description"]["attack"]: entry["attacked"] for entry in entries}
     figures = {CLEAN: entries[0]["clean"], **figures}
     accuracies = {attack: _interval(each) for attack, each in figures.items()}
-    line = Line(name, accuracies, worst_case(rows), None)
+    line = Line(name, accuracies, worst_case(rows), None, _subject(entries[0]["description"]))
     if pc.max(rows["samples"]).as_py() == 1:
         return line
     strongest = figures[line.strongest]
     gain = Interval(**strongest["gain"], images=strongest["images"])
     return replace(line, gain=gain)
+
+
+def _subject(setting: Mapping[str, Any]) -> str:
+    parts = [str(setting["data"])] if setting.get("data") else []
+    if setting.get("radius"):
+        parts.append(f"radius {radius_text(setting['radius'], setting.get('norm'))}")
+    return ", ".join(parts)
 
 
 def _interval(figure: Mapping[str, Any]) -> Interval:
@@ -153,39 +162,17 @@ def verdict(lines: list[Line]) -> str:
 
 
 def compared_groups(rows: Mapping[str, Rows]) -> list[list[Line]]:
-    """Return groups of lines that compare: under the same attacks, on as many images.
+    """Return groups of lines that compare: the same data, attacks and radius, as many images.
 
     First come groups of several lines, of these the one with most attacks, of equals the largest.
     """
     groups: dict[tuple[Any, ...], list[Line]] = {}
     for name, part in rows.items():
         for line in lines_of(name, part):
-            key = frozenset(line.accuracies), line.worst.images
+            key = line.subject, frozenset(line.accuracies), line.worst.images
             groups.setdefault(key, []).append(line)
     return sorted(
         groups.values(),
         key=lambda group: (len(group) > 1, len(group[0].accuracies), len(group)),
         reverse=True,
     )
-
-
-def subject_of(rows: Iterable[Rows]) -> str:
-    """Say which data and which radii rows are of.
-
-    >>> import pyarrow as pa
-    >>> one = pa.table({"data": ["digits"], "norm": ["linf"], "radius": [0.15], "attack": ["pgd"]})
-    >>> subject_of([one])
-    'digits, radius linf 0.15'
-    """
-    names: dict[str, None] = {}
-    balls: dict[str, None] = {}
-    for part in rows:
-        attacked = part.filter(pc.not_equal(part["attack"], CLEAN))
-        for found, columns in ((names, ["data"]), (balls, ["norm", "radius"])):
-            columns = [column for column in columns if column in part.column_names]
-            if columns:
-                for each in attacked.select(columns).group_by(columns).aggregate([]).to_pylist():
-                    found[" ".join(cell_text(each[c]) for c in columns)] = None
-    balls = {f"radius {ball}": None for ball in balls}
-    shown = [*list(names)[:3], *list(balls)[:3]]
-    return ", ".join(each for each in shown if each.strip())

@@ -138,8 +138,9 @@ def _latex(sources: Sequence[Source], found: dict[str, list[Record]]) -> Iterato
         for number, table in enumerate(_board_tables(source), start=1):
             yield table.latex(f"{name}: {table.title}", f"{label}-board-{number}")
         if source.certified is not None:
-            caption = f"Certified accuracy in %, {name}; {source.certified['images']} images"
-            yield certified_table(source.certified).latex(caption, f"{label}-certified")
+            table = certified_table(source.certified)
+            caption = f"Certified accuracy in %, {name}; {table.title}"
+            yield table.latex(caption, f"{label}-certified")
 
 
 def _board_tables(source: Source) -> list[Table]:

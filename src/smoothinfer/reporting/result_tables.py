@@ -1,12 +1,12 @@
 """Tables of results: accuracies, the gain of the vote, the cost of attacks, published figures."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from smoothinfer.evaluation.rows import CLEAN
 from smoothinfer.reporting.attack_names import short_attacks
 from smoothinfer.reporting.shapes import FIGURE, Maybe, check_shape
-from smoothinfer.reporting.tables import Table, cell_text, interval_text, sort_key
+from smoothinfer.reporting.tables import Table, cell_text, interval_text, radius_text, sort_key
 
 Entries = Sequence[Mapping[str, Any]]
 _FIGURES = ("attack", "radius", "rule", "samples", "sigma", "images", "clean", "attacked")
@@ -49,10 +49,10 @@ def gain_table(entries: Entries) -> Table:
         entries: of `summarise`.
     """
     most, shown = _of_most(entries)
-    names, settings_of = _settings(shown)
+    names, keys = _keys(shown)
     lines = [
-        settings_of(entry) + [gain_text(entry[part]) for part in ("clean", "attacked")]
-        for entry in shown
+        key + [gain_text(entry[part]) for part in ("clean", "attacked")]
+        for key, entry in zip(keys, shown, strict=True)
     ]
     title = f"gain of the vote of {most} over one pass, points (95 % interval)"
     return Table([*names, "clean", "attacked"], lines if most > 1 else [], title, left=len(names))
@@ -68,15 +68,15 @@ def cost_table(entries: Entries, seconds: Mapping[str, float]) -> Table:
     most, shown = _of_most(entries)
     shown = [entry for entry in shown if entry["attacked"] is not None]
     shown.sort(key=lambda entry: -entry["attacked"]["value"])
-    (names, settings_of), lines = _settings(shown), []
-    for entry in shown:
+    (names, keys), lines = _keys(shown), []
+    for key, entry in zip(keys, shown, strict=True):
         left, attack = entry["attacked"], entry["description"]["attack"]
         spent = [f"{left[name]:,.0f}" for name in ("backwards", "forwards")]
         cells = [f"{1000 * seconds[attack]:,.1f}" if attack in seconds else ""]
         shares = [f"{100 * left[k]:.1f}" for k in ("per_draw", "every_draw")]
         vote = interval_text(left)
         cells += [vote] if most == 1 else [shares[0], vote, shares[1]]
-        lines.append(settings_of(entry) + spent + cells)
+        lines.append(key + spent + cells)
     heads = ["backward", "forward", "ms", "one pass"]
     heads += [f"vote of {most}", "every pass"] if most > 1 else []
     title = "passes and time of each attack per image, and the accuracy that it leaves, %"
@@ -118,7 +118,7 @@ def _figure_cells(figure: Mapping[str, Any]) -> list[str]:
     radius, sigma = setting.get("radius"), setting.get("sigma")
     return [
         setting["attack"],
-        _ball_text(radius, setting.get("norm")),
+        radius_text(radius, setting.get("norm")) if radius else "",
         setting["rule"],
         str(setting["samples"]),
         "" if sigma is None else f"{sigma:g}",
@@ -128,27 +128,19 @@ def _figure_cells(figure: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _ball_text(radius: float | None, norm: str | None) -> str:
-    """Write the radius of a ball: in grey levels in L-infinity, else with its norm."""
-    if not radius:
-        return ""
-    return f"{255 * radius:g}/255" if norm is None else f"{radius:g} ({norm})"
-
-
 def _of_most(entries: Entries) -> tuple[int, list[Mapping[str, Any]]]:
     most = max(entry["description"]["samples"] for entry in entries)
     return most, [entry for entry in entries if entry["description"]["samples"] == most]
 
 
-def _settings(entries: Entries) -> tuple[list[str], Callable[[Mapping[str, Any]], list[str]]]:
-    """Return the columns that tell the settings apart, the attack always, and their cells."""
+def _keys(entries: Entries) -> tuple[list[str], list[list[str]]]:
+    """Return the columns that tell entries apart, the attack always, and each entry's cells."""
     apart = ("model", "sigma", "radius", "norm", "rule", "seed")
-    values = {name: {entry["description"].get(name) for entry in entries} for name in apart}
-    names = [name for name, found in values.items() if len(found) > 1]
-    attacks = short_attacks(dict.fromkeys(entry["description"]["attack"] for entry in entries))
-
-    def cells(entry: Mapping[str, Any]) -> list[str]:
-        setting = entry["description"]
-        return [*(cell_text(setting.get(name, "")) for name in names), attacks[setting["attack"]]]
-
+    settings = [entry["description"] for entry in entries]
+    names = [name for name in apart if len({setting.get(name) for setting in settings}) > 1]
+    attacks = short_attacks(dict.fromkeys(setting["attack"] for setting in settings))
+    cells = [
+        [*(cell_text(setting.get(name, "")) for name in names), attacks[setting["attack"]]]
+        for setting in settings
+    ]
     return [*names, "attack"], cells

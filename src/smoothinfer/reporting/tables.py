@@ -189,6 +189,25 @@ def cell_text(value: Any) -> str:
     return grey_levels(value) or f"{value:.6g}"
 
 
+def radius_text(radius: float, norm: str | None = None) -> str:
+    """Write the radius of a ball, with its norm where that is not L-infinity.
+
+    >>> radius_text(8 / 255), radius_text(0.5, "l2")
+    ('8/255', '0.5 (l2)')
+    """
+    return cell_text(float(radius)) + (f" ({norm})" if norm else "")
+
+
+def ball_text(ball: str) -> str:
+    """Write a ball as saved files name it, its radius in grey levels where that is shorter.
+
+    >>> ball_text("Linf(radius=0.03137254901960784)")
+    'Linf(8/255)'
+    """
+    found = re.fullmatch(r"(\w+)\(radius=(\d+(?:\.\d+)?)\)", ball)
+    return ball if found is None else f"{found[1]}({cell_text(float(found[2]))})"
+
+
 def sort_key(value: Any) -> tuple[int, float, str]:
     """Return a key that sorts missing values first, then numbers, the paper's rules, other words.
 

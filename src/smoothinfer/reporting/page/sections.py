@@ -16,9 +16,9 @@ from smoothinfer.reporting.collect import (
     records_table,
     varying,
 )
-from smoothinfer.reporting.glance import compared_groups, glance_table, subject_of, verdict
+from smoothinfer.reporting.glance import compared_groups, glance_table, verdict
 from smoothinfer.reporting.pictures import Picture, shrunk
-from smoothinfer.reporting.tables import Table, interval_text
+from smoothinfer.reporting.tables import Table, ball_text, interval_text
 from smoothinfer.reporting.votes import class_text, first_votes, vote_text
 from smoothinfer.runtime.printable import printable
 
@@ -48,11 +48,12 @@ def glance_section(sources: Sequence[Source]) -> list[Markup]:
     parts = [Markup('<p class="verdict">{}</p>').format(verdict(groups[0]))]
     others = sum(map(len, groups)) - sum(len(table.lines) for _, table in shown)
     for number, (group, table) in enumerate(shown):
-        note = f"Accuracy of the vote, %, on {group[0].worst.images} images"
+        about = f" ({group[0].subject})" if group[0].subject else ""
+        note = f"Accuracy of the vote, %, on {group[0].worst.images} images{about}."
         if number == 0:
-            note += f" ({subject_of(rows.values())}). The worst case counts an image that is right "
-            note += "clean and under every attack, with its 95 % interval."
-            note += f" Others are below, {others} of them among all settings." if others else ""
+            note += " The worst case counts an image that is right clean and under every attack, "
+            note += "with its 95 % interval."
+            note += f" {others} more lines are among all settings." if others else ""
         parts.append(table.html(note, row_heads=True))
     return parts
 
@@ -85,7 +86,7 @@ def audit_section(source: Source) -> Markup:
         verdict=audit["verdict"],
         clean=interval_text(audit["clean"]),
         attacked=interval_text(audit["attacked"]),
-        how=f"{about['direct']}; {about['ball']}; {about['samples']} passes at most",
+        how=f"{about['direct']}; {ball_text(about['ball'])}; {about['samples']} passes at most",
         table=Table(heads, lines, left=6).html(kind="wrap", attributes=states),
     )
 
