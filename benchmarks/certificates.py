@@ -18,16 +18,16 @@ from torch import Tensor, nn
 
 import smoothinfer as si
 from benchmarks.clock import machine
+from smoothinfer.attacks.naming import attacks_by_name
 from smoothinfer.runtime.files import write_json
 from smoothinfer.runtime.processes import tune_malloc
 from smoothinfer.runtime.progress import track
+from smoothinfer.smoothing.certifiable import certifiable_sigma
 from smoothinfer.smoothing.certification import lower_bound
+from smoothinfer.types import ABSTAIN
 
 _BATCH = 64
-_ATTACKS = {
-    "PGD-40x16, margin": {"name": "pgd", "loss": "margin", "steps": 40, "draws": 16},
-    "multi-targeted x8": {"name": "multitargeted", "draws": 8},
-}
+_ATTACKS = "pgd(loss='margin', steps=40, draws=16)", "multitargeted(draws=8)"
 
 
 def certified_radii(folder: Path, images: int) -> Tensor:
@@ -48,38 +48,45 @@ def attacked(
     """
     at = (radii >= radius).nonzero().flatten()
     ball, counts = si.L2(radius), {}
-    for name, options in _ATTACKS.items():
+    for name, attack in attacks_by_name(_ATTACKS).items():
         broken = unsure = 0
-        how = {key: value for key, value in options.items() if key != "name"}
         for part in track(at.split(_BATCH), f"L2 {radius:g}, {name}", shown=True):
             generator = torch.Generator().manual_seed(int(part[0]))
-            attack = si.ATTACKS[str(options["name"])]
-            found = attack(model, images[part], labels[part], ball, generator=generator, **how)
+            found = attack(model, images[part], labels[part], ball, generator=generator)
             answers = si.predict_or_abstain(model, found, samples=passes, seed=1)
-            unsure += int((answers == -1).sum())
-            broken += int(((answers != -1) & (answers != labels[part])).sum())
+            unsure += int((answers == ABSTAIN).sum())
+            broken += int(((answers != ABSTAIN) & (answers != labels[part])).sum())
         counts[name] = {"tried": len(at), "broken": broken, "unsure": unsure}
     return counts
 
 
 def beside_fixed(
-    model: si.NoisyModel, images: Tensor, labels: Tensor, radii: Tensor, passes: int, alpha: float
+    model: nn.Module, images: Tensor, labels: Tensor, radii: Tensor, passes: int, alpha: float
 ) -> dict[str, Any]:
-    """Return how many certificates the fixed method contradicts, with its bound from above.
-
-    A certificate of radius R says that pA >= Phi(R / sigma). With n_A of n passes, pA is at most
-    the Clopper-Pearson bound from above, except with probability ``alpha``.
-    """
-    sigma = float(model.inputs.sigma)  # type: ignore[union-attr,arg-type]
-    at = (radii > 0).nonzero().flatten()
+    """Return how many certificates a fixed number of passes contradicts, except with ``alpha``."""
+    sigma, at = certifiable_sigma(model), (radii > 0).nonzero().flatten()
     contradicted = 0
     for part in track(at.split(_BATCH), "counting", shown=True):
         counts = si.SmoothedClassifier(model, passes, seed=2).predict(images[part]).counts
-        hits = counts.gather(1, labels[part][:, None]).squeeze(1)
-        for number, right in zip(part.tolist(), hits.tolist(), strict=True):
-            above = 1 - lower_bound(passes - right, passes, alpha)
-            contradicted += float(norm.cdf(radii[number] / sigma)) > above
+        for number, each in zip(part.tolist(), counts.tolist(), strict=True):
+            contradicted += bool(radii[number] > largest(each, int(labels[number]), sigma, alpha))
     return {"certificates": len(at), "passes": passes, "contradicted": contradicted}
+
+
+def largest(counts: list[int], label: int, sigma: float, alpha: float) -> float:
+    """Return a radius that the truth exceeds with probability ``alpha`` at most.
+
+    sigma / 2 (Phi^-1(pA) - Phi^-1(pB)), with a Clopper-Pearson bound of pA from above and bounds of
+    all other classes from below, which share ``alpha``.
+
+    >>> round(largest([990, 10], 0, 0.5, 1e-3), 2)
+    1.4
+    """
+    passes, others = sum(counts), [n for k, n in enumerate(counts) if k != label]
+    each = alpha / 2 / len(others)
+    above = 1 - lower_bound(passes - counts[label], passes, alpha / 2)
+    below = max(lower_bound(count, passes, each) for count in others)
+    return float(sigma / 2 * (norm.ppf(above) - norm.ppf(below)))
 
 
 def main() -> None:
@@ -97,7 +104,6 @@ def main() -> None:
     tune_malloc()
     data = si.load_data(options.data, "test", options.images, first=True)
     model = si.load(options.model)
-    assert isinstance(model, si.NoisyModel)
     radii = certified_radii(options.certified, options.images)
     images, labels = data.images, data.labels
     found: dict[str, Any] = {"model": options.model, "images": options.images}

@@ -25,6 +25,7 @@ import smoothinfer as si
 from benchmarks.clock import machine
 from benchmarks.peers import auto_attack, installed, silent, versions
 from smoothinfer.attacks.checks import is_random
+from smoothinfer.evaluation.fingerprint import Fingerprint
 from smoothinfer.noise.input_noise import with_input_noise
 from smoothinfer.numerics.statistics import Interval, proportion
 from smoothinfer.runtime.files import write_bytes
@@ -73,9 +74,9 @@ def tools(
 def attacked(
     run: Callable[[Tensor, Tensor], Any], images: Tensor, labels: Tensor, folder: Path
 ) -> tuple[Tensor, Tensor | None, float]:
-    """Return adversarial images, the attack's answers and its seconds; batches are kept.
+    """Return adversarial images, the attack's answers and its seconds.
 
-    A killed run goes on after its last batch: the folder is of this model, these images, this code.
+    Batches are kept in ``folder``: a killed run goes on after its last one.
     """
     found, answers, seconds = [], [], 0.0
     for at in range(0, len(images), BATCH):
@@ -140,10 +141,12 @@ def main() -> None:
     table |= {"model": options.model, "sigma": options.sigma, "images": options.images}
     table |= {"machine": machine("cpu"), "peers": versions()}
     options.out.mkdir(parents=True, exist_ok=True)
+    world = model, data.images, data.labels, options.radius, si.ATTACKS, versions()
     for name, run in tools(model, options.radius, random).items():
         if options.tools and name not in options.tools:
             continue
-        folder = path.with_suffix("") / name
+        # Batches of another model, radius, image or code are in another folder.
+        folder = path.with_suffix("") / f"{name} {Fingerprint().of(name, *world)[:12]}"
         found, answers, seconds = attacked(run, data.images, data.labels, folder)
         row = judge(model, data.images, data.labels, found, answers) | {"seconds": seconds}
         table["tools"][name] = row

@@ -63,8 +63,10 @@ class Outcome:
 
 
 @contextlib.contextmanager
-def served(model: str, budget: float, more: list[str]) -> Iterator[tuple[int, float]]:
-    """Start the server; yield its port and the requests a second that it says it holds."""
+def served(
+    model: str, budget: float, more: list[str]
+) -> Iterator[tuple[int, float, subprocess.Popen[str]]]:
+    """Start the server; yield port, requests a second that it says it holds, and process."""
     words = ["serve", model, "--port", "0", "--budget", f"{budget:g}", *more]
     with subprocess.Popen(
         [sys.executable, "-m", "smoothinfer", *words],
@@ -74,18 +76,20 @@ def served(model: str, budget: float, more: list[str]) -> Iterator[tuple[int, fl
     ) as process:
         assert process.stdout is not None
         rate, port = None, None
+        said = []
         for line in process.stdout:
+            said.append(line)
             if found := re.search(r"([\d,]+) requests a second", line):
                 rate = float(found[1].replace(",", ""))
             if found := re.search(r"http://127\.0\.0\.1:(\d+)", line):
                 port = int(found[1])
                 break
         if rate is None or port is None:
-            raise SystemExit("the server did not start")
+            raise SystemExit(f"the server did not start: {''.join(said)}")
         # Its log must not fill the pipe.
         threading.Thread(target=process.stdout.read, daemon=True).start()
         try:
-            yield port, rate
+            yield port, rate, process
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(30)
@@ -150,7 +154,7 @@ def main() -> None:
     vote = si.SmoothedClassifier(si.load(options.model), 512, seed=0).predict(data.images)
     more = [] if options.pool is None else ["--pool", str(options.pool)]
     table: dict[str, Any] = {"model": options.model, "budget": options.budget, "pool": options.pool}
-    with served(options.model, options.budget, more) as (port, rate):
+    with served(options.model, options.budget, more) as (port, rate, _):
         asyncio.run(load(port, rate / 2, encoded(data), vote.labels.tolist(), 100))  # warm
         for name, factor in (("at its rate", 1), ("at three times its rate", 3)):
             given = (port, factor * rate, encoded(data), vote.labels.tolist(), options.requests)

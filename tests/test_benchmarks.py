@@ -2,11 +2,13 @@
 
 import argparse
 
+import numpy as np
 import pytest
 import torch
-from benchmarks import attacks, behaviour, grid, verdicts
+from benchmarks import attacks, behaviour, certificates, grid, verdicts
 from benchmarks.speed import SECTIONS, Benchmarks, table
 from benchmarks.subject import network
+from scipy.stats import norm
 
 import smoothinfer as si
 from smoothinfer.smoothing.classifier import SmoothedClassifier
@@ -101,3 +103,24 @@ def test_memory_does_not_grow_with_the_passes():
     """In processes of their own; half a minute."""
     found = behaviour.memory(argparse.Namespace(images=2))
     assert found["growth"] < 0.1
+
+
+def test_a_fixed_number_of_passes_contradicts_false_certificates_alone():
+    shares, sigma, alpha = (0.45, 0.25, 0.2, 0.1), 0.5, 0.05  # pA below 1/2, and yet a radius
+    truth = sigma / 2 * (norm.ppf(shares[0]) - norm.ppf(shares[1]))
+    counts = np.random.default_rng(0).multinomial(400, shares, 2000).tolist()
+    bounds = [certificates.largest(each, 0, sigma, alpha) for each in counts]
+    error = (alpha * (1 - alpha) / len(bounds)) ** 0.5
+    assert np.mean([bound < truth for bound in bounds]) < alpha + 4 * error
+    many = [round(1e6 * share) for share in shares]
+    assert truth < certificates.largest(many, 0, sigma, alpha) < 1.02 * truth
+
+
+def test_certificates_are_attacked_and_counted_again():
+    torch.manual_seed(0)
+    model = si.NoisyModel(network(), inputs=si.Gaussian(0.25)).eval()
+    images = torch.rand(3, 3, 32, 32)
+    labels = si.SmoothedClassifier(model, 16, seed=0).predict(images).labels
+    radii = torch.tensor([0.0, 1e-4, 9.0])  # no certificate, a true one, a false one
+    found = certificates.beside_fixed(model, images, labels, radii, 64, 1e-3)
+    assert (found["certificates"], found["contradicted"]) == (2, 1)

@@ -99,7 +99,7 @@ def from_hub(name: str, **how: Any) -> Path:
         try:
             files = [hf_hub_download(name, f"model.{kind}", **how) for kind in kinds]
         except Exception as error:  # its errors have no common base
-            why = str(error) if online else "it cannot be reached, nor is the model in its cache"
+            why = str(error) if online else "it is out of reach, its cache lacks the model"
             raise InputError(f"cannot fetch {name!r} from the Hugging Face hub: {why}") from error
     return Path(files[1])
 

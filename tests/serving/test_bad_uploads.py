@@ -5,17 +5,15 @@ import collections
 import io
 import json
 import random
-import re
 import signal
-import subprocess
-import sys
-import threading
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")
+from benchmarks.serving import served
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc"),
@@ -98,25 +96,13 @@ async def ask_all(port, kinds):
 
 @pytest.fixture
 def server():
-    words = ["serve", "tests.conftest:noisy_line", "--shape", "1", "8", "8", "--port", "0"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "smoothinfer", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        said = []
-        for line in process.stdout:
-            said.append(line)
-            if found := re.search(r"http://127\.0\.0\.1:(\d+)", line):
-                break
-        else:
-            pytest.fail("".join(said))
-        # Its log must not fill the pipe.
-        threading.Thread(target=process.stdout.read, daemon=True).start()
-        yield process, int(found[1])
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 128 + signal.SIGTERM
+    with served("tests.conftest:noisy_line", 50.0, ["--shape", "1", "8", "8"]) as (
+        port,
+        _,
+        process,
+    ):
+        yield process, port
+    assert process.returncode == 128 + signal.SIGTERM
 
 
 def megabytes(process):
@@ -132,7 +118,6 @@ def test_bad_uploads_cost_no_memory_and_get_their_errors(server):
     asyncio.run(ask_all(port, first))
     before = megabytes(process)
     found = asyncio.run(ask_all(port, kinds))
-    print(before, megabytes(process), dict(found))
     for (kind, status), count in found.items():
         # The answer to a body that is still being sent may be lost with its connection.
         lost = status is None and kind.startswith("huge")

@@ -107,9 +107,7 @@ def _load(source: str, load: str) -> dict[str, Any]:
             with _library_silenced():
                 return dict(load_dataset(load))
         except Exception as error:
-            why = (
-                error_line(error) if online else "the hub cannot be reached, nor is it in its cache"
-            )
+            why = error_line(error) if online else "the hub is out of reach, its cache lacks it"
             raise InputError(
                 f"cannot load {source!r} ({why}): DATA is a data set of this package, a .npz file, "
                 "a folder, or a name on the Hugging Face hub"

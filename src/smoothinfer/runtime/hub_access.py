@@ -2,8 +2,10 @@
 
 import contextlib
 import socket
+import sys
 import urllib.request
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 _SECONDS = 3.0
@@ -30,13 +32,16 @@ def offline_unless_reachable() -> Iterator[bool]:
 
     Else they try five times, for half a minute. Gives whether the hub is used.
     """
-    import datasets
     from huggingface_hub import constants
 
-    before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    loaded = sys.modules.get("datasets")  # slow to import, and not needed for models
+    places: list[Any] = [constants, *([loaded.config] if loaded else [])]
+    before = [place.HF_HUB_OFFLINE for place in places]
     online = not any(before) and hub_answers()
-    constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = not online
+    for place in places:
+        place.HF_HUB_OFFLINE = not online
     try:
         yield online
     finally:
-        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
+        for place, offline in zip(places, before, strict=True):
+            place.HF_HUB_OFFLINE = offline

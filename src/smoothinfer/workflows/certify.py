@@ -131,6 +131,7 @@ def certify_images(
     *,
     radii: Sequence[float] | None = None,
     norm: str = "l2",
+    alpha: float = 1e-3,
     **options: Any,
 ) -> dict[str, Any]:
     """Certify every ``skip``-th image; print certified accuracies, and draw them into ``out``.
@@ -142,6 +143,7 @@ def certify_images(
         skip, seed, options: see `certify_rows` and `certify`.
         radii: in ``norm``.
         norm: of the radii, see ``THROUGH_L2``.
+        alpha: probability of a false certificate.
     """
     main = Processes().main
     factor = THROUGH_L2[norm](math.prod(data.shape))
@@ -149,7 +151,8 @@ def certify_images(
     fixed = options.get("method") == "fixed"
     asked = None if fixed or radii is None else [factor * each for each in sorted_radii(radii)]
     place: dict[str, Any] = {"out": out / "rows", "progress": True, "tell": console.print}
-    rows = certify_rows(model, data, **place, skip=skip, seed=seed, radii=asked, **options)
+    how = options | {"radii": asked, "alpha": alpha}
+    rows = certify_rows(model, data, **place, skip=skip, seed=seed, **how)
     sigma = rows["sigma"][0].as_py()
     # Not rounded, nor divided and multiplied again: the tested radius is reached exactly.
     tested = [0.5 * sigma * k for k in range(9)] if asked is None else asked
@@ -164,7 +167,7 @@ def certify_images(
         "average radius": average_radius(rows) if fixed else None,
         "norm": norm,
         "sigma": sigma,
-        "alpha": options.get("alpha", 1e-3),
+        "alpha": alpha,
         "certified accuracy": [
             {"radius": at} | share.as_dict() for at, share in zip(shown, shares, strict=True)
         ],
@@ -218,8 +221,8 @@ def _tell(console: Terminal, content: dict[str, Any]) -> None:
         told += f"was left undecided on {content['undecided']}"
     console.print(told)
     console.print(
-        f"noise of the certificates: Gaussian at the inputs, sigma {content['sigma']:.4g} (pixels "
-        f"from 0 to 1); one is false with probability {content['alpha']:g} at most"
+        f"certificates under Gaussian noise on the pixels, sigma {content['sigma']:.4g} (pixels "
+        f"from 0 to 1); each is false with probability {content['alpha']:g} at most"
     )
     if content["norm"] != "l2":
         console.print(

@@ -124,15 +124,16 @@ def cost(
     cache = ExampleCache(out / "crafted")
     for name, attack in attacks.items():
         shown[name] = _attacked(model, data, attack, ball, seed, cache)
-    kept = KeptResults(out / "points", model, data.hash, dict(attacks), ball, seed, computer())
+    world = model, data.hash, dict(attacks), ball, seed, computer(), _point
+    kept = KeptResults(out / "points", *world)
     curves: dict[str, list[dict[str, float]]] = {"fixed": [], "exact": [], "ppr": []}
     work = [(stop, n) for stop in curves for n in _COUNTS if stop == "fixed" or n >= 16]
     for stop, samples in track(work, "voting", shown=Processes().main):
-        point = kept.load(f"{stop}-{samples}", _point)
+        point = kept.load(f"{stop}-{samples}")
         if point is None:
             smooth = SmoothedClassifier(model, samples, seed=derive_seed(seed, "cost"))
             point = {"samples": samples, **_point(smooth, shown, labels, stop)}
-            kept.save(f"{stop}-{samples}", point, _point)
+            kept.save(f"{stop}-{samples}", point)
         curves[stop].append(point)
     points = [point for each in curves.values() for point in each]
     for name in attacks:

@@ -134,7 +134,8 @@ def _train(
     recipe = _fill_normalisation(recipe, data, start)
     recipe = fill_held_out(recipe, split, rows, start)
     _check_crop(recipe, data)
-    model = _start_model(recipe, data, start, fresh=not (out / "state.pt").exists())
+    fresh = not (out / "state.pt").exists()
+    model = _start_model(recipe, data, start, fresh)
     _check_classes(model, data)
     loss = recipe.build_loss()
     assert recipe.validation.held_out is not None
@@ -160,7 +161,7 @@ def _train(
             _save_strengths(out, int(row["epoch"]), strengths_on(trained, validation))
 
     check = partial(validate, data=validation, attack=recipe.build_validation_attack())
-    if recipe.init_from is not None and not (out / "state.pt").exists():
+    if fresh and recipe.init_from is not None and Processes().main:
         _tell_start(check, model, recipe, len(validation))
     alarm = recipe.loss.name != "natural"  # there is no attack to overfit to
     score = recipe.validation.score
@@ -195,8 +196,7 @@ def _tell_start(
     with isolated_rng(derive_seed(recipe.seed, "validate", "start")):
         found = check(model.to(Processes().device))
     told = ", ".join(f"{name} {100 * found[name]:.1f} %" for name in ("clean", "attacked"))
-    console = Terminal(quiet=not Processes().main)
-    console.print(f"at the start: {told} in one pass, {images} held-out images", markup=False)
+    Terminal().print(f"at the start: {told} in one pass, {images} held-out images", markup=False)
 
 
 def _save_strengths(out: Path, epoch: int, strengths: dict[str, float]) -> None:
