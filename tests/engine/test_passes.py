@@ -8,6 +8,7 @@ import smoothinfer as si
 from smoothinfer.engine import plan as plan_module
 from smoothinfer.engine.passes import Engine, passes, tiles
 from smoothinfer.networks import ResNet
+from smoothinfer.numerics.precision import VARIABLE
 from tests.conftest import bf16_only, small_net
 
 NOISY = {
@@ -180,6 +181,21 @@ def test_bfloat16_agrees_with_fp32(name):
     assert short.dtype == torch.float32
     assert not torch.equal(full, short)
     assert (full - short).abs().max() < 0.03 * full.abs().max()
+
+
+@bf16_only
+@pytest.mark.parametrize("inputs", [None, si.Gaussian(0.0)])
+def test_without_noise_no_answer_is_overturned_by_rounding(inputs, monkeypatch):
+    monkeypatch.setenv(VARIABLE, "bf16")
+    noisy, images = made("inputs"), pictures(200)
+    plain = noisy.with_inputs(inputs)
+    exact = noisy.module(images).detach()
+    assert Engine(noisy, images, 0).precision == "bf16"
+    engine = Engine(plain, images, 0)
+    assert engine.precision == "fp32"
+    assert "no noise" in repr(engine)
+    assert torch.allclose(together(engine.blocks(images, 0, 1))[0], exact, rtol=1e-4, atol=1e-5)
+    assert Engine(plain, images, 0, precision="bf16").precision == "bf16"
 
 
 def test_a_compiled_plan_gives_the_same_and_a_failing_compiler_does_no_harm(monkeypatch):

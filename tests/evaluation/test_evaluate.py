@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 import smoothinfer as si
-from smoothinfer.evaluation.evaluate import prepare
 from smoothinfer.evaluation.rows import CLEAN, summarise
 from smoothinfer.evaluation.units import UNIT_IMAGES
 from smoothinfer.numerics.randomness import stream
@@ -165,16 +164,6 @@ def test_the_attack_sees_the_target(world):
     si.evaluate(smooth, (images[:5], labels[:5]), attack=spy)
     si.evaluate(smooth, (images[:5], labels[:5]), attack=spy, target=smooth)
     assert seen == [noisy, smooth]
-
-
-def test_rounding_overturns_no_verdict_of_a_model_without_noise(world):
-    noisy, images, labels = world
-    for model, precision in ((noisy, "auto"), (noisy.module, "fp32")):
-        classifier = si.SmoothedClassifier(model, 1)
-        assert prepare(classifier, (images, labels)).classifier.precision == precision
-        assert classifier.precision == "auto"  # what was given stays as it is
-    chosen = si.SmoothedClassifier(noisy.module, 1, precision="bf16")
-    assert prepare(chosen, (images, labels)).classifier.precision == "bf16"
 
 
 def test_a_frozen_view_is_measured_as_it_is_and_says_so(world):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from smoothinfer.engine.members import NoisyNetwork, member_of, noisy_images
+from smoothinfer.engine.number_format import choose_format
 from smoothinfer.engine.plan import Network, Plan
 from smoothinfer.engine.pool import BLOCK, Drawn, NetworkPool
 from smoothinfer.engine.tiles import tiles
@@ -70,8 +71,9 @@ class Engine:
             is filled up to a power of two, since a convolution's last bits may depend on the shape
             of its batch.
         per_image: draw separate input noise for every image.
-        precision: ``"auto"`` (bfloat16 where the device multiplies it in hardware), ``"bf16"`` or
-            ``"fp32"``.
+        precision: ``"auto"`` (bfloat16 where the device multiplies it in hardware and the model
+            has noise), ``"bf16"`` or ``"fp32"``. Without noise rounding would overturn answers
+            right behind the decision boundary, where attacks stop.
         pool: drawn networks to use, for up to eight images; see `NetworkPool`.
         compile: run the plan through ``torch.compile``: every new plan waits for the compiler.
 
@@ -102,7 +104,6 @@ class Engine:
         self.model, self.seed, self.per_image = model, seed, per_image
         self.device = images.device
         self.precision = resolve_precision(precision, images.device)
-        self.tile = tile_for(images, self.precision) if tile is None else tile
         self.unplanned, self.plan = self._find_plan(images)
         self.no_bf16 = ""
         # Without a plan passes can still share a batch, where they differ by their images alone.
@@ -110,7 +111,12 @@ class Engine:
         if self.plan is None:
             self.precision = "fp32"
         else:
-            self._choose_precision(self.plan, images)
+            assert isinstance(self.model, NoisyNetwork)
+            self.precision, self.no_bf16 = choose_format(self.model, self.plan, images, precision)
+            dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
+            self.sampler = self.model.sampler_for(self.plan, dtype)
+            self.same_weights = not self.sampler.size
+        self.tile = tile_for(images, self.precision) if tile is None else tile
         self._drawn = self._find_pool(pool)
         self._kept: tuple[Images, int, Tensor] | None = None
         self._compiled: Callable[..., Logits] | None = None
@@ -130,16 +136,6 @@ class Engine:
     def _may_batch(self, images: Images) -> bool:
         noisy = isinstance(self.model, NoisyNetwork) and len(images) > 0
         return noisy and self.model.answers_alone(images)  # type: ignore[operator, return-value]
-
-    def _choose_precision(self, plan: Plan, images: Images) -> None:
-        """Fall back to fp32 where the model does not run in bfloat16; get the sampler."""
-        assert isinstance(self.model, NoisyNetwork)
-        if self.precision == "bf16" and len(images):
-            self.no_bf16 = plan.try_bf16(self.model.module, _pair(images))
-            self.precision = "fp32" if self.no_bf16 else "bf16"
-        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
-        self.sampler = self.model.sampler_for(plan, dtype)
-        self.same_weights = not self.sampler.size
 
     def _find_pool(self, pool: NetworkPool | None) -> Iterator[Drawn] | None:
         """Return the blocks of ``pool``, where networks with weights of their own run together."""

@@ -1,6 +1,5 @@
 """Measure one model, clean and attacked: one row per image and setting."""
 
-import copy
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -8,7 +7,6 @@ from typing import Any
 
 from torch import nn
 
-from smoothinfer.attacks.checks import is_random
 from smoothinfer.attacks.naming import Attacks, attacks_by_name
 from smoothinfer.data import Data, ImageData, class_names_of, images_and_labels, match_classes
 from smoothinfer.engine.members import Member
@@ -22,7 +20,6 @@ from smoothinfer.evaluation.runner import Runner
 from smoothinfer.evaluation.store import Store
 from smoothinfer.evaluation.units import Evaluation
 from smoothinfer.numerics.balls import Ball, Linf, check_ball
-from smoothinfer.runtime.modes import device_of
 from smoothinfer.smoothing.classifier import SmoothedClassifier
 from smoothinfer.types import Images
 
@@ -151,7 +148,6 @@ def prepare(
     )
     work.describe |= _describe(work, target)
     work.check()
-    work.classifier = _in_exact_precision(classifier, images)
     if isinstance(data, ImageData) and len(data.classes) != work.classes:
         raise InputError(
             f"the model tells {work.classes} classes apart, {data.name} has {len(data.classes)}"
@@ -172,20 +168,6 @@ def _sample_counts(samples: int | Sequence[int] | None) -> list[int]:
     single = isinstance(samples, str) or getattr(samples, "ndim", 1) == 0
     each = samples if isinstance(samples, Iterable) and not single else [samples]
     return sorted({plain_int("samples", most, 1, MOST_PASSES) for most in each})
-
-
-def _in_exact_precision(classifier: SmoothedClassifier, images: Images) -> SmoothedClassifier:
-    """Return ``classifier``, in fp32 if its model has no noise.
-
-    Attacks stop right behind the decision boundary: in another format than theirs some of the
-    adversarial images would count as right again. Under noise the rounding does not matter.
-    """
-    few = images[:2].to(device_of(classifier.model, images))
-    if classifier.precision != "auto" or is_random(classifier.model, few):
-        return classifier
-    exact = copy.copy(classifier)
-    exact.precision = "fp32"
-    return exact
 
 
 def _describe(work: Evaluation, target: nn.Module | None) -> dict[str, Any]:
