@@ -210,6 +210,13 @@ def test_an_image_on_which_the_model_fails_harms_no_other_of_its_batch():
             waiting[1].result(5)
 
 
+def test_a_picture_of_another_kind_than_its_content_type_is_named():
+    held = io.BytesIO()
+    Image.new("L", (8, 8)).save(held, "WEBP")
+    with pytest.raises(si.InputError, match="picture of type image/png: send the content type"):
+        read_upload("image/png", held.getvalue(), SHAPE)
+
+
 def test_a_photograph_with_a_preview_is_a_jpeg():
     held = io.BytesIO()
     first, second = (Image.new("RGB", (8, 8), (grey,) * 3) for grey in (115, 10))

@@ -23,6 +23,8 @@ def test_certify_writes_accuracies_and_their_curve(tmp_path, capsys):
     assert "passes of an image" in capsys.readouterr().out
     assert written["average radius"] is None
     assert "arXiv 2207.07209" in written["note"]
+    with pytest.raises(si.InputError, match="holds certificates: their figures are in certified"):
+        si.load_results(tmp_path)
 
 
 def test_a_fixed_vote_gives_the_average_radius_and_the_shares_of_passes(tmp_path, capsys):

@@ -162,6 +162,11 @@ def load_results(folder: str | Path) -> Results:
         InputError: the folder holds no results, or they are damaged.
     """
     path = Path(folder)
+    if (path / "certified.json").exists():
+        raise InputError(
+            f"{path} holds certificates: their figures are in certified.json, their rows are "
+            f"pyarrow.parquet.read_table({str(path / 'rows')!r})"
+        )
     if not (path / "table.parquet").exists():
         raise InputError(f"{path} holds no table.parquet: name a folder of evaluate or sweep")
     return Results(read_table(path)[0])

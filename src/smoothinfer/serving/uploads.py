@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from smoothinfer.data.pictures import decode_one
@@ -44,7 +44,13 @@ def _from_picture(content: bytes, kind: str, shape: tuple[int, int, int]) -> Ten
     channels, height, width = shape
     if channels not in (1, 3):
         raise InputError(f"pictures have 1 or 3 channels, the model takes {channels}: send JSON")
-    pixels = decode_one("the picture", content, PICTURES[kind])
+    try:
+        pixels = decode_one("the picture", content, PICTURES[kind])
+    except InputError as error:
+        if not isinstance(error.__cause__, UnidentifiedImageError):
+            raise
+        message = f"the upload cannot be read as a picture of type {kind}"
+        raise InputError(f"{message}: send the content type that it has") from None
     grey = len(pixels) == 1
     picture = Image.fromarray(pixels[0] if grey else pixels.transpose(1, 2, 0))
     if picture.size != (width, height):

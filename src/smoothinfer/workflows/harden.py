@@ -12,6 +12,7 @@ from smoothinfer.workflows import train
 
 _RECIPE, _LR = "cifar10/cni-w.yaml", 0.05
 _SHORT = {"timm": "timm:create_model", "hf": "smoothinfer.networks:from_transformers"}
+_MOVED = ("crop", "flip")
 _NAMES = {"timm": "model_name", "hf": "name"}
 
 
@@ -57,6 +58,11 @@ def run(options: Namespace) -> int:
         Terminal().print(
             "images go to the network as they are, in [0, 1]; one that was trained on normalised "
             "images needs --set normalise.mean=[...] normalise.std=[...]"
+        )
+    if options.recipe == _RECIPE and not any(w.startswith(_MOVED) for w in options.set):
+        Terminal().print(
+            "training pictures are shifted by up to 4 pixels and mirrored, which suits those of "
+            "CIFAR-10; --set crop=0 flip=false leaves them as they are"
         )
     status = train.run(Namespace(**vars(options) | {"set": [*words, *options.set]}))
     if ":" in model.name:
