@@ -1,6 +1,7 @@
 """The standard attack reaches the optimum where it is known, also where gradients cancel."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 
 import smoothinfer as si
 from smoothinfer.attacks import standard_attack
-from smoothinfer.attacks.kept_stages import keep_stages
+from smoothinfer.attacks.kept_stages import hearing_stages, keep_stages
 from smoothinfer.attacks.mixtures import by_members, find_mixture
 from smoothinfer.attacks.standard_attack import BUDGETS, standard
 
@@ -183,3 +184,14 @@ def test_the_classes_are_ordered_once_so_that_none_is_left_out(noisy_pair, monke
     (found,) = seen
     rows = torch.cat([labels[:, None], found], 1).sort(1).values
     assert torch.equal(rows, torch.arange(3).expand(8, 3))
+
+
+def test_each_stage_says_how_many_images_are_left(noisy_pair):
+    model, images, labels = noisy_pair
+    heard = []
+    with hearing_stages(heard.append):
+        standard(model, images, labels, si.Linf(0.03), budget="quick")
+    left = [int(re.fullmatch(r"standard, .+: (\d)/8 left", line)[1]) for line in heard]
+    assert left[0] == 8
+    assert left == sorted(left, reverse=True)
+    assert len(heard) > 3

@@ -1,7 +1,7 @@
-"""Where a long attack keeps its state after each stage, so that a killed one goes on from there."""
+"""The stages of a long attack: where it keeps its state after each, and who hears of them."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Protocol
 
@@ -32,3 +32,22 @@ def keep_stages(kept: Kept | None) -> Iterator[None]:
 def kept_stages() -> Kept | None:
     """Return where the attack in hand keeps its state; ``None`` if nowhere."""
     return _KEPT.get()
+
+
+_HEARS: ContextVar[Callable[[str], object] | None] = ContextVar("hears", default=None)
+
+
+@contextlib.contextmanager
+def hearing_stages(hear: Callable[[str], object]) -> Iterator[None]:
+    """Inside, call ``hear`` with a line for each stage that an attack begins."""
+    token = _HEARS.set(hear)
+    try:
+        yield
+    finally:
+        _HEARS.reset(token)
+
+
+def tell_stage(line: str) -> None:
+    """Say which stage begins, to whoever hears."""
+    if (hear := _HEARS.get()) is not None:
+        hear(line)

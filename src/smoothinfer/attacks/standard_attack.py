@@ -14,7 +14,7 @@ from smoothinfer.attacks.checks import attack_precision
 from smoothinfer.attacks.eot import fresh_seeds
 from smoothinfer.attacks.gate import gated
 from smoothinfer.attacks.judging import Judge
-from smoothinfer.attacks.kept_stages import kept_stages
+from smoothinfer.attacks.kept_stages import kept_stages, tell_stage
 from smoothinfer.attacks.losses import lead_of
 from smoothinfer.attacks.mixtures import FiniteMixture, by_members, find_mixture
 from smoothinfer.attacks.multi_targeted import order_classes
@@ -142,6 +142,7 @@ def standard(
         for number, (name, run) in enumerate(stages.items()):
             if number < done or len(rows := judge.standing) == 0:
                 continue
+            tell_stage(f"standard, {name}: {len(rows)}/{len(images)} left")
             with isolated_rng(derive_seed(key, "stage", name)):
                 judge.offer(run(rows, images[rows], labels[rows], judge.points[rows]), rows)
             if kept is not None:

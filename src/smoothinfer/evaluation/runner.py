@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from smoothinfer.attacks.kept_stages import hearing_stages
 from smoothinfer.engine.passes import passes
 from smoothinfer.errors import InputError
 from smoothinfer.evaluation.costs import Cost, watching
@@ -119,7 +120,8 @@ class Runner:
             for group in self._groups(missing):
                 raise_if_stopped()
                 count += len(group)
-                with watching(_Passes(bar, f"{count}/{len(self.mine)} {group[0][:40]}")):
+                shows = _Passes(bar, f"{count}/{len(self.mine)}", group[0][:28])
+                with watching(shows), hearing_stages(shows.stage):
                     self._run_group(group, bar.advance)
         self.processes.wait()
 
@@ -206,12 +208,16 @@ class Runner:
 
 
 class _Passes:
-    """Shows the passes of the attack in hand beside the number of the unit, once a second."""
+    """Shows stage and passes of the attack in hand beside the number of the unit, each second."""
 
-    def __init__(self, bar: Bar, text: str) -> None:
-        self.bar, self.text, self.passes = bar, text, 0
+    def __init__(self, bar: Bar, number: str, text: str) -> None:
+        self.bar, self.number, self.passes = bar, number, 0
         self.told = time.monotonic()
-        bar.update(text)
+        self.stage(text)
+
+    def stage(self, text: str) -> None:
+        self.text = f"{self.number} {text}"
+        self.bar.update(self.text)
 
     def __call__(self, images: int) -> None:
         self.passes += images

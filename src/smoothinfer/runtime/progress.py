@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 # Steps of a minute are common: the time left is estimated from the last hour of them.
 _ESTIMATE_SECONDS = 3600.0
+_TEXT_WIDTH = 52  # characters of 80; numbers and a short bar take the others
 _LINE_SECONDS = 60.0  # between lines where no terminal shows the bar
 
 
@@ -50,11 +51,15 @@ def progress_bar(
         console: of rich, where the work prints lines above the bar.
     """
     from rich import progress as rich_progress
+    from rich.table import Column
 
+    # A long text gives way to the numbers.
+    number = Column(no_wrap=True, min_width=2 * len(str(total)) + 1)
+    text = Column(no_wrap=True, overflow="ellipsis", max_width=_TEXT_WIDTH)
     progress = rich_progress.Progress(
-        rich_progress.TextColumn("{task.description}", markup=False),
+        rich_progress.TextColumn("{task.description}", markup=False, table_column=text),
         rich_progress.BarColumn(),
-        rich_progress.MofNCompleteColumn(),
+        rich_progress.MofNCompleteColumn(table_column=number),
         rich_progress.TimeRemainingColumn(),
         console=console,
         disable=not shown,
