@@ -22,8 +22,9 @@ from smoothinfer.reporting.comparison import read_comparison
 from smoothinfer.reporting.escaping import code_block, escape_markdown, paragraph
 from smoothinfer.reporting.figures import draw_curves
 from smoothinfer.reporting.members import check_inside
-from smoothinfer.reporting.page import page_of
+from smoothinfer.reporting.page import assemble_page, page_of
 from smoothinfer.reporting.page.sections import certified_table
+from smoothinfer.reporting.page.sheet import sheet_sections
 from smoothinfer.reporting.tables import Table, cell_text
 from smoothinfer.runtime.files import write_bytes, write_text
 from smoothinfer.runtime.printable import printable
@@ -36,6 +37,8 @@ _PACKAGES = "% needs \\usepackage{booktabs,longtable}"
 
 def write_report(folders: Sequence[str | Path], out: str | Path, title: str = "Results") -> Path:
     """Write ``index.html``, ``report.md``, ``tables.tex`` and ``figures/`` into ``out``.
+
+    Beside them ``sheet.html`` is one page to print, for readers who decide.
 
     The folders may be a stranger's: nothing outside them is read, and nothing in them becomes code.
     A picture that is none is left out, with a warning.
@@ -69,6 +72,8 @@ def write_report(folders: Sequence[str | Path], out: str | Path, title: str = "R
         figures.setdefault(source.name, []).extend(copies)
     write_text(out / "report.md", _markdown(title, sources, found, figures))
     write_text(out / "tables.tex", "\n".join([_PACKAGES, *_latex(sources, found)]))
+    if sheet := sheet_sections(sources):
+        write_text(out / "sheet.html", assemble_page(title, "", sheet))
     write_text(out / "index.html", page_of(title, sources, found))
     return out / "index.html"
 

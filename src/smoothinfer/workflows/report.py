@@ -12,7 +12,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         nargs="+",
         help="folders of evaluate, attack, sweep, audit, certify, leaderboard, picture or train",
     )
-    parser.add_argument("--out", required=True, help="folder of index.html, report.md, tables.tex")
+    parser.add_argument(
+        "--out",
+        required=True,
+        help="folder of index.html, sheet.html (one page to print), report.md, tables.tex",
+    )
     parser.add_argument("--title", default="Results", help="of the page")
 
 
