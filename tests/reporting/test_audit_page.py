@@ -25,7 +25,7 @@ def test_an_audit_of_a_hostile_name_is_text_everywhere(tmp_path, capsys):
         markdown = (tmp_path / "audit.md").read_text()
         assert markdown.replace("\n", "").isprintable()
         assert "<script" not in markdown
-        assert len(markdown.splitlines()) == 9
+        assert len(markdown.splitlines()) == 11
         print_audit(Terminal(), an_audit(word))
     assert pages[0] == pages[1]
     printed = capsys.readouterr().out

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from smoothinfer.evaluation.audit.finding import ALARM, NOTE, STATES
 from smoothinfer.evaluation.audit.runner import Audit
 from smoothinfer.reporting.collect import Source
 from smoothinfer.reporting.escaping import escape_markdown
@@ -47,14 +48,16 @@ def print_audit(console: Terminal, audit: Audit) -> None:
     """Print the findings and the verdict."""
     lines = [[str(f.number), f.name, _state(f.state), f.measured] for f in audit.findings]
     Table(["", "check", "state", "measured"], lines, left=4).print(console)
-    for finding in audit.fired:
-        console.print(f"{finding.number}. {finding.verdict}")
+    for finding in audit.findings:
+        if finding.state in (ALARM, NOTE):
+            console.print(f"{finding.number}. {finding.state}: {finding.verdict}")
+    console.print(STATES)
     figures = f"clean {audit.clean}, attacked {audit.attacked} %"
     console.print(f"{figures}. {audit.verdict}")
 
 
 def _state(state: str) -> str:
-    return "ALARM" if state == "alarm" else state
+    return "ALARM" if state == ALARM else state
 
 
 def _markdown(audit: Audit, name: str) -> str:
@@ -75,5 +78,6 @@ def _markdown(audit: Audit, name: str) -> str:
             f"({how}), on {about['images']} images.",
             "",
             Table(heads, lines, left=6).markdown(),
+            f"{STATES}.",
         ]
     )

@@ -7,6 +7,10 @@ from typing import Any
 from smoothinfer.evaluation.audit.chance import Outcome
 
 CLEAR, NOTE, ALARM, SKIPPED = "clear", "note", "alarm", "skipped"
+STATES = (
+    "clear: nothing was found; note: worth knowing, no defect; alarm: the robustness may be an "
+    "artefact; skipped: the check does not apply, or more images are needed"
+)
 SURVIVE, RIGHT = "that survive the attack", "that are right"
 UNCLEAR = (
     "Too few images to tell: what was measured would matter, and it may be chance. Audit more "

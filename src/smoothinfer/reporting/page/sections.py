@@ -7,6 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from smoothinfer.evaluation.audit.finding import STATES
 from smoothinfer.evaluation.rows import CLEAN
 from smoothinfer.reporting.collect import (
     MEASURES,
@@ -33,7 +34,7 @@ _AUDIT = Markup("""<p class="{state}"><strong>
 {model}: {verdict}</strong></p>
 <p>Accuracy of the vote, %: clean {clean}, attacked {attacked} (95 % over images). Direct attack:
 {how}.</p>
-<details open><summary>the checks</summary>{table}</details>""")
+<details open><summary>the checks</summary>{table}<p class="small">{states}.</p></details>""")
 _PICTURE = Markup("""<figure><img alt="{kind}, {name}" src="data:image/webp;base64,{content}">
 <figcaption class="small">{name}</figcaption></figure>""")
 
@@ -82,6 +83,7 @@ def audit_section(source: Source) -> Markup:
     too_few = any(finding.get("too_few") for finding in audit["findings"])
     return _AUDIT.format(
         state="alarm" if audit["fired"] else "note" if too_few else "clear",
+        states=STATES,
         model=audit["model"],
         verdict=audit["verdict"],
         clean=interval_text(audit["clean"]),
