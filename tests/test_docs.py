@@ -119,3 +119,10 @@ def test_the_demo_prints_the_table_of_the_readme(tmp_path):
         for (_, low, high), (_, least, most) in zip(quoted, printed, strict=True):
             assert low <= most
             assert least <= high
+
+
+def test_the_page_on_defences_shows_the_tables_of_the_leaderboard():
+    page = Path("docs/results/defences.md").read_text()
+    board = Path("docs/leaderboard/leaderboard.md").read_text()
+    for table in re.findall(r"(?:^\|.*\n)+", board, re.MULTILINE)[:2]:
+        assert table in page
