@@ -98,7 +98,7 @@ def test_a_vote_too_short_for_a_radius_is_refused(noisy_pixel):
     with pytest.raises(si.InputError, match="no vote of 100 passes proves radius 1"):
         si.certify(noisy_pixel, images_at([0.3]), radii=1.0, samples=100)
     with pytest.raises(si.InputError, match="not even a unanimous one"):
-        si.certify(noisy_pixel, images_at([0.3]), radii=[0.1, 0.36], samples=100)
+        si.certify(noisy_pixel, images_at([0.3]), radii=[0.1, 0.45], samples=100)
     assert (
         si.certify(noisy_pixel, images_at([0.5]), radii=0.3, samples=100, selection=10).samples[0]
         <= 110

@@ -11,7 +11,7 @@ from torch import nn
 import smoothinfer as si
 from smoothinfer.noise import GridGaussian
 from smoothinfer.noise.input_noise import with_input_noise
-from smoothinfer.smoothing.radii_test import RadiiTest
+from smoothinfer.smoothing.radii_test import KINDS, RadiiTest
 from smoothinfer.smoothing.sequences import SEQUENCES, lower_share, upper_share
 from tests.conftest import PIXEL_SIGMA, images_at
 
@@ -37,7 +37,7 @@ def simulate(shares, kind, alpha, samples=1000, images=10_000, radii=RADII, seed
     return np.where(places < 0, np.nan, np.array(radii)[places]), used, test
 
 
-@pytest.mark.parametrize("kind", SEQUENCES)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "shares", [(norm.cdf(0.499 / SIGMA), 1 - norm.cdf(0.499 / SIGMA)), (0.4, 0.4, 0.2)]
 )
@@ -50,7 +50,7 @@ def test_no_more_certificates_are_false_than_alpha_allows(kind, shares):
     assert false.mean() <= alpha + 3 * (alpha * (1 - alpha) / len(found)) ** 0.5
 
 
-@pytest.mark.parametrize("kind", SEQUENCES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_far_from_a_radius_few_passes_decide(kind):
     share = norm.cdf(0.62 / SIGMA)  # between 0.5 and 0.75
     found, used, test = simulate((share, 1 - share), kind, 1e-3, samples=100_000, images=500)
@@ -59,10 +59,11 @@ def test_far_from_a_radius_few_passes_decide(kind):
     assert test.closed.all()
 
 
-def test_the_second_class_is_bounded_too():
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_second_class_is_bounded_too(kind):
     """With 45 % of the passes and rivals at 5.5 % a class has a radius, which pA alone denies."""
     shares = (0.45, *[0.055] * 10)
-    found, _, _ = simulate(shares, "betting", 1e-3, samples=20_000, images=200)
+    found, _, _ = simulate(shares, kind, 1e-3, samples=20_000, images=200)
     truth = SIGMA / 2 * (norm.ppf(0.45) - norm.ppf(0.055))
     assert truth > 0.25
     assert (found == 0.25).mean() > 0.9

@@ -30,11 +30,10 @@ from smoothinfer.errors import (
 from smoothinfer.numerics.randomness import derive_seed, fresh_seed
 from smoothinfer.smoothing.certifiable import Slack, certifiable_sigma, slack_of
 from smoothinfer.smoothing.classifier import SmoothedClassifier
-from smoothinfer.smoothing.radii_test import RadiiTest
-from smoothinfer.smoothing.sequences import SEQUENCES
+from smoothinfer.smoothing.radii_test import KINDS, RadiiTest
 from smoothinfer.types import ABSTAIN, Counts, Images, Labels
 
-METHODS = (*SEQUENCES, "fixed")
+METHODS = (*KINDS, "fixed")
 # The factor from a radius in a norm to that of the L2 ball around it, by the numbers of an image.
 THROUGH_L2: dict[str, Callable[[int], float]] = {
     "l2": lambda entries: 1.0,
@@ -74,7 +73,7 @@ def certify(
     images: Images,
     *,
     radii: Sequence[float] | float | None = None,
-    method: str = "betting",
+    method: str = "spending",
     samples: int = 100_000,
     selection: int = 100,
     alpha: float = 1e-3,
@@ -97,7 +96,8 @@ def certify(
         images: (N, C, H, W), pixels in [0, 1].
         radii: L2, in pixel units; 0 asks whether the class leads. By default multiples of sigma /
             2, as far as ``samples`` can prove.
-        method: ``"betting"`` or ``"union"``, the kind of confidence sequence, or ``"fixed"``.
+        method: ``"spending"``, tests at looks known beforehand, ``"betting"`` or ``"union"``, a
+            confidence sequence, see `RadiiTest`; or ``"fixed"``.
         samples: n; the most, if not fixed.
         selection: passes that choose the class.
         alpha: probability of a wrong statement about an image.

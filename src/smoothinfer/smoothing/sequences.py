@@ -55,11 +55,19 @@ def _betting(hits: Numbers, samples: int, look: int, alpha: float) -> Numbers:
 
 def _union(hits: Numbers, samples: int, look: int, alpha: float) -> Numbers:
     """Return Clopper-Pearson's bound at the ``look``-th look, from 1."""
+    return clopper_pearson(hits, samples, alpha / (look * (look + 1)))
+
+
+def clopper_pearson(hits: Numbers, samples: int, alpha: float) -> Numbers:
+    """Return lower bounds of shares, each wrong with probability alpha at most, at one look.
+
+    >>> float(clopper_pearson(np.array([10.0]), 10, 0.05)[0].round(3))
+    0.741
+    """
     from scipy.special import betaincinv
 
-    part = alpha / (look * (look + 1))
     safe = np.maximum(hits, 1)
-    return np.where(hits > 0, betaincinv(safe, samples - safe + 1, part), 0.0)
+    return np.where(hits > 0, betaincinv(safe, samples - safe + 1, alpha), 0.0)
 
 
 SEQUENCES: dict[str, Bound] = {"betting": _betting, "union": _union}

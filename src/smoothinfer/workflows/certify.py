@@ -69,9 +69,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--method",
-        default="betting",
+        default="spending",
         choices=METHODS,
-        help="betting, union: stop when all radii are decided, by a confidence sequence; fixed: "
+        help="stop when all radii are decided: spending by exact tests at known looks, betting and "
+        "union by a confidence sequence; fixed: "
         "Cohen's, every image gets all passes and a radius of its own",
     )
     parser.add_argument(
