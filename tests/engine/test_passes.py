@@ -7,6 +7,7 @@ from torch import nn
 import smoothinfer as si
 from smoothinfer.engine import plan as plan_module
 from smoothinfer.engine.passes import Engine, passes, tiles
+from smoothinfer.engine.plan import Plan
 from smoothinfer.networks import ResNet
 from smoothinfer.numerics.precision import VARIABLE
 from tests.conftest import bf16_only, small_net
@@ -181,6 +182,16 @@ def test_bfloat16_agrees_with_fp32(name):
     assert short.dtype == torch.float32
     assert not torch.equal(full, short)
     assert (full - short).abs().max() < 0.03 * full.abs().max()
+
+
+def test_without_noise_one_pass_is_all_of_them(monkeypatch):
+    noisy, images = made("nothing"), pictures(40)
+    runs, real = [], Plan.run
+    monkeypatch.setattr(Plan, "run", lambda *given: runs.append(1) or real(*given))
+    blocks = list(Engine(noisy, images, 0, tile=64).blocks(images, 0, 500))
+    assert sum(map(len, blocks)) == 500
+    assert len(runs) < 6  # of them 4 look at the plan
+    assert torch.allclose(torch.cat(blocks)[499], noisy.module(images), rtol=1e-4, atol=1e-5)
 
 
 @bf16_only

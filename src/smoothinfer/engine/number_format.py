@@ -9,15 +9,16 @@ from smoothinfer.types import Images
 
 
 def choose_format(
-    model: NoisyNetwork, plan: Plan, images: Images, precision: str
+    model: NoisyNetwork, plan: Plan, images: Images, precision: str, alike: bool
 ) -> tuple[str, str]:
     """Return ``"bf16"`` or ``"fp32"``, and why not bfloat16 where the device has it.
 
     Args:
         model, plan: the model and how it is run.
-        images: (N, C, H, W), of which one or two are tried.
+        images: (N, C, H, W), of which one is tried.
         precision: see `Engine`. ``"auto"`` keeps a model without noise in fp32: attacks stop right
             behind the decision boundary, where rounding would overturn answers.
+        alike: whether the model has no noise.
 
     Raises:
         InputError: the precision is unknown.
@@ -26,12 +27,13 @@ def choose_format(
     if found == "fp32" or len(images) == 0:
         return found, ""
     fault = plan.try_bf16(model.module, images[:1].expand(2, *images.shape[1:]))
-    if not fault and precision == "auto" and _is_without_noise(model, plan, images[:1]):
+    if not fault and precision == "auto" and alike:
         fault = "the model has no noise"
     return ("fp32", fault) if fault else (found, "")
 
 
-def _is_without_noise(model: NoisyNetwork, plan: Plan, image: Images) -> bool:
-    if plan.random or model.sampler_for(plan, torch.float32).size:
+def is_without_noise(model: NoisyNetwork, plan: Plan, images: Images) -> bool:
+    """Say whether all passes of a planned model are alike."""
+    if plan.random or len(images) == 0 or model.sampler_for(plan, torch.float32).size:
         return False
-    return torch.equal(noisy_images(model.inputs, image, seed=0, s=0), image)
+    return torch.equal(noisy_images(model.inputs, images[:1], seed=0, s=0), images[:1])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from smoothinfer.engine.members import NoisyNetwork, member_of, noisy_images
-from smoothinfer.engine.number_format import choose_format
+from smoothinfer.engine.number_format import choose_format, is_without_noise
 from smoothinfer.engine.plan import Network, Plan
 from smoothinfer.engine.pool import BLOCK, Drawn, NetworkPool
 from smoothinfer.engine.tiles import tiles
@@ -30,6 +30,7 @@ from smoothinfer.types import Images, Logits
 # one network after the other is as fast (ResNet-20, two cores of an EPYC, Zen 3).
 _STACKED_IMAGES = 8
 _STACK_BYTES = 2**28
+_ALIKE = 2**18  # images times passes of a model without noise, which all are one pass
 
 
 def passes(
@@ -105,14 +106,16 @@ class Engine:
         self.device = images.device
         self.precision = resolve_precision(precision, images.device)
         self.unplanned, self.plan = self._find_plan(images)
-        self.no_bf16 = ""
+        self.no_bf16, self.alike = "", False
         # Without a plan passes can still share a batch, where they differ by their images alone.
         self.batched = self.plan is None and self._may_batch(images)
         if self.plan is None:
             self.precision = "fp32"
         else:
             assert isinstance(self.model, NoisyNetwork)
-            self.precision, self.no_bf16 = choose_format(self.model, self.plan, images, precision)
+            self.alike = is_without_noise(self.model, self.plan, images)
+            world = self.model, self.plan, images, precision
+            self.precision, self.no_bf16 = choose_format(*world, self.alike)
             dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
             self.sampler = self.model.sampler_for(self.plan, dtype)
             self.same_weights = not self.sampler.size
@@ -130,7 +133,8 @@ class Engine:
         plan = self.model.plan()
         if isinstance(plan, str):
             return plan, None
-        fault = plan.verify(self.model.module, _pair(images)) if len(images) else ""
+        pair = images[:1].expand(2, *images.shape[1:])
+        fault = plan.verify(self.model.module, pair) if len(images) else ""
         return (fault, None) if fault else ("", plan)
 
     def _may_batch(self, images: Images) -> bool:
@@ -196,6 +200,8 @@ class Engine:
     def passes_at_once(self, images: int) -> int:
         """Return how many passes to run together on so many images."""
         room = max(1, self.tile // max(1, images))
+        if self.alike:
+            return max(1, _ALIKE // max(1, images))
         if self.batched:
             return room
         if self.plan is None or self.plan.random:
@@ -223,11 +229,14 @@ class Engine:
         if self.plan is None and not self.batched:
             members = (member_of(self.model, self.seed, s, self.per_image) for s in indices)
             return torch.stack([self._run_tiled(member, images) for member in members])
+        if self.alike:  # one pass is all of them
+            one = self._run_tiled(partial(self._run_plan, self.sampler.fixed), images)
+            return one.expand(len(indices), *one.shape)
         noise = self.model.inputs
         shown = [noisy_images(noise, images, self.seed, s, self.per_image) for s in indices]  # type: ignore[arg-type]
         if self.batched or self.same_weights:
             bare: Network = partial(logits_of, self.model.module)  # type: ignore[arg-type]
-            network = bare if self.batched else self._network(self.sampler.fixed)
+            network = bare if self.batched else partial(self._run_plan, self.sampler.fixed)
             with isolated_rng(derive_seed(self.seed, "module", indices.start)):
                 flat = self._run_tiled(network, torch.cat(shown))
             return flat.unflatten(0, (len(indices), len(images)))
@@ -242,11 +251,8 @@ class Engine:
         if len(indices) == 1:
             tensors = self.sampler.fixed | {name: drawn[0] for name, drawn in weights.items()}
             with isolated_rng(derive_seed(self.seed, "module", indices.start)):
-                return self._run_tiled(self._network(tensors), shown[0])[None]
+                return self._run_tiled(partial(self._run_plan, tensors), shown[0])[None]
         return self.plan.run_stacked(self.sampler.fixed, weights, torch.stack(shown))
-
-    def _network(self, tensors: dict[str, Tensor]) -> Network:
-        return lambda images: self._run_plan(tensors, images)
 
     def _run_plan(self, tensors: dict[str, Tensor], images: Images) -> Logits:
         assert self.plan is not None
@@ -290,7 +296,3 @@ class Engine:
             parts += ["from a pool"] * (self.pooled)
             parts += ["compiled"] * (self._compiled is not None)
         return f"Engine({', '.join(parts)})"
-
-
-def _pair(images: Images) -> Images:
-    return images[:1].expand(2, *images.shape[1:])

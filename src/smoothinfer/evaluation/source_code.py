@@ -13,7 +13,7 @@ from importlib.util import resolve_name
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
-from smoothinfer.evaluation.origins import imported, is_ours
+from smoothinfer.evaluation.origins import imported, is_ours, is_own
 
 _SKIPPED_FIELDS = {"annotation", "returns", "type_comment", "type_params", "kind", "ctx"}
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
@@ -80,15 +80,16 @@ def references(function: FunctionType) -> Iterator[Reference]:
     """
     code, world = read_code(function.__code__), function.__globals__
     home = world.get("__name__") or "__main__"
-    local = {}
-    for name, value in _import_all(code.imports, world.get("__package__") or ""):
-        local[name] = value
+    local: dict[str, Reference] = {}
+    for name, source, value in _import_all(code.imports, world.get("__package__") or ""):
+        # Of a library the library counts, whether or not it is loaded yet.
+        local[name] = Reference(home if is_own(source) else source, name, value)
         if not name:
             yield Reference(home, value.__name__, value)
     for root, *attributes in code.chains:
-        value = local.get(root, world.get(root, _NOT_FOUND))
-        if value is not _NOT_FOUND and not root.startswith("__"):
-            yield _follow(Reference(home, root, value), attributes)
+        found = local.get(root, Reference(home, root, world.get(root, _NOT_FOUND)))
+        if found.value is not _NOT_FOUND and not root.startswith("__"):
+            yield _follow(found, attributes)
     if code.looks_up and not is_ours(home):
         for name in sorted(name for name in world if not name.startswith("__")):
             yield Reference(home, name, world[name])
@@ -106,8 +107,8 @@ def _follow(found: Reference, attributes: list[str]) -> Reference:
     return found
 
 
-def _import_all(imports: tuple[Import, ...], package: str) -> Iterator[tuple[str, Any]]:
-    """Yield the local names of ``imports`` with their values."""
+def _import_all(imports: tuple[Import, ...], package: str) -> Iterator[tuple[str, str, Any]]:
+    """Yield the local names of ``imports``, the modules they come from, and their values."""
     for local, source, name in imports:
         try:
             path = resolve_name(source, package)
@@ -118,10 +119,10 @@ def _import_all(imports: tuple[Import, ...], package: str) -> Iterator[tuple[str
             continue
         if name:
             inner = imported(f"{path}.{name}") if not hasattr(module, name) else None
-            yield local, getattr(module, name, inner or module)
+            yield local, path, getattr(module, name, inner or module)
         else:  # "import a.b" binds a, "import a.b as c" binds a.b
             top = path.partition(".")[0]
-            yield local, imported(top) if local == top else module
+            yield local, path, imported(top) if local == top else module
 
 
 def _imports_of(part: ast.AST) -> Iterator[Import]:
