@@ -150,3 +150,33 @@ def test_what_is_published_here_is_listed_here(tiny_run, tmp_path, monkeypatch):
     assert torch.equal(logits(si.load("mine")), logits(si.load(tiny_run)))
     assert (tmp_path / "checkpoints" / "mine-noise.json").exists()
     assert main(["publish", "mine", "--name", "mine"]) == 0  # onto itself
+
+
+def certified(run, folder, *more):
+    command = ["certify", str(run), "--data", "digits", "--sigma", "0.25", "--radii", "0", "0.1"]
+    assert main([*command, "--samples", "64", "--skip", "60", *more, "--out", str(folder)]) == 0
+    return folder
+
+
+def test_certificates_are_published_with_the_model(tiny_run, tmp_path, capsys):
+    folder = certified(tiny_run, tmp_path / "certified")
+    path = si.publish(tiny_run, "tiny", tmp_path / "out", [folder])
+    si.publish(tiny_run, "tiny", tmp_path / "out", [folder])
+    card = json.loads(path.with_suffix(".json").read_text())
+    (found,) = card["certified"]
+    assert found["settings"]["model"] == "tiny"
+    assert str(tmp_path) not in json.dumps(found)
+    capsys.readouterr()
+    assert main(["models", "tiny", "--folder", str(tmp_path / "out")]) == 0
+    assert "certified accuracy, %" in capsys.readouterr().out
+    assert main(["models", "--folder", str(tmp_path / "out"), "--format", "markdown"]) == 0
+    assert "certified at radius 0.1 on " in capsys.readouterr().out
+
+
+def test_certificates_of_other_weights_or_splits_are_refused(tiny_run, tmp_path):
+    folder = certified(tiny_run, tmp_path / "validation", "--split", "validation")
+    with pytest.raises(si.InputError, match="measured on the validation images"):
+        si.publish(tiny_run, "tiny", tmp_path / "out", [folder])
+    folder = certified("tests.conftest:line", tmp_path / "line")
+    with pytest.raises(si.InputError, match="certificates of other weights"):
+        si.publish(tiny_run, "tiny", tmp_path / "out", [folder])

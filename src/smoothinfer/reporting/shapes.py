@@ -83,6 +83,7 @@ CARD = {
     "data": Maybe({"name": Maybe(str)}),
     "results": Maybe({"validation": Maybe({"epoch": Maybe(NUMBER)})}),
     "figures": Maybe([FIGURE]),
+    "certified": Maybe([CERTIFIED]),
 }
 
 

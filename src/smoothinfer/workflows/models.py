@@ -11,6 +11,7 @@ from smoothinfer.cli.listing import add_format, show
 from smoothinfer.errors import InputError, unknown
 from smoothinfer.reporting.attack_names import short_attack
 from smoothinfer.reporting.escaping import escape_markdown
+from smoothinfer.reporting.page.sections import certified_table
 from smoothinfer.reporting.result_tables import figures_table
 from smoothinfer.reporting.shapes import CARD, FIGURE, check_shape
 from smoothinfer.reporting.tables import Table
@@ -53,14 +54,16 @@ def _card(model: str | Path) -> dict[str, Any]:
 
 
 def _show_all(name: str, card: dict[str, Any], form: str, console: Terminal) -> None:
-    heading, table = describe_model(card), figures_table(card.get("figures") or [])
+    heading, figures = describe_model(card), card.get("figures") or []
+    certified = [certified_table(each) for each in card.get("certified") or []]
+    tables = [figures_table(figures)] if figures or not certified else []
     if form == "markdown":
-        console.print_lines(
-            "\n\n".join([f"### {name}", escape_markdown(heading), table.markdown()])
-        )
+        shown = [table.markdown() for table in [*tables, *certified]]
+        console.print_lines("\n\n".join([f"### {name}", escape_markdown(heading), *shown]))
     else:
-        console.print(f"{name}: {heading}")
-        table.print(console)
+        console.print(f"{name}: {heading}", markup=False)
+        for table in [*tables, *certified]:
+            table.print(console)
 
 
 def _line(name: str, card: dict[str, Any]) -> list[str]:
@@ -69,7 +72,7 @@ def _line(name: str, card: dict[str, Any]) -> list[str]:
     attacked = [each for each in figures if each["attacked"]]
     votes = [each for each in attacked if each["description"]["samples"] > 1] or attacked
     if not votes:
-        return [name, "", "", describe_model(card)]
+        return [name, "", "", "; ".join([*_proved(card), describe_model(card)])]
     lowest = min(votes, key=lambda each: each["attacked"]["value"])
     pair = lowest["clean"], lowest["attacked"]
     shares = ["" if each is None else f"{100 * each['value']:.1f}" for each in pair]
@@ -78,6 +81,16 @@ def _line(name: str, card: dict[str, Any]) -> list[str]:
     passes = "one pass" if samples == 1 else f"vote of {samples}"
     passes += f", {lowest['attacked']['images']} images"
     return [name, *shares, f"{attack}, {passes}; {describe_model(card)}"]
+
+
+def _proved(card: dict[str, Any]) -> list[str]:
+    """Return the certified accuracy at the radius nearest to 0.5."""
+    certified = card.get("certified") or []
+    each = [entry for found in certified for entry in found["certified accuracy"]]
+    if not each:
+        return []
+    entry = min(each, key=lambda entry: abs(entry["radius"] - 0.5))
+    return [f"certified at radius {entry['radius']:g} on {100 * entry['value']:.1f} %"]
 
 
 def describe_model(card: Mapping[str, Any]) -> str:

@@ -30,6 +30,7 @@ from smoothinfer.reporting.table_file import decode_table
 from smoothinfer.runtime.files import write_bytes, write_json
 from smoothinfer.runtime.signals import defer_signals
 from smoothinfer.runtime.terminal import Terminal
+from smoothinfer.workflows.publish_certificates import FILE, certificates_of, joined
 
 Figure = dict[str, Any]
 _LARGEST = 2**30  # bytes of a table
@@ -39,7 +40,9 @@ _SUMMARY = {**RESULTS, "weights": Maybe(dict), "split": Maybe(str), "table": May
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("model", help="a run folder or a .safetensors checkpoint")
     parser.add_argument("--name", required=True, help="of the published model")
-    parser.add_argument("--results", nargs="+", default=[], help="folders that evaluate wrote")
+    parser.add_argument(
+        "--results", nargs="+", default=[], help="folders that evaluate or certify wrote"
+    )
     parser.add_argument("--out", default="checkpoints", help="folder of the checkpoint")
     parser.add_argument(
         "--compact",
@@ -74,8 +77,8 @@ def publish(
         name: of the published model.
         out: folder; also gets the table of epochs as ``name.csv`` and the history of every layer's
             noise as ``name-noise.json`` where there is one.
-        results: folders that ``smoothinfer evaluate`` wrote; every setting becomes a figure,
-            beside those that the model has already.
+        results: folders that ``smoothinfer evaluate`` or ``certify`` wrote; every setting becomes
+            a figure, beside those that the model has already.
         compact: keep the factors of coloured noise in half precision, in two thirds of the size;
             the card then names the weights (``"measured"``) that its figures belong to.
 
@@ -96,13 +99,18 @@ def publish(
         raise InputError(f"{str(model)!r} is no run folder and no checkpoint")
     card = check_shape(read_card(path), CARD, str(path.with_suffix(".json")))
     weights = read_checked(path, card)
-    figures = {_setting(figure): figure for figure in _known_figures(card, name, out)}
-    for folder in results:
+    before = (_renamed(figure, name) for figure in _known(card, name, out, "figures"))
+    figures = {_setting(figure): figure for figure in before}
+    proved = [folder for folder in results if (folder / FILE).exists()]
+    for folder in (folder for folder in results if folder not in proved):
         for figure in _figures_of(folder, card, path):
             named = _renamed(figure, name)
             figures[_setting(named)] = named
     target = out / f"{name}.safetensors"
     content = card | {"figures": list(figures.values())}
+    added = [certificates_of(folder, _hashes(card), name) for folder in proved]
+    if certified := joined(_known(card, name, out, "certified"), added, name):
+        content["certified"] = certified
     with defer_signals():  # between weights and card: one without the other cannot be loaded
         _write_model(target, weights, content, compact)
     _copy_first(target.with_suffix(".csv"), path.parent / "epochs.csv", path.with_suffix(".csv"))
@@ -190,13 +198,13 @@ def _copy_first(target: Path, *sources: Path) -> None:
             return
 
 
-def _known_figures(card: dict[str, Any], name: str, out: Path) -> list[Figure]:
-    """Return the figures that the model has already, in its card or where it was published."""
-    known, published = card.get("figures") or [], out / f"{name}.json"
+def _known(card: dict[str, Any], name: str, out: Path, kind: str) -> list[Any]:
+    """Return the ``kind`` of figures that the model has, in its card or where it was published."""
+    known, published = card.get(kind) or [], out / f"{name}.json"
     before = read_card(published) if published.exists() else {}
     if set(_hashes(before)) & set(_hashes(card)):
-        known = [*known, *(check_shape(before, CARD, str(published)).get("figures") or [])]
-    return [_renamed(figure, name) for figure in known]
+        known = [*known, *(check_shape(before, CARD, str(published)).get(kind) or [])]
+    return known
 
 
 def _renamed(figure: Figure, name: str) -> Figure:
