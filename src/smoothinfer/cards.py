@@ -16,6 +16,7 @@ _SHAPE = {
     "sha256": str,
     "data": Maybe(dict),
     "figures": Maybe([dict]),
+    "certified": Maybe([dict]),
 }
 
 

@@ -119,7 +119,7 @@ class HubModel(
         """Return the card; weights that were changed since have no figures yet."""
         if self._digest() == self.card_weights:
             return self.card
-        lost = ("figures", "results", "measured", "command")
+        lost = ("figures", "certified", "results", "measured", "command")
         kept = {key: value for key, value in self.card.items() if key not in lost}
         return kept | {"changed_from": self.card["sha256"]}
 

@@ -166,6 +166,8 @@ def test_certificates_are_published_with_the_model(tiny_run, tmp_path, capsys):
     (found,) = card["certified"]
     assert found["settings"]["model"] == "tiny"
     assert str(tmp_path) not in json.dumps(found)
+    hub = si.HubModel.from_checkpoint(path)
+    assert "certified accuracy, %" in hub.generate_model_card().text
     capsys.readouterr()
     assert main(["models", "tiny", "--folder", str(tmp_path / "out")]) == 0
     assert "certified accuracy, %" in capsys.readouterr().out

@@ -23,8 +23,8 @@ from smoothinfer.reporting.escaping import code_block, escape_markdown, paragrap
 from smoothinfer.reporting.figures import draw_curves
 from smoothinfer.reporting.members import check_inside
 from smoothinfer.reporting.page import assemble_page, page_of
-from smoothinfer.reporting.page.sections import certified_table
 from smoothinfer.reporting.page.sheet import sheet_sections
+from smoothinfer.reporting.result_tables import certified_table
 from smoothinfer.reporting.tables import Table, cell_text
 from smoothinfer.runtime.files import write_bytes, write_text
 from smoothinfer.runtime.printable import printable

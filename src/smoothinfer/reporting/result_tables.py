@@ -5,11 +5,12 @@ from typing import Any
 
 from smoothinfer.evaluation.rows import CLEAN
 from smoothinfer.reporting.attack_names import short_attacks
-from smoothinfer.reporting.shapes import FIGURE, Maybe, check_shape
+from smoothinfer.reporting.shapes import CERTIFIED, FIGURE, Maybe, check_shape
 from smoothinfer.reporting.tables import Table, cell_text, interval_text, radius_text, sort_key
 
 Entries = Sequence[Mapping[str, Any]]
 _FIGURES = ("attack", "radius", "rule", "samples", "sigma", "images", "clean", "attacked")
+_NORMS = {"l2": "L2", "linf": "L-infinity", "l1": "L1"}
 
 
 def accuracy_table(entries: Entries, title: str = "") -> Table:
@@ -100,6 +101,25 @@ def figures_table(figures: Entries) -> Table:
     return Table(_FIGURES, [_figure_cells(figure) for figure in figures], left=1)
 
 
+def certified_table(certified: dict[str, Any]) -> Table:
+    """Return the certified accuracies that ``certify`` wrote, titled by what was certified."""
+    lines = [
+        [f"{each['radius']:g}", interval_text(each)] for each in certified["certified accuracy"]
+    ]
+    made = certified.get("settings") or {}
+    title = f"{made.get('model') or 'model not named'}, {made.get('data') or 'unnamed data'}: "
+    title += f"{certified['images']} images, abstained on {certified['abstained']}"
+    known = {name: certified.get(name) for name in ("average radius", "sigma", "alpha")}
+    texts = {
+        "average radius": "mean radius {:.4f}",
+        "sigma": "Gaussian noise on the pixels, sigma {:g}",
+        "alpha": "each is false with probability {:g} at most",
+    }
+    told = [texts[name].format(each) for name, each in known.items() if each is not None]
+    norm = _NORMS.get(certified.get("norm") or "l2", "unknown norm")
+    return Table([f"{norm} radius", "certified accuracy, %"], lines, "; ".join([title, *told]))
+
+
 def figures_markdown(card: Mapping[str, Any]) -> str:
     """Return the figures on ``card`` in Markdown, or that there are none.
 
@@ -107,10 +127,13 @@ def figures_markdown(card: Mapping[str, Any]) -> str:
         InputError: they are damaged.
     """
     figures = check_shape(card.get("figures"), Maybe([FIGURE]), "figures of the card")
-    if not figures:
+    shape = Maybe([CERTIFIED])
+    certified = check_shape(card.get("certified"), shape, "certificates of the card")
+    if not figures and not certified:
         return "Nothing was measured of this model."
-    heading = "## Accuracy, in % with 95 % intervals over images"
-    return f"{heading}\n\n{figures_table(figures).markdown()}"
+    parts = ["## Accuracy, in % with 95 % intervals over images"]
+    parts += [figures_table(figures).markdown()] if figures else []
+    return "\n\n".join([*parts, *(certified_table(each).markdown() for each in certified or [])])
 
 
 def _figure_cells(figure: Mapping[str, Any]) -> list[str]:

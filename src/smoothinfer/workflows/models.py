@@ -11,8 +11,7 @@ from smoothinfer.cli.listing import add_format, show
 from smoothinfer.errors import InputError, unknown
 from smoothinfer.reporting.attack_names import short_attack
 from smoothinfer.reporting.escaping import escape_markdown
-from smoothinfer.reporting.page.sections import certified_table
-from smoothinfer.reporting.result_tables import figures_table
+from smoothinfer.reporting.result_tables import certified_table, figures_table
 from smoothinfer.reporting.shapes import CARD, FIGURE, check_shape
 from smoothinfer.reporting.tables import Table
 from smoothinfer.runtime.terminal import Terminal

@@ -19,13 +19,13 @@ from smoothinfer.reporting.collect import (
 )
 from smoothinfer.reporting.glance import compared_groups, glance_table, verdict
 from smoothinfer.reporting.pictures import Picture, shrunk
+from smoothinfer.reporting.result_tables import certified_table
 from smoothinfer.reporting.tables import Table, ball_text, interval_text
 from smoothinfer.reporting.votes import class_text, first_votes, vote_text
 from smoothinfer.runtime.printable import printable
 
 _MOST = 400  # lines of a table; the curves show the rest
 _PICTURES, _GROUPS = 40, 4
-_NORMS = {"l2": "L2", "linf": "L-infinity", "l1": "L1"}
 REPEAT = Markup(
     "<p>The command of each folder, and its settings with versions; the same command with the same "
     "seed gives the same rows.</p>"
@@ -111,25 +111,6 @@ def records_section(name: str, found: list[Record]) -> Markup:
     table = records_table(shown, names)
     text = table.html(common_text(found, names) + note, "sortable", attributes)
     return Markup("<h3>{}</h3>\n{}").format(name, text)
-
-
-def certified_table(certified: dict[str, Any]) -> Table:
-    """Return the certified accuracies that ``certify`` wrote, titled by what was certified."""
-    lines = [
-        [f"{each['radius']:g}", interval_text(each)] for each in certified["certified accuracy"]
-    ]
-    made = certified.get("settings") or {}
-    title = f"{made.get('model') or 'model not named'}, {made.get('data') or 'unnamed data'}: "
-    title += f"{certified['images']} images, abstained on {certified['abstained']}"
-    known = {name: certified.get(name) for name in ("average radius", "sigma", "alpha")}
-    texts = {
-        "average radius": "mean radius {:.4f}",
-        "sigma": "Gaussian noise on the pixels, sigma {:g}",
-        "alpha": "each is false with probability {:g} at most",
-    }
-    told = [texts[name].format(each) for name, each in known.items() if each is not None]
-    norm = _NORMS.get(certified.get("norm") or "l2", "unknown norm")
-    return Table([f"{norm} radius", "certified accuracy, %"], lines, "; ".join([title, *told]))
 
 
 def certificates_section(sources: Sequence[Source]) -> list[Markup]:

@@ -14,7 +14,7 @@ from smoothinfer.numerics.statistics import Interval
 from smoothinfer.reporting.collect import Source
 from smoothinfer.reporting.figures import COLOURS, label_text, single_panel
 from smoothinfer.reporting.glance import Line, by_strength, compared_groups, verdict
-from smoothinfer.reporting.page.sections import certified_table
+from smoothinfer.reporting.result_tables import certified_table
 from smoothinfer.reporting.tables import Table
 from smoothinfer.types import CLEAN
 
