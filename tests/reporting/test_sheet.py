@@ -28,6 +28,18 @@ def test_the_sheet_says_which_model_keeps_most_and_shows_both():
     assert text.index('<th scope="row">two') < text.index('<th scope="row">one')
 
 
+def test_what_is_proved_stands_in_the_verdict():
+    half = {"value": 0.5, "low": 0.4, "high": 0.6, "images": 9}
+    accuracies = [{"radius": at / 10, **half} for at in range(20)]
+    certified = {"images": 9, "abstained": 1, "certified accuracy": accuracies}
+    certified["settings"] = {"model": "folder/net", "data": "folder/pictures"}
+    sections = sheet_sections([Source(name="a", path="a", certified=certified)])
+    text = assemble_page("Results", "", sections)
+    assert "net is right on 50.0 (40.0-60.0) % of 9 images" in text
+    assert "no change up to radius 0.5 alters" in text
+    assert text.count("<tr>") <= 7  # of 20 radii
+
+
 def test_names_stay_text():
     text = page(HOSTILE)
     assert "<script>alert" not in text

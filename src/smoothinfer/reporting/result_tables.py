@@ -1,6 +1,7 @@
 """Tables of results: accuracies, the gain of the vote, the cost of attacks, published figures."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 from smoothinfer.evaluation.rows import CLEAN
@@ -107,7 +108,8 @@ def certified_table(certified: dict[str, Any]) -> Table:
         [f"{each['radius']:g}", interval_text(each)] for each in certified["certified accuracy"]
     ]
     made = certified.get("settings") or {}
-    title = f"{made.get('model') or 'model not named'}, {made.get('data') or 'unnamed data'}: "
+    names = [made.get("model") or "model not named", made.get("data") or "unnamed data"]
+    title = f"{', '.join(PurePath(str(name)).name for name in names)}: "
     title += f"{certified['images']} images, abstained on {certified['abstained']}"
     known = {name: certified.get(name) for name in ("average radius", "sigma", "alpha")}
     texts = {

@@ -15,7 +15,7 @@ from smoothinfer.reporting.collect import Source
 from smoothinfer.reporting.figures import COLOURS, label_text, single_panel
 from smoothinfer.reporting.glance import Line, by_strength, compared_groups, verdict
 from smoothinfer.reporting.result_tables import certified_table
-from smoothinfer.reporting.tables import Table
+from smoothinfer.reporting.tables import Table, interval_text
 from smoothinfer.types import CLEAN
 
 _MOST, _CERTIFIED, _RADII, _NAME = 8, 2, 6, 48
@@ -25,6 +25,7 @@ attacker changed so little that people do not see it, to make the model err.</li
 <li><strong>Worst case</strong>: an image counts only if the model is right on it unchanged and
 under every attack that was tried. A stronger attack may leave less.</li>
 <li><strong>Vote</strong>: a model with noise is run many times, and its answers are counted.</li>
+<li><strong>Radius</strong>: the length of a change, over all pixels in [0, 1].</li>
 <li>Numbers in brackets are 95 % intervals over images: the true figure lies in there 19 times of
 20. Two models whose intervals overlap much may be equally good.</li>
 </ul>""")
@@ -44,6 +45,7 @@ def sheet_sections(sources: Sequence[Source]) -> list[tuple[str, str, list[Marku
     if not shown and not certified:
         return []
     verdicts = [_paragraph(verdict(lines) if lines else _ranked(shown))] if shown else []
+    verdicts += [_paragraph(_proved(each)) for each in certified if each["certified accuracy"]]
     left = f"The {_MOST} most robust of {len(shown)}." if len(shown) > _MOST else ""
     shown = shown[:_MOST]
     tables = [_few(certified_table(each)) for each in certified]
@@ -82,6 +84,16 @@ def _ranked(bars: Sequence[Bar]) -> str:
         lead += f"; its lead over {len(near)} of the others may be chance." if near else "."
     shown = f"{name} is right on {clean} % of the clean images and on {worst} % in the worst case"
     return f"{shown}.{lead}"
+
+
+def _proved(certified: dict[str, Any]) -> str:
+    """Say what is proved at the radius nearest to 0.5."""
+    entry = min(certified["certified accuracy"], key=lambda each: abs(each["radius"] - 0.5))
+    model = certified_table(certified).title.partition(",")[0]
+    return (
+        f"{model} is right on {interval_text(entry)} % of {certified['images']} images, and it is "
+        f"proved that no change up to radius {entry['radius']:g} alters the answer there."
+    )
 
 
 def _few(table: Table) -> Table:
