@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -31,6 +32,7 @@ from smoothinfer.numerics.randomness import derive_seed, fresh_seed
 from smoothinfer.smoothing.certifiable import Slack, certifiable_sigma, slack_of
 from smoothinfer.smoothing.classifier import SmoothedClassifier
 from smoothinfer.smoothing.radii_test import KINDS, RadiiTest
+from smoothinfer.smoothing.sequences import clopper_pearson
 from smoothinfer.types import ABSTAIN, Counts, Images, Labels
 
 METHODS = (*KINDS, "fixed")
@@ -247,9 +249,7 @@ def lower_bound(successes: int, samples: int, alpha: float) -> float:
     >>> round(lower_bound(990, 1000, 0.001), 5)
     0.97604
     """
-    from scipy.stats import beta
-
-    return float(beta.ppf(alpha, successes, samples - successes + 1)) if successes else 0.0
+    return float(clopper_pearson(np.array([float(successes)]), samples, alpha)[0])
 
 
 def votes_for(counts: Tensor, classes: Labels) -> Tensor:

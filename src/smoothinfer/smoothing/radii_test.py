@@ -22,8 +22,6 @@ from smoothinfer.types import Labels
 _GROWTH = 1.25  # factor between looks
 _FIRST = 20  # passes
 _GIVE_UP = 1e-3  # of the bounds by which a radius is given up, at each look
-
-
 KINDS = ("spending", *SEQUENCES)
 
 
