@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from smoothinfer.engine.members import NoisyNetwork, member_of, noisy_images
-from smoothinfer.engine.number_format import choose_format, is_without_noise
+from smoothinfer.engine.number_format import choose_sampler
 from smoothinfer.engine.plan import Network, Plan
 from smoothinfer.engine.pool import BLOCK, Drawn, NetworkPool
 from smoothinfer.engine.tiles import tiles
@@ -104,20 +104,16 @@ class Engine:
         check_eval(model)
         self.model, self.seed, self.per_image = model, seed, per_image
         self.device = images.device
-        self.precision = resolve_precision(precision, images.device)
+        resolve_precision(precision, images.device)  # refuses an unknown name
         self.unplanned, self.plan = self._find_plan(images)
-        self.no_bf16, self.alike = "", False
+        self.precision, self.alike, self.no_bf16 = "fp32", False, ""
         # Without a plan passes can still share a batch, where they differ by their images alone.
         self.batched = self.plan is None and self._may_batch(images)
-        if self.plan is None:
-            self.precision = "fp32"
-        else:
+        if self.plan is not None:
             assert isinstance(self.model, NoisyNetwork)
-            self.alike = is_without_noise(self.model, self.plan, images)
-            world = self.model, self.plan, images, precision
-            self.precision, self.no_bf16 = choose_format(*world, self.alike)
-            dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
-            self.sampler = self.model.sampler_for(self.plan, dtype)
+            found = choose_sampler(self.model, self.plan, images, precision)
+            self.sampler, self.alike, self.no_bf16 = found
+            self.precision = "bf16" if self.sampler.dtype == torch.bfloat16 else "fp32"
             self.same_weights = not self.sampler.size
         self.tile = tile_for(images, self.precision) if tile is None else tile
         self._drawn = self._find_pool(pool)
