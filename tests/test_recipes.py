@@ -68,8 +68,7 @@ def test_every_start_is_made_by_a_recipe_of_the_same_network_and_data():
         if recipe.init_from is None:
             continue
         data, name = path.parent.name, Path(recipe.init_from).name
-        made_by = {"gaussian-0.50": "certified-gaussian"}.get(name, name.removeprefix("cifar100-"))
-        maker = load_recipe(f"recipes/{data}/{made_by}.yaml")
+        maker = load_recipe(f"recipes/{data}/{name.removeprefix('cifar100-')}.yaml")
         assert ("cifar100-" in name) == (data == "cifar100")
         assert (maker.model, maker.normalise) == (recipe.model, recipe.normalise)
         assert maker.noise.weights is None or maker.noise.weights == recipe.noise.weights

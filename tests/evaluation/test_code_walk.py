@@ -1,5 +1,7 @@
 """A key follows the code of an attack through all ways in which it can use other code."""
 
+import importlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from torch import nn
 import smoothinfer as si
 from smoothinfer.attacks import gate
 from smoothinfer.evaluation import code_walk, origins
+from smoothinfer.evaluation.fingerprint import Fingerprint
 from tests.evaluation.user_files import key_of, key_of_attack, written
 from tests.evaluation.ways import HEAD, HELPER, IMPORTS, USE, WAYS
 
@@ -29,6 +32,23 @@ def test_an_attack_changes_with_a_helper_that_it_imports_as(way, tmp_path):
     assert key_of_attack(tmp_path / "moved", **files) == before
     other = files | {"helpers": HELPER.replace("0.1", "0.2")}
     assert key_of_attack(tmp_path, **other) != before
+
+
+def reads():
+    from scipy.io.arff import loadarff
+
+    return loadarff("a.arff")
+
+
+def test_a_key_stays_when_a_library_that_is_imported_late_gets_loaded(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("scipy.io.arff")]:
+        monkeypatch.delitem(sys.modules, name)
+    met = []
+    for _ in range(2):
+        prints = Fingerprint()
+        met.append((prints.of(reads), prints.code))
+        importlib.import_module("scipy.io.arff")
+    assert met[0] == met[1]
 
 
 @pytest.mark.parametrize("form", ["from .sub import helpers", "from .sub.helpers import shift"])

@@ -262,7 +262,6 @@ def test_more_than_can_be_answered_in_time_gets_503_and_the_rest_is_in_time():
         time.sleep(0.05)
         return vote(images, 1000.0)
 
-    in_time = []
     for _ in range(3):  # a busy machine may hold up everything for a moment
         with Serving(slow, most=4, budget=120.0) as running, ThreadPoolExecutor(40) as pool:
             found = list(pool.map(running.predict, [flat(6)[0]] * 120))
@@ -273,10 +272,9 @@ def test_more_than_can_be_answered_in_time_gets_503_and_the_rest_is_in_time():
         assert answered
         assert all(each["label"] == 6 for each in answered)
         late = [each["milliseconds"] for each in answered if each["milliseconds"] > 120 + 40]
-        in_time.append(len(late) <= 0.05 * len(answered))
-        if in_time[-1]:
-            break
-    assert any(in_time)
+        if len(late) <= 0.05 * len(answered):
+            return
+    pytest.fail(f"late three times, lastly by {late} of {len(answered)}")
 
 
 def test_a_batcher_answers_what_waits_before_it_ends():

@@ -5,10 +5,11 @@ from math import comb
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from smoothinfer.engine.stopping import growing
 from smoothinfer.smoothing.spending import least_hits, parts_of_alpha
-from tests.smoothing.test_radii_test import SIGMA, norm, simulate
+from tests.smoothing.test_radii_test import SIGMA, simulate
 
 
 def chance_to_cross(boundary, looks, share):
