@@ -13,7 +13,7 @@ from smoothinfer.reporting.page.sheet import sheet_sections
 from tests.reporting.test_glance import ONE, TWO, rows
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-HOSTILE = rows("<script>alert(1)</script>", {"none": [1, 1, 1, 0], "apgd": [1, 0, 0, 0]})
+HOSTILE = rows("<script>alert(1)</script> $\\frac{$", {"none": [1, 1, 1, 0], "apgd": [1, 0, 0, 0]})
 
 
 def page(*tables):

@@ -17,6 +17,16 @@ def test_a_report_of_the_command_line_shows_the_sheet_of_examples(tmp_path, caps
     assert "data:image/webp" in text
 
 
+def test_the_sheet_of_an_earlier_report_does_not_stay(tmp_path):
+    command = ["evaluate", "tests.conftest:line", "--data", "digits", "--limit", "10"]
+    assert main([*command, "--attack", "fgsm", "--out", str(tmp_path / "attacked")]) == 0
+    assert main([*command, "--attack", "none", "--out", str(tmp_path / "clean")]) == 0
+    sheet = tmp_path / "report" / "sheet.html"
+    for folder in ("attacked", "clean"):
+        assert main(["report", str(tmp_path / folder), "--out", str(tmp_path / "report")]) == 0
+        assert sheet.exists() == (folder == "attacked")
+
+
 def test_a_folder_that_is_not_there_is_refused(tmp_path, capsys):
     assert main(["report", str(tmp_path / "none"), "--out", str(tmp_path / "report")]) == 2
     assert "no such folder" in capsys.readouterr().err

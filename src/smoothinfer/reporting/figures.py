@@ -3,6 +3,7 @@
 Every function writes ``path``, a PNG, SVG or PDF file, whole or not at all.
 """
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -44,6 +45,14 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     _show_literally(figure)
     form = Path(path).suffix.lstrip(".") or "png"
     write_whole(path, lambda file: figure.savefig(file, format=form, dpi=150))
+
+
+def png_of(figure: Figure) -> bytes:
+    """Return ``figure`` as a PNG; see `save_figure`."""
+    _show_literally(figure)
+    held = io.BytesIO()
+    figure.savefig(held, format="png", dpi=150)
+    return held.getvalue()
 
 
 def label_text(name: str) -> str:

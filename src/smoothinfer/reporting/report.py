@@ -74,6 +74,8 @@ def write_report(folders: Sequence[str | Path], out: str | Path, title: str = "R
     write_text(out / "tables.tex", "\n".join([_PACKAGES, *_latex(sources, found)]))
     if sheet := sheet_sections(sources):
         write_text(out / "sheet.html", assemble_page(title, "", sheet))
+    else:  # that of an earlier report would be of other folders
+        (out / "sheet.html").unlink(missing_ok=True)
     write_text(out / "index.html", page_of(title, sources, found))
     return out / "index.html"
 

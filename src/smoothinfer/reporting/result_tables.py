@@ -122,6 +122,12 @@ def certified_table(certified: dict[str, Any]) -> Table:
     return Table([f"{norm} radius", "certified accuracy, %"], lines, "; ".join([title, *told]))
 
 
+def nearest_certified(certified: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the certified accuracy at the radius nearest to 0.5, of those that there are."""
+    entries = [entry for each in certified for entry in each["certified accuracy"]]
+    return min(entries, key=lambda entry: abs(float(entry["radius"]) - 0.5), default={})
+
+
 def figures_markdown(card: Mapping[str, Any]) -> str:
     """Return the figures on ``card`` in Markdown, or that there are none.
 

@@ -11,7 +11,7 @@ from smoothinfer.cli.listing import add_format, show
 from smoothinfer.errors import InputError, unknown
 from smoothinfer.reporting.attack_names import short_attack
 from smoothinfer.reporting.escaping import escape_markdown
-from smoothinfer.reporting.result_tables import certified_table, figures_table
+from smoothinfer.reporting.result_tables import certified_table, figures_table, nearest_certified
 from smoothinfer.reporting.shapes import CARD, FIGURE, check_shape
 from smoothinfer.reporting.tables import Table
 from smoothinfer.runtime.terminal import Terminal
@@ -84,11 +84,9 @@ def _line(name: str, card: dict[str, Any]) -> list[str]:
 
 def _proved(card: dict[str, Any]) -> list[str]:
     """Return the certified accuracy at the radius nearest to 0.5."""
-    certified = card.get("certified") or []
-    each = [entry for found in certified for entry in found["certified accuracy"]]
-    if not each:
+    entry = nearest_certified(card.get("certified") or [])
+    if not entry:
         return []
-    entry = min(each, key=lambda entry: abs(entry["radius"] - 0.5))
     return [f"certified at radius {entry['radius']:g} on {100 * entry['value']:.1f} %"]
 
 

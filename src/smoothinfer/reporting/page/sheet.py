@@ -1,20 +1,17 @@
 """One sheet of paper for readers who decide: the verdict, a picture, a table, the words."""
 
 import base64
-import io
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import date
 from typing import Any
 
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from smoothinfer.numerics.statistics import Interval
 from smoothinfer.reporting.collect import Source
-from smoothinfer.reporting.figures import COLOURS, label_text, single_panel
+from smoothinfer.reporting.figures import COLOURS, label_text, png_of, single_panel
 from smoothinfer.reporting.glance import Line, by_strength, compared_groups, verdict
-from smoothinfer.reporting.result_tables import certified_table
+from smoothinfer.reporting.result_tables import certified_table, nearest_certified
 from smoothinfer.reporting.tables import Table, interval_text
 from smoothinfer.types import CLEAN
 
@@ -88,7 +85,7 @@ def _ranked(bars: Sequence[Bar]) -> str:
 
 def _proved(certified: dict[str, Any]) -> str:
     """Say what is proved at the radius nearest to 0.5."""
-    entry = min(certified["certified accuracy"], key=lambda each: abs(each["radius"] - 0.5))
+    entry = nearest_certified([certified])
     model = certified_table(certified).title.partition(",")[0]
     return (
         f"{model} is right on {interval_text(entry)} % of {certified['images']} images, and it is "
@@ -122,7 +119,7 @@ def _drawn(bars: Sequence[Bar]) -> Markup:
     panel.invert_yaxis()
     panel.legend(frameon=False, fontsize=8, loc="lower right")
     alt = "; ".join(f"{name}: clean {clean} %, worst case {worst} %" for name, clean, worst in bars)
-    return _PICTURE.format(alt, _png(figure))
+    return _PICTURE.format(alt, base64.b64encode(png_of(figure)).decode())
 
 
 def _short(name: str) -> str:
@@ -130,18 +127,12 @@ def _short(name: str) -> str:
     return shown if len(shown) <= _NAME else shown[: _NAME - 1] + "…"
 
 
-def _png(figure: Figure) -> str:
-    held = io.BytesIO()
-    figure.savefig(held, format="png", dpi=130)
-    return base64.b64encode(held.getvalue()).decode()
-
-
 def _about(lines: Sequence[Line], sources: Sequence[Source]) -> str:
-    """Say what was measured, where, and when the sheet was made."""
+    """Say what was measured, and where the figures are."""
     boards = [source.board.subject for source in sources if source.board]
     subjects = [lines[0].subject] if lines else boards
     measured = f"Measured on {'; '.join(subjects)}. " if any(subjects) else ""
-    return f"{measured}All figures and the commands behind them: index.html. {date.today()}."
+    return f"{measured}All figures and the commands behind them: index.html."
 
 
 def _paragraph(text: str) -> Markup:
