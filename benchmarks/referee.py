@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import time
 import warnings
 from collections.abc import Callable
@@ -73,12 +74,12 @@ def tools(
 
 def attacked(
     run: Callable[[Tensor, Tensor], Any], images: Tensor, labels: Tensor, folder: Path
-) -> tuple[Tensor, Tensor | None, float]:
-    """Return adversarial images, the attack's answers and its seconds.
+) -> tuple[Tensor, Tensor | None, list[float]]:
+    """Return adversarial images, the attack's answers and the seconds of each batch.
 
     Batches are kept in ``folder``: a killed run goes on after its last one.
     """
-    found, answers, seconds = [], [], 0.0
+    found, answers, seconds = [], [], []
     for at in range(0, len(images), BATCH):
         path = folder / f"{at:06}.safetensors"
         if not path.exists():
@@ -90,7 +91,7 @@ def attacked(
         batch = load_file(path)
         found.append(batch["found"])
         answers += [batch["answers"]] if "answers" in batch else []
-        seconds += float(batch["seconds"])
+        seconds.append(float(batch["seconds"]))
         print(f"{folder.name}: {min(at + BATCH, len(images))} images", flush=True)
     return torch.cat(found), torch.cat(answers) if answers else None, seconds
 
@@ -148,7 +149,8 @@ def main() -> None:
         # Batches of another model, radius, image or code are in another folder.
         folder = path.with_suffix("") / f"{name} {Fingerprint().of(name, *world)[:12]}"
         found, answers, seconds = attacked(run, data.images, data.labels, folder)
-        row = judge(model, data.images, data.labels, found, answers) | {"seconds": seconds}
+        row = judge(model, data.images, data.labels, found, answers)
+        row |= {"seconds": sum(seconds), "seconds of a batch": statistics.median(seconds)}
         table["tools"][name] = row
         path.write_text(json.dumps(table, indent=1) + "\n")
         print(name, Interval(**row["vote"]), row, flush=True)

@@ -3,9 +3,11 @@
 import argparse
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
-from benchmarks import attacks, behaviour, certificates, grid, verdicts
+from benchmarks import attacks, behaviour, certificates, grid, paired, verdicts
 from benchmarks.speed import SECTIONS, Benchmarks, table
 from benchmarks.subject import network
 from scipy.stats import norm
@@ -124,3 +126,17 @@ def test_certificates_are_attacked_and_counted_again():
     radii = torch.tensor([0.0, 1e-4, 9.0])  # no certificate, a true one, a false one
     found = certificates.beside_fixed(model, images, labels, radii, 64, 1e-3)
     assert (found["certificates"], found["contradicted"]) == (2, 1)
+
+
+def test_results_on_the_same_images_are_compared_in_pairs(tmp_path):
+    images = list(range(6)) * 2
+    for name, attacked in (("one", [1, 1, 0, 0, 0, 1]), ("other", [1, 0, 0, 0, 1, 0])):
+        columns = {"image": images, "correct": [True] * 6 + [bool(each) for each in attacked]}
+        columns |= {"attack": ["none"] * 6 + ["pgd"] * 6, "samples": [8] * 12, "sigma": [0.5] * 12}
+        (tmp_path / name).mkdir()
+        pq.write_table(pa.table(columns), tmp_path / name / "table.parquet")
+    one, other = (paired.answers(paired.rows_in(tmp_path / n, [])) for n in ("one", "other"))
+    assert paired.difference(one["none"], other["none"]).value == 0
+    assert paired.difference(one["pgd"], other["pgd"]).value == pytest.approx(1 / 6)
+    assert paired.difference(one[paired.WORST], other[paired.WORST]).images == 6
+    assert len(paired.rows_in(tmp_path / "one", ["sigma=0.4"])) == 0
