@@ -6,9 +6,11 @@ Every function writes ``path``, a PNG, SVG or PDF file, whole or not at all.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.nn import functional
 
 from smoothinfer.data import ImageData
 from smoothinfer.reporting.figures import COLOURS, label_text, save_figure
@@ -100,21 +102,34 @@ def image_grid(columns: Mapping[str, Images], captions: Sequence[str], path: Pat
 
 def sheet_of_classes(data: ImageData, path: Path, each: int = 8, most: int = 20) -> None:
     """Draw the first ``each`` images of up to ``most`` classes, a line for each class."""
-    classes = range(min(most, len(data.classes)))
-    figure = Figure(figsize=(0.9 * each + 1.6, 0.9 * len(classes) + 0.6), layout="constrained")
-    grid = figure.subplots(len(classes), each, squeeze=False)
-    for label, line in zip(classes, grid, strict=True):
-        rows = (data.labels == label).nonzero().flatten()[:each]
-        for panel in line:
-            panel.set_axis_off()
-        for panel, picture in zip(line, data[rows].images, strict=False):
-            panel.set_axis_on()
-            _show(panel, picture)
-        line[0].set_title(label_text(data.classes[label]), fontsize=8, loc="left")
-    left_out = len(data.classes) - len(classes)
+    shown = range(min(most, len(data.classes)))
+    lines = [_strip(data[(data.labels == label).nonzero().flatten()[:each]].images, each)
+             for label in shown]  # fmt: skip
+    figure = Figure(figsize=(0.9 * each + 1.6, 0.9 * len(shown) + 0.6), layout="constrained")
+    panel = figure.subplots()  # one for all images: a panel for each would take seconds
+    _show(panel, torch.cat(lines, dim=1))
+    height = lines[0].shape[1]
+    names = [_short(label_text(data.classes[label])) for label in shown]
+    panel.set_yticks([(line + 0.5) * height - 0.5 for line in shown], names, fontsize=8)
+    panel.tick_params(length=0)
+    for spine in panel.spines.values():
+        spine.set_visible(False)
+    left_out = len(data.classes) - len(shown)
     more = f", and {left_out} classes more" if left_out else ""
     figure.suptitle(f"{label_text(data.name)}: the first images of each class{more}", fontsize=10)
     save_figure(figure, path)
+
+
+def _strip(images: Images, places: int) -> Tensor:
+    """Return up to ``places`` images side by side, (C, H + gap, places * (W + gap)) on white."""
+    gap = max(1, images.shape[-1] // 16)
+    framed = functional.pad(images, (0, gap, 0, gap), value=1.0)
+    blank = framed.new_ones(places - len(framed), *framed.shape[1:])
+    return torch.cat([*framed, *blank], dim=-1)
+
+
+def _short(name: str, longest: int = 32) -> str:
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"
 
 
 def _show(panel: Axes, picture: Tensor) -> None:
