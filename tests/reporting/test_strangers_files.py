@@ -281,3 +281,19 @@ def test_the_command_ends_with_a_line_and_writes_nothing(folder, tmp_path, capsy
     assert printed.startswith(f"error: {folder / 'audit.json'}, findings, 0 lacks 'number': ")
     assert printed.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("everywhere", [True, False], ids=["in all rows", "in the first row"])
+def test_columns_without_values_are_reported_or_refused_in_a_line(
+    everywhere, folder, tmp_path, without_figures
+):
+    path, refused = folder / "table.parquet", set()
+    good = collect(folder).rows
+    for name in good.column_names:
+        rest = good[name].to_pylist()[1:]
+        values = [None, *([None] * len(rest) if everywhere else rest)]
+        write_table(with_column(good, name, values), path)
+        redescribe(folder)
+        if is_refused(folder, path, tmp_path):
+            refused.add(name)
+    assert {"attack", "image", "samples", "correct"} <= refused < {*good.column_names}

@@ -1,6 +1,6 @@
 """The table of results: one row per image and setting, from which all figures are computed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import pyarrow as pa
@@ -36,6 +36,18 @@ def setting_columns(rows: Rows) -> list[str]:
 def as_table(rows: Any) -> Rows:
     """Return the Arrow table behind the result of `evaluate`, or the table itself."""
     return getattr(rows, "table", rows)
+
+
+def rows_of(rows: Rows, setting: Mapping[str, Any]) -> Rows:
+    """Return the rows that have the values of ``setting``; ``None`` asks for those without one.
+
+    >>> rows_of(pa.table({"sigma": [0.1, None], "image": [0, 1]}), {"sigma": None}).num_rows
+    1
+    """
+    for column, value in setting.items():
+        found = rows[column]  # may be of type null, which compares with nothing
+        rows = rows.filter(pc.is_null(found) if value is None else pc.equal(found, value))
+    return rows
 
 
 def accuracy(rows: Rows) -> Interval:

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from smoothinfer.evaluation.judgement import on_every_attack, points, worst_case
-from smoothinfer.evaluation.rows import Rows, setting_columns, summarise
+from smoothinfer.evaluation.rows import Rows, rows_of, setting_columns, summarise
 from smoothinfer.numerics.statistics import Interval
 from smoothinfer.reporting.attack_names import short_attack, short_attacks
 from smoothinfer.reporting.tables import Table, cell_text, radius_text
@@ -51,11 +51,11 @@ def lines_of(name: str, rows: Rows) -> list[Line]:
         name: of the folder, which stands for a model without a name.
         rows: of the folder.
     """
-    rows = rows.filter(pc.equal(rows["samples"], pc.max(rows["samples"])))
+    rows = rows_of(rows, {"samples": pc.max(rows["samples"])})
     for column in _FIRST:
         if column in rows.column_names:
-            rows = rows.filter(pc.equal(rows[column], rows[column][0]))
-    if "radius" in rows.column_names:
+            rows = rows_of(rows, {column: rows[column][0].as_py()})
+    if "radius" in rows.column_names and rows["radius"].null_count < len(rows):
         largest = pc.equal(rows["radius"], pc.max(rows["radius"]))
         rows = rows.filter(pc.or_(pc.fill_null(largest, False), pc.equal(rows["attack"], CLEAN)))
     columns = [c for c in setting_columns(rows) if c not in _OF_ATTACKS]
@@ -63,10 +63,7 @@ def lines_of(name: str, rows: Rows) -> list[Line]:
     settings = rows.select(columns).group_by(columns, use_threads=False).aggregate([]).to_pylist()
     found = []
     for setting in settings:
-        part = rows
-        for column, value in setting.items():
-            mask = pc.is_null(part[column]) if value is None else pc.equal(part[column], value)
-            part = part.filter(mask)
+        part = rows_of(rows, setting)
         more = ", ".join(f"{column} {cell_text(setting[column])}" for column in apart)
         model = str(setting.get("model") or name)
         if line := _line(f"{model}, {more}" if more else model, part):

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 
 from smoothinfer.cli.numbers import number_of
 from smoothinfer.cli.options import weights_hash
 from smoothinfer.data import OWN_SPLIT, VALIDATION
 from smoothinfer.errors import InputError
-from smoothinfer.evaluation.rows import CLEAN, Rows, summarise
+from smoothinfer.evaluation.rows import CLEAN, Rows, rows_of, summarise
 from smoothinfer.numerics.statistics import mean_of
 from smoothinfer.runtime.files import write_json
 from smoothinfer.runtime.processes import Processes
@@ -110,8 +109,7 @@ def abstention_of(rows: Rows, sigma: float, rule: str) -> dict[str, Any]:
 
     Of clean images; a risk that these images cannot show at any share has none.
     """
-    for name, value in (("attack", CLEAN), ("sigma", sigma), ("rule", rule)):
-        rows = rows.filter(pc.equal(rows[name], value))
+    rows = rows_of(rows, {"attack": CLEAN, "sigma": sigma, "rule": rule})
     learned = Abstention(np.array(rows["share"]), np.array(rows["correct"], dtype=bool))
     shares: dict[str, float | None] = {}
     for risk in _RISKS:
@@ -126,8 +124,7 @@ def abstention_of(rows: Rows, sigma: float, rule: str) -> dict[str, Any]:
 
 def _correct(rows: Rows, setting: Mapping[str, Any]) -> np.ndarray:
     """Return whether the verdict of ``setting`` is correct on each image, in their order."""
-    for name in ("attack", "sigma", "rule"):
-        rows = rows.filter(pc.equal(rows[name], setting[name]))
+    rows = rows_of(rows, {name: setting[name] for name in ("attack", "sigma", "rule")})
     return rows.sort_by("image")["correct"].to_numpy().astype(float)
 
 
