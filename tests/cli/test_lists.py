@@ -31,7 +31,7 @@ def test_every_recipe_has_one_line(capsys):
     found = said(capsys, "recipes").splitlines()
     for name in list_shipped("recipes"):
         assert sum(row.split()[:1] == [name] for row in found) == 1
-    assert all(len(line) <= 80 for line in found)
+    assert all(len(line) <= 80 and "…" not in line for line in found)
 
 
 @pytest.mark.parametrize("command", ["attacks", "recipes", "models", "data digits"])

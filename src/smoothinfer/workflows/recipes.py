@@ -1,6 +1,8 @@
 """``smoothinfer recipes``: the recipes that come with the package, each in one line."""
 
 from argparse import ArgumentParser, Namespace
+from itertools import groupby
+from typing import Any
 
 from smoothinfer.cli.listing import add_format, first_sentence, show
 from smoothinfer.config.yaml_files import read_yaml
@@ -18,9 +20,16 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    lines = []
-    for name, path in list_shipped("recipes").items():
-        said = read_yaml(path).get("description")
-        lines.append([name, first_sentence(said if isinstance(said, str) else "")])
-    show(Table(["recipe", "what it is"], lines, left=2), options)
+    lines = [[name, _about(read_yaml(path))] for name, path in list_shipped("recipes").items()]
+    whole = options.format == "markdown"
+    # Each folder by itself on the terminal: its names are alike, and leave more of the line.
+    for _, part in groupby(lines, lambda line: "" if whole else line[0].partition("/")[0]):
+        show(Table(["recipe", "what it is"], list(part), left=2), options)
     return 0
+
+
+def _about(recipe: dict[str, Any]) -> str:
+    said = recipe.get("title") or recipe.get("description")
+    if not isinstance(said, str):
+        return ""
+    return said if "title" in recipe else first_sentence(said).removesuffix(".")
