@@ -1,5 +1,8 @@
 """Anybody's network and pictures: transformers, timm, factories, folders of large images."""
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +10,7 @@ from PIL import Image
 from torch import nn
 
 import smoothinfer as si
+from smoothinfer.backbones import from_timm
 from smoothinfer.cli import main
 from smoothinfer.recipes import recipe_from
 
@@ -100,3 +104,31 @@ def test_transformers_networks_work():
 def test_timm_networks_work(name):
     timm = pytest.importorskip("timm", exc_type=ImportError)  # it needs torchvision
     goes_through(timm.create_model(name, pretrained=False, num_classes=5), 224)
+
+
+def test_networks_of_timm_have_the_classes_and_channels_of_the_data(monkeypatch):
+    fake = SimpleNamespace(
+        is_model=lambda name: name == "resnet18",
+        list_models=lambda pattern: ["resnet18"] if "resnet" in pattern else [],
+        create_model=lambda name, num_classes, in_chans, **more: si.smallnet(
+            num_classes, in_chans, **more
+        ),
+    )
+    monkeypatch.setitem(sys.modules, "timm", fake)
+    about = {"model": "smoothinfer.backbones:from_timm(name='resnet18', width=4)"}
+    recipe = recipe_from(about | {"normalise": {"mean": [0.5], "std": [0.5]}})
+    model = recipe.build_model((1, 8, 8), 7)
+    assert model(torch.rand(2, 1, 8, 8)).shape == (2, 7)
+    with pytest.raises(si.InputError, match="no network 'resnet19': such as resnet18"):
+        from_timm("resnet19")
+
+
+def test_a_library_that_is_missing_or_broken_is_named(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(si.InputError, match="timm is not installed: pip install timm"):
+        from_timm("resnet18")
+    monkeypatch.delitem(sys.modules, "timm")
+    (tmp_path / "timm.py").write_text("raise RuntimeError('operator nms does not exist')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(si.InputError, match="cannot be imported here: operator nms"):
+        from_timm("resnet18")

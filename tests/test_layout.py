@@ -15,7 +15,7 @@ LAYERS = [
     ("types", "errors"),
     ("numerics",),
     ("runtime", "config"),
-    ("networks", "ensembles", "data"),
+    ("networks", "backbones", "ensembles", "data"),
     ("engine",),
     ("noise",),
     ("defences",),

@@ -1,18 +1,13 @@
 """Networks: the CIFAR ResNets, a small net for digits, and normalisation as a first layer."""
 
-import contextlib
-import importlib
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smoothinfer.errors import InputError
-from smoothinfer.runtime.hub_access import offline_unless_reachable
 from smoothinfer.types import Images, Logits
 
 
@@ -257,32 +252,6 @@ class LogitsOf(nn.Module):
             shown = f"{type(answer).__name__} that the network returns"
             raise InputError(f"there is no {part!r} in the {shown}") from error
         return logits
-
-
-def from_transformers(name: str, num_classes: int = 10, in_channels: int = 3) -> nn.Module:
-    """Return an image classifier of transformers with fresh weights, from its configuration.
-
-    Args:
-        name: on the Hugging Face hub, or a folder with ``config.json``.
-        num_classes: K.
-        in_channels: of an image.
-
-    Raises:
-        InputError: transformers is not installed, or there is no such configuration.
-    """
-    try:
-        transformers: Any = importlib.import_module("transformers")
-    except ImportError:
-        raise InputError("hf: needs transformers: pip install transformers") from None
-    with contextlib.nullcontext() if Path(name).is_dir() else offline_unless_reachable():
-        try:
-            config = transformers.AutoConfig.from_pretrained(name, num_labels=num_classes)
-        except (OSError, ValueError) as error:
-            why = " ".join(str(error).split())
-            raise InputError(f"no configuration of {name!r}: {why}") from error
-    if hasattr(config, "num_channels"):
-        config.num_channels = in_channels
-    return LogitsOf(transformers.AutoModelForImageClassification.from_config(config))
 
 
 MODELS: dict[str, Callable[..., nn.Module]] = {

@@ -72,3 +72,9 @@ def test_lists_are_checked_number_by_number():
     for bad in ("'ab'", "['a']", "3", "[None]"):
         with pytest.raises(si.InputError, match="milestones of schedule 'steps' must be"):
             Component.of(f"steps(milestones={bad})").bind("schedule", SCHEDULES, ("progress",))
+
+
+def test_an_option_may_be_called_name():
+    component = Component.of("my.networks:make(name='vit-b', depth=3)")
+    assert Component.of(component.to_dict()) == component
+    assert Component.of(str(component)) == component

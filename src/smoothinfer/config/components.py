@@ -39,13 +39,22 @@ class Component:
         if isinstance(value, str):
             return cls(*parse_call(value))
         if isinstance(value, Mapping) and isinstance(value.get("name"), str):
-            options = {key: parse_number(each) for key, each in value.items() if key != "name"}
-            return cls(value["name"], options)
+            name, options = value["name"], {}
+            if name.endswith(")"):  # see to_dict
+                name, options = parse_call(name)
+            more = {key: parse_number(each) for key, each in value.items() if key != "name"}
+            return cls(name, options | more)
         raise InputError(f"write a name, or a mapping with a 'name', not {value!r}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the mapping that `of` reads."""
-        return {"name": self.name, **self.options}
+        """Return the mapping that `of` reads.
+
+        >>> Component.of("timm:create(name='vit', depth=2)").to_dict()
+        {'name': "timm:create(name='vit')", 'depth': 2}
+        """
+        options = {key: value for key, value in self.options.items() if key != "name"}
+        own = {key: value for key, value in self.options.items() if key == "name"}
+        return {"name": str(Component(self.name, own)), **options}
 
     def bind(
         self,

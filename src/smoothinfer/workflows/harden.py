@@ -11,9 +11,11 @@ from smoothinfer.state_dicts import is_state_dict
 from smoothinfer.workflows import train
 
 _RECIPE, _LR = "cifar10/cni-w.yaml", 0.05
-_SHORT = {"timm": "timm:create_model", "hf": "smoothinfer.networks:from_transformers"}
+_SHORT = {
+    "timm": "smoothinfer.backbones:from_timm",
+    "hf": "smoothinfer.backbones:from_transformers",
+}
 _MOVED = ("crop", "flip")
-_NAMES = {"timm": "model_name", "hf": "name"}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -77,11 +79,11 @@ def model_component(name: str) -> Component:
     """Return the component of a model by its short name.
 
     >>> str(model_component("timm:resnet18"))
-    "timm:create_model(model_name='resnet18')"
+    "smoothinfer.backbones:from_timm(name='resnet18')"
     """
     place, _, rest = name.partition(":")
     if place in _SHORT:
         if not rest:
             raise InputError(f"--model {name} names no network: write {place}:NAME")
-        return Component(_SHORT[place], {_NAMES[place]: rest})
+        return Component(_SHORT[place], {"name": rest})
     return Component.of(name)
