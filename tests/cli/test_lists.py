@@ -83,3 +83,9 @@ def test_data_without_a_test_split_are_split_by_a_seed(only_training, capsys):
 def test_sources_that_cannot_be_split_or_found_are_named_at_once(only_training, source, message):
     with pytest.raises(si.InputError, match=message):
         si.load_data(source.format(only_training), "test")
+
+
+def test_a_model_is_listed_by_its_whole_name(capsys):
+    found = said(capsys, "models").splitlines()[1:]
+    assert [line.split()[0] for line in found] == si.list_models()
+    assert "certified-gaussian-0.50-resnet20-cifar10" in si.list_models()

@@ -28,8 +28,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     if options.folder is not None and not (options.folder and Path(options.folder).is_dir()):
         raise InputError(f"no such folder: {options.folder!r}")
-    names = list_models() if options.folder is None else checkpoints_in(Path(options.folder))
-    found = {Path(name).stem: _card(name) for name in names}
+    if options.folder is None:
+        found = {name: _card(name) for name in list_models()}
+    else:
+        found = {path.stem: _card(path) for path in checkpoints_in(Path(options.folder))}
     for name in options.models:
         if name not in found:
             raise unknown("model", name, found)
