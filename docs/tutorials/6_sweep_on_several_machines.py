@@ -52,8 +52,5 @@ main(["sweep", str(folder / "sweep.yaml"), "--merge", *parts, "--out", str(folde
 # In a notebook
 # -------------
 
-import pyarrow.parquet as pq
-
-rows = pq.read_table(folder / "whole" / "table.parquet")
-one = rows.filter((rows.to_pandas().sigma == 0.1).to_numpy())
-si.accuracy_against_samples(one, title="sigma 0.1")
+rows = si.load_results(folder / "whole")
+si.accuracy_against_samples(rows.filter(sigma=0.1), title="sigma 0.1")

@@ -86,3 +86,12 @@ def test_figures_are_returned_and_drawn_in_given_axes(rows, tmp_path):
         si.accuracy_against_samples(rows, ax=axes[0])
     limits = {panel.get_ylim() for panel in figure.axes}
     assert len(limits) == 1  # panels that compare share their range
+
+
+def test_rows_are_filtered_by_the_values_of_columns(rows):
+    attack = rows["attack"].to_pylist()[-1]
+    kept = rows.filter(attack=attack)
+    assert set(kept["attack"].to_pylist()) == {attack}
+    assert 0 < len(kept) < len(rows)
+    with pytest.raises(si.InputError, match="unknown column 'atack'"):
+        rows.filter(atack=attack)

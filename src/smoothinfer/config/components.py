@@ -39,9 +39,8 @@ class Component:
         if isinstance(value, str):
             return cls(*parse_call(value))
         if isinstance(value, Mapping) and isinstance(value.get("name"), str):
-            name, options = value["name"], {}
-            if name.endswith(")"):  # see to_dict
-                name, options = parse_call(name)
+            text = value["name"]
+            name, options = parse_call(text) if text.endswith(")") else (text, {})  # see to_dict
             more = {key: parse_number(each) for key, each in value.items() if key != "name"}
             return cls(name, options | more)
         raise InputError(f"write a name, or a mapping with a 'name', not {value!r}")

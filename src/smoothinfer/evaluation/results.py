@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from smoothinfer.evaluation.rows import Rows, as_table, setting_columns, summarise
+from smoothinfer.errors import unknown
+from smoothinfer.evaluation.rows import Rows, as_table, rows_of, setting_columns, summarise
 from smoothinfer.numerics.statistics import Interval
 
 if TYPE_CHECKING:
@@ -68,9 +69,24 @@ class Results:
         """Return all rows as a data frame."""
         return self.table.to_pandas()
 
-    def filter(self, mask: Any) -> Results:
-        """Return the rows that an Arrow mask or expression keeps."""
-        return Results(self.table.filter(mask))
+    def filter(self, mask: Any = None, **setting: Any) -> Results:
+        """Return the rows that have the values of ``setting``, and that ``mask`` keeps.
+
+        Args:
+            mask: an Arrow mask or expression, or one boolean for each row.
+            setting: values of columns, such as ``attack="pgd(steps=7)", samples=64``.
+
+        Raises:
+            InputError: there is no such column.
+
+        >>> Results(pa.table({"sigma": [0.0, 0.1], "image": [0, 0]})).filter(sigma=0.1).num_rows
+        1
+        """
+        table = self.table if mask is None else self.table.filter(mask)
+        for name in setting:
+            if name not in table.column_names:
+                raise unknown("column", name, table.column_names)
+        return Results(rows_of(table, setting))
 
     def equals(self, other: Results | Rows) -> bool:
         """Return whether all rows are the same."""

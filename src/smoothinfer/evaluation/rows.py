@@ -63,8 +63,8 @@ def accuracy(rows: Rows) -> Interval:
     many = [name for name in setting_columns(rows) if len(rows[name].unique()) > 1]
     if many:
         raise InputError(
-            f"these rows differ in {', '.join(many)}: filter them, or ask rows.accuracy() for the "
-            "accuracy of each setting"
+            f"these rows differ in {', '.join(many)}: filter them, as in "
+            f"rows.filter({many[0]}=...), or ask rows.accuracy() for the accuracy of each setting"
         )
     return proportion(int(pc.sum(rows["correct"].cast(pa.int64())).as_py() or 0), len(rows))
 

@@ -94,7 +94,10 @@ def accuracy_against_samples(
     found = records(as_table(rows))
     many = [name for name in varying(found) if name not in ("samples", "rule", "attack", "seeds")]
     if many:
-        raise InputError(f"these rows differ in {', '.join(many)}: filter them for one figure")
+        raise InputError(
+            f"these rows differ in {', '.join(many)}: filter them for one figure, as in "
+            f"rows.filter({many[0]}=...)"
+        )
     if ax is None:
         return draw_curves(found, "samples", "rule", [] if path is None else [Path(path)], title)
     axes, panels = [ax] if isinstance(ax, Axes) else list(ax), _panels(found, "samples")
