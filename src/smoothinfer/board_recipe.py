@@ -14,6 +14,8 @@ from smoothinfer.noise.input_noise import with_input_noise
 from smoothinfer.noise.noisy_model import NoisyModel
 from smoothinfer.runtime.processes import Processes
 
+_LONGEST = 60  # letters of a name, which is also that of a file
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -43,6 +45,10 @@ class Entry:
     sigma: float | None = None
     claim: Claim | None = None
     note: str = ""
+
+    def __post_init__(self) -> None:
+        if self.others and self.defence is None:
+            raise InputError("others are for a defence that takes several networks: name it")
 
     def build(self, shape: tuple[int, int, int]) -> nn.Module:
         """Return the model in eval mode, on this process's device."""
@@ -89,6 +95,12 @@ class BoardRecipe:
     def __post_init__(self) -> None:
         plain_int("samples", self.samples, at_least=ASKED_AGAIN)
         choose("budget", BUDGETS, self.budget)
+        for name, count in (("limit", self.limit), ("dear_limit", self.dear_limit)):
+            if count is not None:
+                plain_int(name, count, at_least=1)
         for name in self.entries:
-            if not name or "/" in name or name.startswith("."):
-                raise InputError(f"entry {name!r}: its card needs the name of a file")
+            if not name or "/" in name or "\0" in name or name[0] == "." or len(name) > _LONGEST:
+                raise InputError(
+                    f"entry {name[:_LONGEST]!r}: its card needs the name of a file, without a dot "
+                    f"in front or a slash, of at most {_LONGEST} letters"
+                )

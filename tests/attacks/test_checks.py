@@ -31,9 +31,10 @@ OWN = torch.Generator().manual_seed(0)
         (lambda: float(torch.rand(()) > 0.5), True),
         (lambda: random.random(), True),
         (lambda: float(np.random.rand()), True),
+        (lambda: float(torch.rand(()) > 0.98), True),
         (lambda: float(torch.rand((), generator=OWN)), False),
     ],
-    ids=["switch", "python", "numpy", "its own"],
+    ids=["switch", "python", "numpy", "rare", "its own"],
 )
 def test_every_kind_of_randomness_is_seen(draw, shared):
     model, images = Draws(draw).eval(), torch.rand(2, 1, 4, 4)

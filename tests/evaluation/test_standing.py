@@ -5,7 +5,8 @@ import pyarrow as pa
 import pytest
 
 from smoothinfer.errors import InputError
-from smoothinfer.evaluation.standing import standing_of
+from smoothinfer.evaluation.standing import all_right, standing_of
+from smoothinfer.numerics.statistics import mean_share
 
 IMAGES, PASSES = 400, 64
 
@@ -58,3 +59,42 @@ def test_too_few_passes_and_no_rows_are_refused():
         standing_of(votes(np.array([0.5]), 9, np.random.default_rng(0)))
     with pytest.raises(InputError, match="no rows"):
         standing_of(votes(np.array([]), 16, np.random.default_rng(0)))
+
+
+def test_shared_draws_move_the_vote_more_than_draws_of_its_own():
+    passes = 65  # each picks one of two networks, the same one for all images
+    rng, votes = np.random.default_rng(0), []
+    for _ in range(200):
+        right = int(rng.binomial(passes, 0.5))
+        rows = {"hits": [right] * 40, "used": [passes] * 40, "correct": [right > passes / 2] * 40}
+        share = max(right, passes - right) / passes
+        votes.append(standing_of(pa.table(rows | {"share": [share] * 40})))
+    spread = np.std([each.vote.value for each in votes])
+    assert spread > 3 * np.mean([each.luck for each in votes])
+    assert spread < 2 * np.mean([each.shared_luck for each in votes])
+    assert max(each.shared_luck for each in votes) <= 0.5
+
+
+@pytest.mark.parametrize("images", [20, 50, 256])
+@pytest.mark.parametrize("world", ["mixed", "rare"])
+def test_the_interval_of_ten_in_a_row_covers(world, images):
+    rng = np.random.default_rng(0)
+
+    def chances(count):
+        if world == "mixed":
+            return rng.beta(0.5, 1.5, count)
+        return np.where(rng.random(count) < 0.05, 1.0, 0.3)
+
+    truth, covered = (chances(200_000) ** 10).mean(), 0
+    for _ in range(300):
+        hits = rng.binomial(64, chances(images))
+        ten = all_right(hits.astype(float), np.full(images, 64.0))
+        found = mean_share(float(ten.mean()), float(ten.std()), images)
+        covered += found.low <= truth <= found.high
+    assert covered >= 0.9 * 300
+
+
+def test_equal_numbers_give_no_interval_of_nothing():
+    for value in (0.0, 0.5, 0.7, 0.9, 1.0):
+        found = mean_share(float(np.mean([value] * 50)), float(np.std([value] * 50)), 50)
+        assert found.high - found.low > 0.02

@@ -8,7 +8,7 @@ import torch
 import smoothinfer as si
 from smoothinfer.cli import main
 from smoothinfer.workflows.certify import certify_images
-from tests.conftest import images_at
+from tests.conftest import images_at, noisy_line
 
 MODEL = ["certify", "tests.conftest:line", "--data", "digits"]
 GIVEN = [*MODEL, "--sigma", "0.25", "--samples", "64", "--skip", "60"]
@@ -93,3 +93,16 @@ def test_radii_in_another_norm_go_through_the_ball_around(tmp_path, capsys):
         found[norm] = written["certified accuracy"][0]["value"]
     assert len(set(found.values())) == 1
     assert "note: the certificates are of the L2 ball" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_fixed_vote_is_judged_at_the_radii_that_were_asked_for(tmp_path):
+    given = {"method": "fixed", "samples": 200, "selection": 20}
+    model, data = noisy_line(), si.load_data("digits", "test", 12)
+    found = {
+        norm: certify_images(model, data, tmp_path / norm, 1, 0, radii=radii, norm=norm, **given)
+        for norm, radii in {"l2": [0.0, 0.1, 50.0], "linf": [0.0, 0.1 / 8, 50.0 / 8]}.items()
+    }
+    l2, linf = ([each["value"] for each in f["certified accuracy"]] for f in found.values())
+    assert l2 == linf
+    assert l2[2] == 0.0
+    assert found["linf"]["average radius"] * 8 == pytest.approx(found["l2"]["average radius"])

@@ -3,13 +3,17 @@
 import copy
 import shlex
 
+import pyarrow as pa
 import pytest
+import torch
 import yaml
+from safetensors.torch import save_file
 
 from smoothinfer.cli import main
 from smoothinfer.reporting.attack_names import short_attack
 from smoothinfer.reporting.board import read_board
 from smoothinfer.runtime.files import read_json, write_json
+from smoothinfer.workflows.leaderboard import _epochs, _passes_of_an_image
 
 ENTRIES = {
     "static": {"model": "tests.conftest:line"},
@@ -105,6 +109,10 @@ def test_other_peoples_cards_stand_in_the_table(out, tmp_path):
         ({"data hash": "other"}, "do not compare"),
         ({"limits": [12, 12]}, "do not compare"),
         ({"limits": []}, "images of cheap and of dear attacks"),
+        ({"strongest": "none"}, "do not compare"),
+        ({"random": "yes"}, "random must be true or false"),
+        ({"mean": {"value": 0.1, "low": 0.2, "high": 1.0, "images": 3}}, "outside of its own"),
+        ({"mean": {"value": 0.1, "low": 0.0, "high": 1.0, "images": 0}}, "images must be at"),
         ({"commands": "rm -rf"}, "commands must be a list"),
     ],
 )
@@ -126,6 +134,10 @@ def test_cards_that_lie_or_do_not_compare_are_refused(out, tmp_path, change, mes
         ({"entries": {"x": {**ENTRIES["static"], "defence": "none"}}}, "unknown defence"),
         ({"entries": {"x": {**ENTRIES["static"], "claim": {"text": "x"}}}}, "entries: x: claim"),
         ({"samples": 9}, "at least 10"),
+        ({"dear_limit": 0}, "at least 1"),
+        ({"entries": {"x" * 300: ENTRIES["static"]}}, "at most 60 letters"),
+        ({"entries": {"x\0": ENTRIES["static"]}}, "name of a file"),
+        ({"entries": {"x": {"model": "a", "others": ["b"]}}}, "takes several networks"),
         ({"budget": "huge"}, "unknown budget"),
     ],
 )
@@ -146,3 +158,21 @@ def test_attacks_have_short_names():
     assert short_attack("one_draw(steps=20)") == "one draw"
     assert short_attack("pgd(steps=20, draws=1)") == "PGD-20"
     assert short_attack("examples(file='a.pt')") == "examples (a.pt)"
+
+
+def test_a_board_that_does_not_compare_is_refused_before_any_work(out, tmp_path, capsys):
+    before = {path: path.read_bytes() for path in out.rglob("*.json")}
+    other = recipe(tmp_path, samples=13)
+    assert main(["leaderboard", other, "--only", "random", "--out", str(out)]) == 2
+    assert "this recipe judges with 13" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in out.rglob("*.json")} == before
+
+
+def test_passes_of_an_image_count_each_attack_over_its_own_images():
+    rows = {"attack": ["none", "none", "dear"], "forwards": [0, 0, 10], "backwards": [0, 0, 5]}
+    assert _passes_of_an_image(pa.table(rows)) == 20.0
+
+
+def test_a_network_from_a_plain_state_dict_has_the_epochs_of_its_training(tmp_path):
+    save_file({"x": torch.zeros(1)}, tmp_path / "mine.safetensors")
+    assert _epochs(str(tmp_path / "mine.safetensors")) is None

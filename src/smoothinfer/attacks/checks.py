@@ -12,7 +12,8 @@ from torch import nn
 from smoothinfer.engine.members import run_seeded
 from smoothinfer.errors import plain_int, unknown
 from smoothinfer.numerics.precision import autocast_to, resolve_precision
-from smoothinfer.types import Images
+from smoothinfer.numerics.randomness import all_isolated, state_of_all
+from smoothinfer.types import Images, Logits
 
 
 def check_counts(**counts: int | None) -> None:
@@ -44,12 +45,30 @@ def check_options(options: Iterable[str], attack: Callable[..., Any]) -> None:
 
 
 def is_random(model: nn.Module, images: Images) -> bool:
-    """Say whether passes differ: 16 are compared, since a random choice may fall the same way."""
+    """Say whether passes differ: 16 are compared, 256 where the model draws random numbers.
+
+    A rare choice, as of one network among many, may fall the same way many times.
+    """
     shown = probes(images)
     with torch.no_grad():
         first = run_seeded(model, shown, 1)
-        others = (run_seeded(model, shown, seed) for seed in range(2, 17))
-        return any(not torch.equal(first, other) for other in others)
+        few, more = range(2, 17), range(17, 257)
+        return _differ(model, shown, first, few) or (
+            _draws(model, shown) and _differ(model, shown, first, more)
+        )
+
+
+def _differ(model: nn.Module, images: Images, first: Logits, seeds: Iterable[int]) -> bool:
+    return any(not torch.equal(first, run_seeded(model, images, seed)) for seed in seeds)
+
+
+def _draws(model: nn.Module, images: Images) -> bool:
+    """Say whether a pass takes numbers from a generator that all share."""
+    with all_isolated() as seed_all:
+        seed_all(1)
+        before = state_of_all()
+        model(images)
+        return state_of_all() != before
 
 
 def probes(images: Images) -> Images:

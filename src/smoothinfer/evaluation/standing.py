@@ -27,8 +27,11 @@ class Standing:
             may ask ten times.
         vote: share of images that the vote gets right.
         gain: vote minus mean, with the interval of the paired difference over images.
-        luck: standard deviation of ``vote`` if its passes were drawn again. It is an upper bound:
-            rows do not hold the votes of the runner-up, which is taken to have all other votes.
+        luck: standard deviation of ``vote`` if its passes were drawn again, for every image by
+            itself. Of such passes it is an upper bound: rows do not hold the votes of the
+            runner-up, which is taken to have all other votes. Draws that images share, as those of
+            the weights, can add to it.
+        shared_luck: the same if all images shared all draws, which no draws exceed.
     """
 
     mean: Interval
@@ -36,6 +39,7 @@ class Standing:
     vote: Interval
     gain: Interval
     luck: float
+    shared_luck: float
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
@@ -64,12 +68,14 @@ def standing_of(rows: Rows) -> Standing:
     if used.min() < ASKED_AGAIN:
         raise InputError(f"the worst of {ASKED_AGAIN} passes needs as many: give more samples")
     right = hits / used
+    spread = _spread_of_votes(right, share, used, correct)
     return Standing(
         mean=_share(right),
         worst=_share(all_right(hits, used)),
         vote=accuracy(rows),
         gain=_mean(correct - right),
-        luck=_luck(right, share, used, correct),
+        luck=math.sqrt(float((spread**2).sum())) / len(right),
+        shared_luck=float(spread.mean()),
     )
 
 
@@ -94,11 +100,11 @@ def _share(values: Any) -> Interval:
     return mean_share(float(values.mean()), float(values.std()), len(values))
 
 
-def _luck(right: Any, share: Any, used: Any, correct: Any) -> float:
-    """Return sqrt(sum q (1 - q)) / N, q the probability that another vote would differ."""
+def _spread_of_votes(right: Any, share: Any, used: Any, correct: Any) -> Any:
+    """Return sqrt(q (1 - q)) of each image, q the probability that another vote would differ."""
     # Of a right image the leader's share is known, of a wrong one also the label's.
     behind = np.where(correct, 1 - share, right)
     lead = np.clip(share - behind, 0, None)
     error = np.sqrt(np.clip(share + behind - lead**2, 1e-12, None) / used)
     turns = norm.sf(lead / error)
-    return math.sqrt(float((turns * (1 - turns)).sum())) / len(right)
+    return np.sqrt(turns * (1 - turns))

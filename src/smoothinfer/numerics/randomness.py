@@ -9,6 +9,7 @@ import hashlib
 import random
 import secrets
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -179,6 +180,21 @@ def all_isolated() -> Iterator[Callable[[int], None]]:
     finally:
         random.setstate(state)
         np.random.set_state(states)
+
+
+def state_of_all() -> tuple[Any, ...]:
+    """Return the states of all that `all_isolated` seeds, to compare.
+
+    >>> before = state_of_all()
+    >>> state_of_all() == before
+    True
+    >>> _ = torch.rand(())
+    >>> state_of_all() == before
+    False
+    """
+    numpy: Any = np.random.get_state(legacy=False)["state"]
+    states = [generator.get_state().tolist() for generator in _global_generators()]
+    return random.getstate(), numpy["key"].tobytes(), numpy["pos"], states
 
 
 def draw_seed(generator: torch.Generator | None) -> int | None:

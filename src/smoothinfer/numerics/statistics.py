@@ -58,7 +58,8 @@ def mean_share(mean: float, deviation: float, images: int, confidence: float = 0
     """Mean of one number in [0, 1] per image: Wilson's interval at an effective sample size.
 
     n_eff = n m (1 - m) / s^2: numbers that are all 0 or 1 have n_eff = n, others vary less. Unlike
-    mean -+ z s / sqrt(n) it does not close at the ends.
+    mean -+ z s / sqrt(n) it does not close at the ends. In this ratio the images are joined by one
+    with a 0 and one with a 1, since a few images may all miss what is rare.
 
     Args:
         mean: m, over the images.
@@ -78,8 +79,9 @@ def mean_share(mean: float, deviation: float, images: int, confidence: float = 0
 
     if images < 1:
         raise InputError(f"cannot take a mean over {images} images")
-    spread = deviation**2
-    size = images * max(1.0, mean * (1 - mean) / spread) if spread > 0 else images
+    joined = (images * mean + 1) / (images + 2)
+    spread = (images * (deviation**2 + mean**2) + 1) / (images + 2) - joined**2
+    size = images * max(1.0, joined * (1 - joined) / spread)
     z = float(norm.ppf(0.5 + confidence / 2))
     middle = (mean + z * z / (2 * size)) / (1 + z * z / size)
     half = z / (1 + z * z / size) * math.sqrt(mean * (1 - mean) / size + (z / (2 * size)) ** 2)
@@ -87,7 +89,7 @@ def mean_share(mean: float, deviation: float, images: int, confidence: float = 0
 
 
 def mean_of(mean: float, deviation: float, images: int, confidence: float = 0.95) -> Interval:
-    """Mean of one number per image, with its interval: mean -+ z deviation / sqrt(images - 1).
+    """Mean of one number per image, -+ t deviation / sqrt(images - 1): Student's interval.
 
     Args:
         mean: over the images.
@@ -99,13 +101,14 @@ def mean_of(mean: float, deviation: float, images: int, confidence: float = 0.95
         InputError: there are no images.
 
     >>> mean_of(0.1, 0.5, 101)
-    Interval(value=0.1, low=0.002002, high=0.197998, images=101)
+    Interval(value=0.1, low=0.000801, high=0.199199, images=101)
     """
-    from scipy.stats import norm
+    from scipy.stats import t
 
     if images < 1:
         raise InputError(f"cannot take a mean over {images} images")
     if images == 1:
         return Interval(mean, -1.0, 1.0, 1)
-    half = float(norm.ppf(0.5 + confidence / 2)) * deviation / math.sqrt(images - 1)
+    quantile = float(t.ppf(0.5 + confidence / 2, images - 1))
+    half = quantile * deviation / math.sqrt(images - 1)
     return Interval(mean, round(mean - half, 6), round(mean + half, 6), images)

@@ -1,6 +1,6 @@
 """The leaderboard: one JSON card for each judged model, read back as tables and a page."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ BOARD_CARD = {
     "standings": [
         {
             **{"attack": str, "mean": INTERVAL, "worst": INTERVAL, "vote": INTERVAL},
-            **{"gain": GAIN, "luck": SHARE},
+            **{"gain": GAIN, "luck": SHARE, "shared_luck": Maybe(SHARE)},
         }
     ],
     **{"mean": INTERVAL, "worst": INTERVAL, "worst case": INTERVAL},
@@ -51,13 +51,8 @@ _HEADS = (
     *("authors' protocol", "the vote adds"),
 )
 _SHORT_HEADS = ("model", "epochs", "clean", "worst", "pass", "ten", "authors", "vote adds")
-_PROTOCOL = (
-    "data hash",
-    "ball",
-    "budget",
-    "samples",
-    "limits",
-)  # the same for all cards of a board
+# The same for all cards of a board.
+_PROTOCOL = ("data hash", "ball", "budget", "samples", "limits", "strongest")
 
 
 @dataclass(frozen=True)
@@ -159,15 +154,34 @@ def read_board(folder: str | Path) -> Board:
     if not files:
         raise InputError(f"there are no cards in {folder}")
     cards = [read_board_card(file) for file in files]
-    first = cards[0]
     for file, card in zip(files, cards, strict=True):
-        for key in _PROTOCOL:
-            if card[key] != first[key]:
-                raise InputError(
-                    f"{file} was judged with {key} {card[key]}, {files[0]} with {first[key]}: they "
-                    "do not compare, put them into different folders"
-                )
+        _check_alike(file, card, str(files[0]), cards[0])
     return Board(sorted(cards, key=lambda card: -float(card["worst case"]["value"])))
+
+
+def check_cards(folder: Path, protocol: dict[str, Any], anew: Collection[str]) -> None:
+    """Refuse a folder whose cards could not stand beside those judged by ``protocol``.
+
+    Args:
+        folder: may be empty, or not there yet.
+        protocol: what our cards will hold.
+        anew: names of our cards, which take the place of older ones.
+
+    Raises:
+        InputError: a card is malformed, or was judged in another way.
+    """
+    for file in sorted(folder.glob("*.json")):
+        if file.stem not in anew:
+            _check_alike(file, read_board_card(file), "this recipe judges", protocol)
+
+
+def _check_alike(file: Path, card: dict[str, Any], other: str, theirs: dict[str, Any]) -> None:
+    for key in _PROTOCOL:
+        if card[key] != theirs[key]:
+            raise InputError(
+                f"{file} was judged with {key} {card[key]}, {other} with {theirs[key]}: they do "
+                "not compare, put them into different folders"
+            )
 
 
 def read_board_card(file: Path) -> dict[str, Any]:

@@ -110,6 +110,8 @@ def check_shape(value: Any, shape: Any, place: str) -> Any:
             check_shape(each, shape[0], f"{place}, {at}")
     elif isinstance(shape, dict):
         _check_keys(_of_kind(value, dict, place), shape, place)
+        if {"low", "value", "high"} <= shape.keys():
+            _check_order(value, place)
     elif not _fits(value, shape):
         raise InputError(f"{place} must be {_named(shape)}, not {repr(value)[:60]}: {_REMEDY}")
     return value
@@ -120,6 +122,14 @@ def _check_keys(value: Mapping[str, Any], shape: Mapping[str, Any], place: str) 
         if key not in value and not isinstance(part, Maybe):
             raise InputError(f"{place} lacks {key!r}: {_REMEDY}")
         check_shape(value.get(key), part, f"{place}, {key}")
+
+
+def _check_order(interval: Mapping[str, Any], place: str) -> None:
+    # A figure may lie beside its interval by the rounding of the two.
+    if not interval["low"] - 1e-6 <= interval["value"] <= interval["high"] + 1e-6:
+        raise InputError(f"{place}: the value lies outside of its own interval: {_REMEDY}")
+    if interval["images"] < 1:
+        raise InputError(f"{place}, images must be at least 1: {_REMEDY}")
 
 
 def _of_kind(value: Any, kind: type, place: str) -> Any:
@@ -143,4 +153,10 @@ def _named(shape: Any) -> str:
         return f"one of {', '.join(shape)}"
     if isinstance(shape, Between):
         return f"a number from {shape.low:g} to {shape.high:g}"
-    return {int: "an integer", str: "text", list: "a list", dict: "a mapping"}[shape]
+    return {
+        bool: "true or false",
+        int: "an integer",
+        str: "text",
+        list: "a list",
+        dict: "a mapping",
+    }[shape]

@@ -150,9 +150,10 @@ def certify_images(
     factor = THROUGH_L2[norm](math.prod(data.shape))
     console = Terminal(quiet=not main)
     fixed = options.get("method") == "fixed"
-    asked = None if fixed or radii is None else [factor * each for each in sorted_radii(radii)]
+    asked = None if radii is None else [factor * each for each in sorted_radii(radii)]
     place: dict[str, Any] = {"out": out / "rows", "progress": True, "tell": console.print}
-    how = options | {"radii": asked, "alpha": alpha}
+    # A fixed vote gives each image a radius of its own, whichever are asked for.
+    how = options | {"radii": None if fixed else asked, "alpha": alpha}
     rows = certify_rows(model, data, **place, skip=skip, seed=seed, **how)
     sigma = rows["sigma"][0].as_py()
     # Not rounded, nor divided and multiplied again: the tested radius is reached exactly.
@@ -165,7 +166,7 @@ def certify_images(
     content = {
         "images": len(rows),
         MADE_BY: json.loads(rows.schema.metadata[MADE_BY.encode()]),
-        "average radius": average_radius(rows) if fixed else None,
+        "average radius": average_radius(rows) / factor if fixed else None,
         "norm": norm,
         "sigma": sigma,
         "alpha": alpha,
@@ -210,7 +211,7 @@ def _passes_and_abstentions(rows: Rows, fixed: bool) -> dict[str, Any]:
 
 def _tell(console: Terminal, content: dict[str, Any]) -> None:
     if content["average radius"] is not None:
-        console.print(f"average radius {content['average radius']:.4f}")
+        console.print(f"average radius {content['average radius']:.4f} ({content['norm']})")
     used, images = content["passes of an image"], content["images"]
     console.print(
         f"passes of an image: {used['mean']:,.0f} on average, {used['median']:,.0f} is the median, "

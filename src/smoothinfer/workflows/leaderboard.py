@@ -24,13 +24,14 @@ from smoothinfer.evaluation.runner import Runner
 from smoothinfer.evaluation.standing import ASKED_AGAIN
 from smoothinfer.evaluation.store import Store
 from smoothinfer.numerics.balls import BALLS, Ball
-from smoothinfer.reporting.board import Board, read_board
+from smoothinfer.reporting.board import Board, check_cards, read_board
 from smoothinfer.reporting.board_page import write_board
 from smoothinfer.runtime.files import write_json
 from smoothinfer.runtime.processes import Processes
 from smoothinfer.runtime.provenance import made_by
 from smoothinfer.runtime.terminal import Terminal
 from smoothinfer.smoothing.classifier import SmoothedClassifier
+from smoothinfer.state_dicts import is_state_dict
 
 _AUDITED = 300  # images of a quick audit
 SMOKE: dict[str, Any] = {"limit": 8, "dear_limit": 8, "samples": 10}
@@ -58,8 +59,9 @@ def run(options: Namespace) -> int:
     chosen = _chosen(recipe, options.only)
     images = load_split(recipe.data, recipe.split, recipe.limit, recipe.first)
     ball = recipe.ball.bind("ball", BALLS)()
-    models = {name: entry.build(images.shape) for name, entry in chosen.items()}
     out, console = Path(options.out), Terminal(quiet=not Processes().main)
+    check_cards(out / "cards", _protocol_of(recipe, images, ball), chosen)
+    models = {name: entry.build(images.shape) for name, entry in chosen.items()}
     for number, (name, model) in enumerate(models.items(), start=1):
         console.print(f"{number} of {len(models)}: {name}", markup=False)
         card = judge(name, chosen[name], model, recipe, images, ball, out / "entries" / name)
@@ -149,11 +151,8 @@ def _card(
     rows: Rows,
     random: bool,
 ) -> dict[str, Any]:
-    strongest = strongest_of(recipe.budget)
-    content = judged(rows, strongest, random)
+    content = judged(rows, strongest_of(recipe.budget), random)
     standings = content.pop("standings")
-    table = rows.select(["attack", "forwards", "backwards"]).to_pylist()
-    passes = sum(each["forwards"] + 2 * each["backwards"] for each in table) / len(images)
     return {
         "name": name,
         "model": entry.model,
@@ -161,25 +160,38 @@ def _card(
         "sha256": weights_hash(entry.model),
         "epochs": _epochs(entry.model),
         "data": images.name,
-        "data hash": images.hash,
-        "ball": str(ball),
-        "budget": recipe.budget,
-        "samples": recipe.samples,
+        **_protocol_of(recipe, images, ball),
         "seed": recipe.seed,
-        "limits": [len(images), min(len(images), recipe.dear_limit or len(images))],
-        "strongest": strongest,
         **content,
         "standings": [{"attack": attack, **each} for attack, each in standings.items()],
-        "passes": round(passes, 1),
+        "passes": round(_passes_of_an_image(rows), 1),
         "claim": to_plain(entry.claim),
         "note": entry.note or None,
         **made_by(),
     }
 
 
+def _protocol_of(recipe: BoardRecipe, images: ImageData, ball: Ball) -> dict[str, Any]:
+    """Return what all cards of a board have in common."""
+    return {
+        "data hash": images.hash,
+        "ball": str(ball),
+        "budget": recipe.budget,
+        "samples": recipe.samples,
+        "limits": [len(images), min(len(images), recipe.dear_limit or len(images))],
+        "strongest": strongest_of(recipe.budget),
+    }
+
+
+def _passes_of_an_image(rows: Rows) -> float:
+    """Return the passes that all attacks together take of an image, a backward one as two."""
+    means = rows.group_by("attack").aggregate([("forwards", "mean"), ("backwards", "mean")])
+    return sum(each["forwards_mean"] + 2 * each["backwards_mean"] for each in means.to_pylist())
+
+
 def _epochs(model: str) -> int | None:
     """Return the epochs of a trained model, with those of the model that it started from."""
-    path = find_checkpoint(model)
+    path = None if is_state_dict(model) else find_checkpoint(model)
     if path is None:
         return None
     recipe = read_card(path)["recipe"]
