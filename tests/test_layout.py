@@ -162,6 +162,6 @@ def test_the_wheel_is_small_and_ships_what_its_list_names():
     included = tomllib.loads(Path("pyproject.toml").read_text())["tool"]["hatch"]["build"]
     files = [Path(each) for each in included["targets"]["wheel"]["force-include"]]
     assert all(each.exists() for each in files)
-    assert sum(each.stat().st_size for each in files if each.is_file()) < 25e6
+    assert sum(each.stat().st_size for each in files if each.is_file()) < 30e6
     weights = {each.stem for each in files if each.suffix == ".safetensors"}
     assert {each.stem for each in files if each.suffix == ".json"} >= weights

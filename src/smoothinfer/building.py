@@ -17,6 +17,7 @@ from smoothinfer.errors import InputError
 from smoothinfer.networks import MODELS, Normalize
 from smoothinfer.noise import NOISES, NoisyModel
 from smoothinfer.numerics.randomness import derive_seed, isolated_rng
+from smoothinfer.runtime.modes import count_classes
 
 Built = TypeVar("Built", bound=NoisyModel)
 
@@ -162,11 +163,19 @@ def defend(
         InputError: the name or an option is unknown, or the defence does not fit the networks.
     """
     function = defence.bind("defence", DEFENCES, None)
+    _check_classes(networks, shape)
     sized = "shape" in inspect.signature(function).parameters
     given = ["network"] * len(networks) + (["shape="] if sized else [])
     bound = defence.bind("defence", DEFENCES, given)
     defended: nn.Module = bound(*networks, **({"shape": shape} if sized else {}))
     return defended
+
+
+def _check_classes(networks: Sequence[nn.Module], shape: tuple[int, int, int]) -> None:
+    if len(networks) > 1:
+        classes = [count_classes(each, torch.zeros(1, *shape)) for each in networks]
+        if len(set(classes)) > 1:
+            raise InputError(f"networks that answer together have {classes} classes, not the same")
 
 
 def _check_size(model: nn.Module, name: str) -> None:

@@ -35,7 +35,9 @@ class Ensemble(nn.Module):
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:
         super().__init__()
-        if not networks:
+        if isinstance(networks, nn.Module) and not isinstance(networks, nn.ModuleList):
+            raise InputError("give the networks of an ensemble as a list, not one module")
+        if not len(networks):
             raise InputError("an ensemble needs at least one network")
         for network in networks:
             check_type("network", network, nn.Module, "Ensemble([model.module, ...])")
@@ -43,7 +45,10 @@ class Ensemble(nn.Module):
         self.training = networks[0].training
 
     def forward(self, images: Images) -> Logits:
-        answers = torch.stack([network(images).float() for network in self.networks])
+        each = [network(images).float() for network in self.networks]
+        if len({answer.shape for answer in each}) > 1:
+            raise InputError(f"members have {[a.shape[1] for a in each]} classes, not the same")
+        answers = torch.stack(each)
         return answers.log_softmax(2).logsumexp(0) - math.log(len(self.networks))
 
 

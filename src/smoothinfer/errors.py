@@ -4,7 +4,7 @@ import difflib
 import math
 import numbers
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -63,6 +63,25 @@ def check_type(argument: str, value: object, kind: type, example: str) -> None:
 
 MOST_PASSES = 10**9  # of one image: more would take years
 _INT64 = 2**63
+
+
+def plain_list(name: str, values: Any) -> list[Any]:
+    """Return ``values`` as a list, if there are some.
+
+    Raises:
+        InputError: it is no sequence, or it is empty.
+
+    >>> plain_list("bits", 8)
+    Traceback (most recent call last):
+    smoothinfer.errors.InputError: bits must be a list of at least one, such as [8]
+    """
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        shown = _shown(values)
+        raise InputError(f"{name} must be a list of at least one, such as [{shown}]")
+    found = [*values]
+    if not found:
+        raise InputError(f"{name} must be a list of at least one, not an empty one")
+    return found
 
 
 def plain_int(name: str, value: object, at_least: int = -_INT64, at_most: int = _INT64 - 1) -> int:

@@ -34,7 +34,7 @@ def load_state_dict_into(network: nn.Module, name: str | Path) -> None:
 
     Raises:
         InputError: the file is no state dict, or does not fit; the message names the first tensors
-            that are missing, left over, or of another shape.
+            that are missing, left over, of another shape, or no floats.
     """
     found = _renamed(read_state_dict(name), set(network.state_dict()))
     own = network.state_dict()
@@ -45,10 +45,16 @@ def load_state_dict_into(network: nn.Module, name: str | Path) -> None:
         for key, tensor in own.items()
         if key in found and found[key].shape != tensor.shape
     ]
+    kinds = [
+        f"{key} holds {str(found[key].dtype).removeprefix('torch.')}"
+        for key, tensor in own.items()
+        if key in found and found[key].is_floating_point() != tensor.is_floating_point()
+    ]
     faults = [
         _listed("lacks", missing),
         _listed("has besides", surplus),
         _listed("has other shapes:", shapes),
+        _listed("has other numbers:", kinds),
     ]
     if told := [fault for fault in faults if fault]:
         raise InputError(f"{name} does not fit the network: it {'; '.join(told)}")

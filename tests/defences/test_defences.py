@@ -9,6 +9,8 @@ from torch import nn
 
 import smoothinfer as si
 from smoothinfer.attacks.mixtures import find_mixture
+from smoothinfer.building import defend
+from smoothinfer.config.components import Component
 from smoothinfer.defences import DEFENCES, Mixture
 from smoothinfer.defences.pruned_features import prune
 from smoothinfer.defences.short_numbers import quantise
@@ -210,3 +212,84 @@ def test_the_first_noise_of_a_self_ensemble_is_in_pixels():
     model = DEFENCES["self_ensemble"](net, shape=(1, 64, 64), first=0.1).eval()
     spread = model(torch.zeros(4, 1, 64, 64)).detach().std()
     assert abs(float(spread) - 0.4) < 4.5 * 0.4 / math.sqrt(2 * 4 * 64 * 64)
+
+
+class Shared(nn.Module):
+    """One convolution and one normalisation under two names each, and a rectifier in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = self.again = nn.Conv2d(3, 8, 3, padding=1, padding_mode="reflect")
+        self.norm = self.renamed = nn.BatchNorm2d(8)
+        self.last = nn.Linear(8, 4)
+
+    def forward(self, images):
+        features = self.renamed(self.again(images))
+        torch.relu_(features)  # its result is not used
+        return self.last(features.mean((2, 3)))
+
+
+@pytest.mark.parametrize("name", ["activation_pruning", "norm_aggregation", "projection_filters"])
+def test_layers_that_run_under_another_name_are_defended_too(name, images):
+    model = DEFENCES[name](Shared().eval())
+    passes = []
+    for seed in range(8):
+        with si.isolated_rng(seed):
+            passes.append(model(images))
+    assert any(not torch.equal(passes[0], each) for each in passes)
+    passes[0].sum().backward()
+
+
+def test_drawn_filters_frame_images_as_the_layer_did(images):
+    conv = nn.Conv2d(3, 8, 3, padding=1, padding_mode="reflect")
+    drawn = DEFENCES["projection_filters"](nn.Sequential(conv, nn.Identity()))[0]
+    filters = drawn.filters()
+    drawn.filters = lambda: filters
+    conv.weight.data = filters.detach()
+    assert torch.allclose(drawn(images), conv(images), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", DEFENCES)
+def test_networks_of_doubles_are_defended(name, images):
+    if name == "mixture":
+        model = DEFENCES[name](network().double(), network().double())
+    else:
+        sized = "shape" in inspect.signature(DEFENCES[name]).parameters
+        options = {"shape": (3, 8, 8)} if sized else {}
+        options |= {"layers": ["1"]} if name == "learned_perturbation" else {}
+        model = DEFENCES[name](network().double(), **options)
+    assert model.eval()(images.double()).dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("name", "network", "options", "message"),
+    [
+        ("random_precision", network, {"bits": []}, "at least one, not an empty one"),
+        ("random_precision", network, {"bits": 8}, "must be a list"),
+        ("random_precision", nn.Flatten, {}, "no convolution and no linear layer"),
+        ("norm_aggregation", network, {"sizes": 2}, "must be a list"),
+        ("projection_filters", lambda: nn.Sequential(nn.Conv2d(1, 8, 1)), {}, "of one number"),
+    ],
+)
+def test_defences_that_cannot_be_are_refused(name, network, options, message):
+    with pytest.raises(si.InputError, match=message):
+        DEFENCES[name](network(), **options)
+
+
+def test_a_refused_defence_leaves_the_network_as_it_was():
+    net = network()
+    with pytest.raises(si.InputError, match="cannot be split"):
+        DEFENCES["norm_aggregation"](net, sizes=[4])
+    assert isinstance(net[1], nn.BatchNorm2d)
+
+
+def test_networks_of_different_classes_are_no_mixture():
+    with pytest.raises(si.InputError, match="two networks"):
+        DEFENCES["mixture"](network(), 3)
+    other = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+    with pytest.raises(si.InputError, match=r"\[4, 3\] classes"):
+        defend(Component("mixture"), [network(), other], (3, 8, 8))
+    with pytest.raises(si.InputError, match=r"\[4, 3\] classes"):
+        si.Ensemble([network(), other])(torch.rand(1, 3, 8, 8))
+    with pytest.raises(si.InputError, match="as a list"):
+        si.Ensemble(network())

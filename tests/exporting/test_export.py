@@ -279,3 +279,38 @@ def test_a_missing_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
     with pytest.raises(si.InputError, match=r"smoothinfer\[export\]"):
         exporter.export(noisy(), tmp_path / "net.onnx", shape=SHAPE)
+
+
+def test_a_rare_event_in_the_noise_is_no_fault_of_the_file():
+    """One pass in 160 differs: votes of 16 are often the same, and their means lie apart."""
+    usual, other = torch.eye(4)[:2].log().clamp(-9)
+
+    class Rare(nn.Module):
+        def forward(self, shown):
+            rare = (torch.rand(()) < 1 / 160).float()
+            return (rare * other + (1 - rare) * usual).expand(len(shown), 4)
+
+    for seed in range(10):
+        generator = torch.Generator().manual_seed(seed)
+
+        def draw(number, shown, generator=generator):
+            rare = (torch.rand(16, 1, 1, generator=generator) < 1 / 160).float()
+            return (rare * other + (1 - rare) * usual).expand(16, len(shown), 4)
+
+        check_vote(Path("x"), votes_with(draw), Rare().eval(), 16, images())
+    with pytest.raises(si.InputError, match="standard err"):
+        check_vote(
+            Path("x"),
+            votes_with(lambda n, shown: usual.roll(2).expand(16, len(shown), 4)),
+            Rare().eval(),
+            16,
+            images(),
+        )
+
+
+def test_the_reason_of_a_failed_export_is_told(capfd, tmp_path):
+    mixture = si.DEFENCES["mixture"](network(), network()).eval()
+    with pytest.raises(si.InputError, match=r"does not take the model: .*data-dependent") as caught:
+        si.export(mixture, tmp_path / "a.onnx", shape=SHAPE)
+    assert str(caught.value).isprintable()
+    assert capfd.readouterr() == ("", "")

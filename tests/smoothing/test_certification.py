@@ -7,9 +7,9 @@ from scipy.stats import binomtest, norm
 from torch import nn
 
 import smoothinfer as si
-from smoothinfer.smoothing.certification import lower_bound
+from smoothinfer.smoothing.certification import lower_bound, sorted_radii
 from smoothinfer.smoothing.sequences import log_evidence
-from tests.conftest import PIXEL_SIGMA, FirstPixel, images_at
+from tests.conftest import PIXEL_SIGMA, FirstPixel, images_at, noisy_line
 
 
 @pytest.mark.parametrize(
@@ -195,3 +195,14 @@ def test_no_images_and_one_class_get_no_certificate(noisy_pixel):
 
 def test_bounds_keep_all_their_digits(noisy_pixel):
     assert si.certify(noisy_pixel, images_at([0.4]), samples=100).lower.dtype == torch.float64
+
+
+def test_radii_and_truth_are_taken_in_any_form_and_checked():
+    assert sorted_radii(np.array([0.5, 0.25])) == sorted_radii(torch.tensor([0.25, 0.5]))
+    assert sorted_radii(0.5) == [0.5]
+    with pytest.raises(si.InputError, match="radius must be a number"):
+        sorted_radii("0.5")
+    model, shown = noisy_line(), torch.rand(2, 1, 8, 8)
+    for truth in ([0, 1], torch.tensor([0]), torch.tensor([0.0, 1.0])):
+        with pytest.raises(si.InputError, match="labels must"):
+            si.certify(model, shown, truth=truth, samples=10)

@@ -31,7 +31,7 @@ CALIBRATION = {
         ([], "--shape C H W"),
         ([*SHAPE, "--budget", "0"], "budget must be above 0"),
         ([*SHAPE, "--budget", "0.001"], "give a longer --budget"),
-        ([*SHAPE, "--abstain", "0.1"], "needs a calibration"),
+        ([*SHAPE, "--abstain", "0.1"], "needs --calibration FILE"),
         ([*SHAPE, "--calibration", "none.json"], "none.json"),
         (["--shape", "3", "5", "5"], "the model does not take"),
         (["--shape", "0", "8", "8"], "shape must be at least 1"),

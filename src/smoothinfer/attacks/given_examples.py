@@ -46,7 +46,7 @@ class GivenExamples:
     ) -> None:
         self.source = source
         self.adversarial = self._pixels(adversarial, source)
-        self.labels = None if labels is None else labels.flatten().long()
+        self.labels = None if labels is None else self._whole(labels, source)
         self.clean = None if clean is None else self._pixels(clean, f"the clean images of {source}")
 
     @classmethod
@@ -117,6 +117,12 @@ class GivenExamples:
         raise InputError(
             f"{self.source} holds arrays of shape {tuple(pixels.shape)}, the images are {shape}"
         )
+
+    @staticmethod
+    def _whole(labels: Tensor, name: str) -> Labels:
+        if labels.is_complex() or not torch.equal(labels, labels.round()):
+            raise InputError(f"the labels of {name} are no whole numbers")
+        return labels.flatten().long()
 
     @staticmethod
     def _pixels(array: Tensor, name: str) -> Tensor:

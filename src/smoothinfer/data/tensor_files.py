@@ -35,7 +35,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         raise
     except Exception as error:  # each library has its own errors
         raise InputError(f"{path} cannot be read: {error_line(error)}") from error
-    return found
+    return _plain(found, path)
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -58,6 +58,16 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     tensors = {str(name): each for name, each in held.items() if isinstance(each, Tensor)}
     if not tensors:
         raise InputError(f"{path} holds no tensors: save the state dict, model.state_dict()")
+    return _plain(tensors, path)
+
+
+def _plain(tensors: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:
+    """Refuse tensors that are sparse, nested, without contents, or of complex numbers."""
+    for name, tensor in tensors.items():
+        odd = tensor.layout != torch.strided or tensor.is_nested or tensor.is_meta
+        if odd or tensor.is_complex() or tensor.is_quantized:
+            shown = f"{name!r} in {path}" if name else str(path)
+            raise InputError(f"{shown} must be a plain tensor of real numbers: save it as such")
     return tensors
 
 

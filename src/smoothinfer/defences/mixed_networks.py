@@ -30,7 +30,7 @@ class Mixture(RandomModule):
 
     def __init__(self, networks: Sequence[nn.Module], shares: Sequence[float] = ()) -> None:
         super().__init__()
-        if len(networks) < 2:
+        if len(networks) < 2 or not all(isinstance(each, nn.Module) for each in networks):
             raise InputError("a mixture needs at least two networks")
         given = [plain_float("share", share, at_least=0) for share in shares]
         given = given or [1.0] * len(networks)

@@ -16,13 +16,9 @@ _RECTIFIERS = (F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.rel
 
 
 def prune(features: Tensor, share: float) -> Tensor:
-    """Keep the features that r draws with replacement hit, p_j = |h_j| / sum |h|; scale them up.
+    """Keep h_j if one of r = share * n draws hits it, p_j = |h_j| / sum |h|.
 
-    h_j is kept where one of r = share * n draws hits it, and then divided by 1 - (1 - p_j)^r, the
-    probability of that, so that the mean over draws is h.
-
-    >>> prune(torch.zeros(1, 4), 1.0).tolist()
-    [[0.0, 0.0, 0.0, 0.0]]
+    It is then divided by 1 - (1 - p_j)^r, its probability, so that the mean over draws is h.
     """
     flat = features.flatten(1)
     size = flat.detach().abs().float()  # fewer digits cannot count the draws
@@ -42,9 +38,12 @@ class _Pruned(TorchFunctionMode):
         self.share, self.met = share, False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        self.met |= func in _RECTIFIERS
-        return prune(result, self.share) if func in _RECTIFIERS else result
+        if func not in _RECTIFIERS:
+            return func(*args, **(kwargs or {}))
+        self.met, given = True, (*args, *(kwargs or {}).values())
+        pruned = prune(given[0].relu(), self.share)
+        in_place = func.__name__.endswith("_") or True in given[1:]
+        return given[0].copy_(pruned) if in_place else pruned
 
 
 class ActivationPruning(RandomModule):
@@ -73,6 +72,7 @@ def activation_pruning(network: nn.Module, share: float = 1.0) -> nn.Module:
         InputError: ``share`` is not positive.
 
     Source: Dhillon et al. 2018, arXiv 1803.01442. Broken by Athalye et al. 2018 (to 0 %).
+
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     >>> activation_pruning(net)(torch.rand(3, 1, 2, 2)).shape
     torch.Size([3, 2])

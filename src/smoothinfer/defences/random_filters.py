@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from smoothinfer.defences.random_module import RandomModule
+from smoothinfer.defences.random_module import RandomModule, replace_everywhere
 from smoothinfer.errors import InputError, plain_float
 from smoothinfer.noise.placement import own_weight
 from smoothinfer.numerics.randomness import normal
@@ -20,7 +20,9 @@ class RandomFilters(RandomModule):
     def __init__(self, conv: nn.Conv2d, count: int) -> None:
         super().__init__()
         self.count, self.side = count, conv.kernel_size[0]
-        self.how = conv.stride, conv.padding, conv.dilation, conv.groups
+        self.frame, self.mode = conv._reversed_padding_repeated_twice, conv.padding_mode
+        padding = conv.padding if self.mode == "zeros" else 0
+        self.how = conv.stride, padding, conv.dilation, conv.groups
         kept = own_weight(conv, "the first").detach()[: conv.out_channels - count]
         self.weight = nn.Parameter(kept.clone())
         self.bias = conv.bias
@@ -34,6 +36,8 @@ class RandomFilters(RandomModule):
         return torch.cat([learned, drawn])
 
     def forward(self, features: Tensor) -> Tensor:
+        if self.mode != "zeros":
+            features = F.pad(features, self.frame, mode=self.mode)
         return F.conv2d(features, self.filters().to(features), self.bias, *self.how)  # type: ignore[arg-type]
 
 
@@ -57,13 +61,15 @@ def projection_filters(network: nn.Module, share: float = 0.75) -> nn.Module:
     >>> projection_filters(net)(torch.rand(2, 3, 8, 8)).shape
     torch.Size([2, 2])
     """
-    convs = [(name, part) for name, part in network.named_modules() if isinstance(part, nn.Conv2d)]
+    convs = [part for part in network.modules() if isinstance(part, nn.Conv2d)]
     plain_float("share", share, above=0, at_most=1)
     if not convs or isinstance(network, nn.Conv2d):
         raise InputError("the network holds no convolution whose filters could be drawn")
-    name, conv = convs[0]
+    conv = convs[0]
+    if conv.weight[0].numel() < 2:
+        raise InputError("filters of one number have no standard deviation")
     count = round(share * conv.out_channels)
     if not 0 < count < conv.out_channels:
         raise InputError(f"share {share:g} of {conv.out_channels} filters draws {count}")
-    network.set_submodule(name, RandomFilters(conv, count))
+    replace_everywhere(network, {conv: RandomFilters(conv, count)})
     return network

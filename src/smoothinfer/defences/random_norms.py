@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from smoothinfer.defences.random_module import RandomModule
-from smoothinfer.errors import InputError, plain_int
+from smoothinfer.defences.random_module import RandomModule, replace_everywhere
+from smoothinfer.errors import InputError, plain_int, plain_list
 
 
 class RandomNorm(RandomModule):
@@ -18,7 +18,7 @@ class RandomNorm(RandomModule):
         if any(channels % min(size, channels) for size in sizes):
             raise InputError(f"{channels} channels cannot be split into groups of {list(sizes)}")
         groups = [channels // min(size, channels) for size in sizes]
-        others = [nn.GroupNorm(each, channels) for each in groups]
+        others = [nn.GroupNorm(each, channels).to(_like(batch)) for each in groups]
         for norm in others if batch.affine else ():  # all start from the same scale and shift
             norm.load_state_dict({"weight": batch.weight, "bias": batch.bias})
         self.choices = nn.ModuleList([batch, *others])
@@ -32,6 +32,11 @@ class RandomNorm(RandomModule):
         normalised = self.choices[drawn](features.contiguous())
         last = features.is_contiguous(memory_format=torch.channels_last)
         return normalised.contiguous(memory_format=torch.channels_last) if last else normalised
+
+
+def _like(batch: nn.BatchNorm2d) -> Tensor:
+    tensors = (*batch.parameters(), *batch.buffers(), torch.zeros(()))
+    return next(each for each in tensors if each.is_floating_point())
 
 
 def norm_aggregation(network: nn.Module, sizes: Sequence[int] = (1,)) -> nn.Module:
@@ -55,10 +60,9 @@ def norm_aggregation(network: nn.Module, sizes: Sequence[int] = (1,)) -> nn.Modu
     >>> norm_aggregation(net.eval())(torch.rand(2, 3, 8, 8)).shape
     torch.Size([2, 2])
     """
-    wanted = [plain_int("sizes", each, at_least=1) for each in sizes]
-    found = [(n, part) for n, part in network.named_modules() if isinstance(part, nn.BatchNorm2d)]
+    wanted = [plain_int("sizes", each, at_least=1) for each in plain_list("sizes", sizes)]
+    found = [part for part in network.modules() if isinstance(part, nn.BatchNorm2d)]
     if not found or not wanted or isinstance(network, nn.BatchNorm2d):
         raise InputError("the network needs batch normalisation, and at least one size beside it")
-    for name, part in found:
-        network.set_submodule(name, RandomNorm(part, wanted))
+    replace_everywhere(network, {part: RandomNorm(part, wanted) for part in found})
     return network

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from smoothinfer.defences.random_module import RandomModule
-from smoothinfer.errors import plain_int
+from smoothinfer.errors import InputError, plain_int, plain_list
 from smoothinfer.types import Images, Logits
 
 _LAYERS = (nn.Conv2d, nn.Linear)
@@ -64,7 +64,7 @@ def random_precision(network: nn.Module, bits: Sequence[int] = tuple(range(4, 17
         bits: from which b is drawn, each 2 to 24; the authors' 4 to 16.
 
     Raises:
-        InputError: a number of bits is out of range.
+        InputError: a number of bits is out of range, or there is no layer to run so.
 
     Source: Fu et al. 2021, *Double-Win Quant*, ICML. Its authors report 57.1 % under
     PGD-20 (8/255, PreActResNet-18), 51.2 % without, by an attack on one frozen precision.
@@ -72,4 +72,7 @@ def random_precision(network: nn.Module, bits: Sequence[int] = tuple(range(4, 17
     >>> random_precision(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))(torch.rand(3, 1, 2, 2)).shape
     torch.Size([3, 2])
     """
-    return RandomPrecision(network, [plain_int("bits", each, 2, 24) for each in bits])
+    if not any(isinstance(part, _LAYERS) for part in network.modules()):
+        raise InputError("the network has no convolution and no linear layer to run in few bits")
+    wanted = [plain_int("bits", each, 2, 24) for each in plain_list("bits", bits)]
+    return RandomPrecision(network, wanted)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from smoothinfer.config.calls import parse_call
 from smoothinfer.engine.stopping import PPR, Betting, Exact, Fixed, Stopping, VoteSpec
 from smoothinfer.engine.value_stop import Value
-from smoothinfer.errors import MOST_PASSES, choose, plain_float, plain_int, unknown
+from smoothinfer.errors import MOST_PASSES, check_type, choose, plain_float, plain_int, unknown
 
 STOPS: dict[str, Callable[..., Stopping]] = {
     "fixed": lambda spec, images: Fixed(spec.samples),
@@ -31,6 +31,7 @@ def stopping(name: str, spec: VoteSpec, images: int) -> Stopping:
     """
     plain_float("delta", spec.delta, above=0, below=1)
     plain_int("samples", spec.samples, 1, MOST_PASSES)
+    check_type("stop", name, str, "stop='exact'")
     kind, options = parse_call(name)
     make = choose("stop", STOPS, kind)
     known = [each for each in inspect.signature(make).parameters if each not in ("spec", "images")]

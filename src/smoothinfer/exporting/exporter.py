@@ -40,6 +40,7 @@ class Format:
 
 
 FORMATS = {"onnx": Format(".onnx", run_onnx), "torch": Format(".pt2", run_torch)}
+_NO_NOISE = "the model has no noise: one pass of it is the vote"
 _MOST = 2**20  # passes
 _IMAGES = 4  # on which files are checked
 
@@ -94,7 +95,7 @@ def export(
     shown = _images(images, shape)
     model = copy.deepcopy(model).cpu().float()
     classes, random = count_classes(model, shown), is_random(model, shown)
-    hidden = hidden_noise(model)
+    hidden = hidden_noise(model) if random or isinstance(model, NoisyModel) else _NO_NOISE
     one = model
     if isinstance(model, NoisyModel) and not hidden:
         one = NoisyPass(model, (shown.shape[1], shown.shape[2], shown.shape[3]))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from smoothinfer.errors import InputError
-from smoothinfer.exporting.torch_files import dynamic, first_line
+from smoothinfer.exporting.torch_files import dynamic, first_line, silenced
 
 _INSTALL = "ONNX files need onnx, onnxscript and onnxruntime: pip install 'smoothinfer[export]'"
 
@@ -27,10 +25,8 @@ def write_onnx(module: nn.Module, inputs: Mapping[str, Tensor], path: Path) -> N
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise InputError(f"{_INSTALL} ({error})") from None
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with silenced():
             torch.onnx.export(
                 module,
                 tuple(inputs.values()),

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
+import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +19,7 @@ from torch import Tensor, nn
 
 from smoothinfer.errors import InputError
 
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 # What a user of the file would write; numpy carries the arrays.
 _RUN = """
 import sys, numpy, torch
@@ -40,9 +46,10 @@ def write_torch(module: nn.Module, inputs: Mapping[str, Tensor], path: Path) -> 
         InputError: `torch.export` cannot trace it.
     """
     try:
-        program = torch.export.export(
-            module, tuple(inputs.values()), dynamic_shapes=dynamic(inputs)
-        )
+        with silenced():
+            program = torch.export.export(
+                module, tuple(inputs.values()), dynamic_shapes=dynamic(inputs)
+            )
     except Exception as error:  # an exporter fails in many ways
         raise InputError(f"torch.export does not take the model: {first_line(error)}") from error
     torch.export.save(program, path)
@@ -77,7 +84,32 @@ def run_torch(path: Path, calls: list[dict[str, Tensor]]) -> list[list[Tensor]]:
     return [[outputs[f"{n}-{m}"] for m in range(count)] for n in range(len(calls))]
 
 
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """Inside, exporters print no graphs and log nothing: what is wrong, their errors say."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with (
+            warnings.catch_warnings(action="ignore"),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            yield
+    finally:
+        logging.disable(before)
+
+
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its kind."""
-    lines = str(error).strip().splitlines()
+    """Return the first line of the message of the error that caused ``error``, or its kind.
+
+    >>> try:
+    ...     raise ValueError("step 1 of 3") from KeyError("the reason")
+    ... except ValueError as error:
+    ...     first_line(error)
+    "'the reason'"
+    """
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = _COLOURS.sub("", str(error)).strip().splitlines()
     return lines[0] if lines else type(error).__name__

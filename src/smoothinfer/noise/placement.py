@@ -115,5 +115,5 @@ def activation_shapes(
     like = next(iter(module.parameters()))
     probe = copy.deepcopy(module).eval()  # a probe must not touch batch statistics
     with torch.no_grad(), on_activations(probe, {n: recorder(n) for n in names}, side):
-        probe(torch.zeros(1, *shape, device=like.device))
+        probe(torch.zeros(1, *shape, device=like.device, dtype=like.dtype))
     return shapes

@@ -23,6 +23,7 @@ from smoothinfer.errors import (
     MOST_PASSES,
     InputError,
     check_images,
+    check_labels,
     plain_float,
     plain_int,
     plain_seed,
@@ -126,6 +127,8 @@ def certify(
     check_images(images)
     if len(images) == 0:
         raise InputError("there are no images to certify")
+    if truth is not None:
+        check_labels(truth, images)
     if method not in METHODS:
         raise unknown("method", method, METHODS)
     samples = plain_int("samples", samples, 1, MOST_PASSES)
@@ -142,7 +145,9 @@ def certify(
     if method == "fixed":
         engine = Engine(noisy, images, derive_seed(key, "estimation"))
         return _fixed(engine, images, chosen, samples, selection, alpha, sigma, slack)
-    wanted = torch.ones_like(chosen, dtype=torch.bool) if truth is None else chosen == truth
+    wanted = torch.ones_like(chosen, dtype=torch.bool)
+    if truth is not None:
+        wanted = chosen == truth.to(chosen.device)
     rows = wanted.nonzero().flatten()
     claim = slack.radius, sigma, samples, alpha, method, classes
     test = RadiiTest(chosen[rows], asked, *claim, slack.share, skip=radii is None)
@@ -191,7 +196,8 @@ def sorted_radii(radii: Sequence[float] | float) -> list[float]:
     Raises:
         InputError: there is none, or one is negative or no finite number.
     """
-    each = radii if isinstance(radii, Sequence) else [radii]
+    each = np.asarray(radii).reshape(-1).tolist() if hasattr(radii, "shape") else radii
+    each = each if isinstance(each, Sequence) and not isinstance(each, str) else [each]
     found = sorted({plain_float("radius", one, at_least=0) for one in each})
     if not found:
         raise InputError("there are no radii to certify")

@@ -164,6 +164,10 @@ def application(options: Namespace) -> "FastAPI":
 def _classifier(options: Namespace) -> SmoothedClassifier:
     """Return the classifier that the arguments and the calibration describe, tried once."""
     known = None
+    if options.abstain is not None and options.calibration is None:
+        raise InputError(
+            "--abstain needs --calibration FILE, the calibration.json of smoothinfer calibrate"
+        )
     if options.calibration is not None:
         known = _take_calibration(options)
     options.samples = 64 if options.samples is None else options.samples
