@@ -6,7 +6,13 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from smoothinfer.evaluation.judgement import on_every_attack, points, worst_case
+from smoothinfer.evaluation.judgement import (
+    leads_clearly,
+    on_every_attack,
+    points,
+    printed_sign,
+    worst_case,
+)
 from smoothinfer.evaluation.rows import Rows, rows_of, setting_columns, summarise
 from smoothinfer.numerics.statistics import Interval
 from smoothinfer.reporting.attack_names import short_attack, short_attacks
@@ -16,6 +22,11 @@ from smoothinfer.types import CLEAN
 _MOST = 12  # lines
 _OF_ATTACKS = ("attack", "radius", "norm")
 _STRONG = ("standard", "multitargeted", "apgd", "examples")
+_ADDS = {
+    1: "adds accuracy",
+    0: "adds nothing that these images could show",
+    -1: "takes accuracy away",
+}
 _FIRST = ("seed", "rule")  # of several the first stands for all
 
 
@@ -135,7 +146,7 @@ def verdict(lines: list[Line]) -> str:
     attacks = len(best.accuracies) - 1
     most = f" Of {len(lines)} compared it keeps most" if others else ""
     if others:
-        chance = others[0].worst.high >= best.worst.low
+        chance = not leads_clearly(best.worst, others[0].worst)
         most += ", and the lead over the next may be chance." if chance else "."
     said = (
         f"{best.name} is right on {_cell(clean)} % of the clean images, and on {best.worst} % of "
@@ -146,12 +157,7 @@ def verdict(lines: list[Line]) -> str:
         said += " None of these attacks is among the strongest: ask the standard one."
     if best.gain is None:
         return said
-    if best.gain.low > 0:
-        adds = "adds accuracy"
-    elif best.gain.high < 0:
-        adds = "takes accuracy away"
-    else:
-        adds = "adds nothing that these images could show"
+    adds = _ADDS[printed_sign(best.gain)]
     return (
         f"{said} Under {short_attack(best.strongest)} the vote {adds}: {points(best.gain)} points "
         "beside a single pass."

@@ -7,6 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from smoothinfer.evaluation.judgement import leads_clearly
 from smoothinfer.numerics.statistics import Interval
 from smoothinfer.reporting.collect import Source
 from smoothinfer.reporting.figures import COLOURS, label_text, png_of, single_panel
@@ -76,7 +77,7 @@ def _ranked(bars: Sequence[Bar]) -> str:
     (name, clean, worst), *others = bars
     lead = ""
     if others:
-        near = [other for other, _, each in others if each.high >= worst.low]
+        near = [other for other, _, each in others if not leads_clearly(worst, each)]
         lead = f" Of {len(bars)} compared it keeps most"
         lead += f"; its lead over {len(near)} of the others may be chance." if near else "."
     shown = f"{name} is right on {clean} % of the clean images and on {worst} % in the worst case"
