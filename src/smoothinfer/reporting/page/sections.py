@@ -51,6 +51,8 @@ def glance_section(sources: Sequence[Source]) -> list[Markup]:
     for number, (group, table) in enumerate(shown):
         about = f" ({group[0].subject})" if group[0].subject else ""
         note = f"Accuracy of the vote, %, on {group[0].worst.images} images{about}."
+        seeds = max(line.seeds for line in group)
+        note += f" Means over {seeds} seeds." if seeds > 1 else ""
         if number == 0:
             note += " The worst case counts an image that is right clean and under every attack, "
             note += "with its 95 % interval."
