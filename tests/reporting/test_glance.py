@@ -70,7 +70,7 @@ def test_another_radius_norm_or_data_set_is_not_compared():
     groups = compared_groups(tables)
     assert [len(group) for group in groups] == [1] * 4
     subjects = {group[0].subject for group in groups}
-    assert {"digits, radius 0.5", "digits, radius 0.5 (l2)"} < subjects
+    assert {"digits, L-infinity radius 0.5", "digits, L2 radius 0.5"} < subjects
     assert len(compared_groups({"a": at(**given), "b": at(**given)})) == 1
 
 

@@ -16,7 +16,7 @@ from smoothinfer.evaluation.judgement import (
 from smoothinfer.evaluation.rows import Rows, rows_of, setting_columns, summarise
 from smoothinfer.numerics.statistics import Interval, mean_interval
 from smoothinfer.reporting.attack_names import short_attack, short_attacks
-from smoothinfer.reporting.tables import Table, cell_text, radius_text
+from smoothinfer.reporting.tables import Table, cell_text, norm_name, radius_text
 from smoothinfer.types import CLEAN
 
 _MOST = 12  # lines
@@ -132,8 +132,20 @@ def _line(name: str, rows: Rows) -> Line | None:
 def _subject(setting: Mapping[str, Any]) -> str:
     parts = [str(setting["data"])] if setting.get("data") else []
     if setting.get("radius"):
-        parts.append(f"radius {radius_text(setting['radius'], setting.get('norm'))}")
+        norm = norm_name(setting.get("norm") or "linf")
+        parts.append(f"{norm} radius {radius_text(setting['radius'])}")
     return ", ".join(parts)
+
+
+def subject_of(lines: list[Line]) -> str:
+    """Say on what lines that compare were measured: images, data, radius, attacks, seeds."""
+    first, seeds = lines[0], max(line.seeds for line in lines)
+    about = f" of {first.subject}" if first.subject else ""
+    attacks = len(first.accuracies) - 1
+    over = f", means over {seeds} seeds" if seeds > 1 else ""
+    return (
+        f"On {first.worst.images} images{about}, {attacks} attack{'s' if attacks > 1 else ''}{over}"
+    )
 
 
 def _interval(figure: Mapping[str, Any]) -> Interval:

@@ -73,7 +73,7 @@ def write_report(folders: Sequence[str | Path], out: str | Path, title: str = "R
     write_text(out / "report.md", _markdown(title, sources, found, figures))
     write_text(out / "tables.tex", "\n".join([_PACKAGES, *_latex(sources, found)]))
     if sheet := sheet_sections(sources):
-        write_text(out / "sheet.html", assemble_page(title, "", sheet))
+        write_text(out / "sheet.html", assemble_page(title, "", sheet, links=False))
     else:  # that of an earlier report would be of other folders
         (out / "sheet.html").unlink(missing_ok=True)
     write_text(out / "index.html", page_of(title, sources, found))

@@ -54,6 +54,7 @@ CERTIFIED = {
     "abstained": int,
     "average radius": Maybe(NUMBER),
     **{"norm": Maybe(str), "sigma": Maybe(NUMBER), "alpha": Maybe(NUMBER)},
+    "note": Maybe(str),
     "certified accuracy": [{"radius": NUMBER, **INTERVAL}],
     "settings": Maybe(SETTINGS),
 }

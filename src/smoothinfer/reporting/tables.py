@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Attributes: TypeAlias = Mapping[tuple[int, int], Mapping[str, object]]
 RULE_ORDER = ("prediction", "weighted", "top_two", "soft", "logits")
+_NORMS = {"l2": "L2", "linf": "L-infinity", "l1": "L1"}
 _PAGE_LINES = 45
 _GAP, _WORDS = 2, 18  # between columns; of a column of words, which may be broken
 _TABLE = Markup(
@@ -198,14 +199,25 @@ def radius_text(radius: float, norm: str | None = None) -> str:
     return cell_text(float(radius)) + (f" ({norm})" if norm else "")
 
 
+def norm_name(norm: str) -> str:
+    """Write a norm as the field does; one that is unknown is said to be.
+
+    >>> norm_name("linf"), norm_name("L2"), norm_name("l7")
+    ('L-infinity', 'L2', 'unknown norm,')
+    """
+    return _NORMS.get(norm.lower(), "unknown norm,")
+
+
 def ball_text(ball: str) -> str:
-    """Write a ball as saved files name it, its radius in grey levels where that is shorter.
+    """Write a ball as saved files name it: its norm, its radius in grey levels where shorter.
 
     >>> ball_text("Linf(radius=0.03137254901960784)")
-    'Linf(8/255)'
+    'L-infinity radius 8/255'
     """
     found = re.fullmatch(r"(\w+)\(radius=(\d+(?:\.\d+)?)\)", ball)
-    return ball if found is None else f"{found[1]}({cell_text(float(found[2]))})"
+    if found is None or found[1].lower() not in _NORMS:
+        return ball
+    return f"{norm_name(found[1])} radius {cell_text(float(found[2]))}"
 
 
 def sort_key(value: Any) -> tuple[int, float, str]:

@@ -2,6 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 
+from smoothinfer.reporting.page.sheet import NO_SHEET
 from smoothinfer.reporting.report import write_report
 from smoothinfer.runtime.terminal import Terminal
 
@@ -22,5 +23,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     page = write_report(options.folders, options.out, options.title)
-    Terminal().print(str(page))
+    console, sheet = Terminal(), page.with_name("sheet.html")
+    console.print(str(page), markup=False)
+    console.print(str(sheet) if sheet.exists() else f"no sheet.html: {NO_SHEET}", markup=False)
     return 0

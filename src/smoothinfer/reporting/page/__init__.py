@@ -36,8 +36,7 @@ _PAGE = Markup("""<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title><style>{style}</style></head><body>
 <h1>{title}</h1>
-<nav aria-label="sections">{links}</nav>
-<p>{note}</p>
+{links}{note}
 <main>
 {body}
 </main>
@@ -88,6 +87,7 @@ def assemble_page(
     sections: Sequence[tuple[str, str, list[Markup]]],
     data: Any = None,
     folded: Sequence[str] = (),
+    links: bool = True,
 ) -> str:
     """Return a page of sections, each an id, a heading and its content; empty ones are left out.
 
@@ -97,6 +97,7 @@ def assemble_page(
         sections: in their order.
         data: records of the curves.
         folded: ids of sections that are closed at first, and left out in print.
+        links: whether links to the sections stand above; a sheet of paper needs none.
     """
     shown = [section for section in sections if section[2]]
     style, script = _own("page.css"), _own("page.js")
@@ -104,8 +105,8 @@ def assemble_page(
         policy=_policy(style, script),
         title=printable(title),
         style=style,
-        links=_lines(Markup('<a href="#{}">{}</a>').format(name, head) for name, head, _ in shown),
-        note=note,
+        links=_links(shown) if links else "",
+        note=Markup("<p>{}</p>").format(note) if note else "",
         body=_lines(
             (_FOLDED if name in folded else _SECTION).format(name, head, _lines(content))
             for name, head, content in shown
@@ -113,6 +114,12 @@ def assemble_page(
         data=_embedded(data),
         script=script,
     )
+
+
+def _links(sections: Sequence[tuple[str, str, list[Markup]]]) -> Markup:
+    link = Markup('<a href="#{}">{}</a>')
+    links = _lines(link.format(name, head) for name, head, _ in sections)
+    return Markup('<nav aria-label="sections">{}</nav>\n').format(links)
 
 
 def _own(name: str) -> Markup:

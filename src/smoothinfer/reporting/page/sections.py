@@ -17,7 +17,7 @@ from smoothinfer.reporting.collect import (
     records_table,
     varying,
 )
-from smoothinfer.reporting.glance import compared_groups, glance_table, verdict
+from smoothinfer.reporting.glance import compared_groups, glance_table, subject_of, verdict
 from smoothinfer.reporting.pictures import Picture, shrunk
 from smoothinfer.reporting.result_tables import certified_table
 from smoothinfer.reporting.tables import Table, ball_text, interval_text
@@ -49,10 +49,7 @@ def glance_section(sources: Sequence[Source]) -> list[Markup]:
     parts = [Markup('<p class="verdict">{}</p>').format(verdict(groups[0]))]
     others = sum(map(len, groups)) - sum(len(table.lines) for _, table in shown)
     for number, (group, table) in enumerate(shown):
-        about = f" ({group[0].subject})" if group[0].subject else ""
-        note = f"Accuracy of the vote, %, on {group[0].worst.images} images{about}."
-        seeds = max(line.seeds for line in group)
-        note += f" Means over {seeds} seeds." if seeds > 1 else ""
+        note = f"Accuracy of the vote, %. {subject_of(group)}."
         if number == 0:
             note += " The worst case counts an image that is right clean and under every attack, "
             note += "with its 95 % interval."
@@ -82,9 +79,8 @@ def audit_section(source: Source) -> Markup:
     heads = ["", "check", "state", "measured", "verdict", "fires when"]
     states = {(at, 2): {"class": line[2]} for at, line in enumerate(lines)}
     about = audit["about"]
-    too_few = any(finding.get("too_few") for finding in audit["findings"])
     return _AUDIT.format(
-        state="alarm" if audit["fired"] else "note" if too_few else "clear",
+        state=audit_state(audit),
         states=STATES,
         model=audit["model"],
         verdict=audit["verdict"],
@@ -93,6 +89,12 @@ def audit_section(source: Source) -> Markup:
         how=f"{about['direct']}; {ball_text(about['ball'])}; {about['samples']} passes at most",
         table=Table(heads, lines, left=6).html(kind="wrap", attributes=states),
     )
+
+
+def audit_state(audit: dict[str, Any]) -> str:
+    """Return the state of a whole audit: ``"alarm"``, ``"note"`` of too few images, ``"clear"``."""
+    too_few = any(finding.get("too_few") for finding in audit["findings"])
+    return "alarm" if audit["fired"] else "note" if too_few else "clear"
 
 
 def records_section(name: str, found: list[Record]) -> Markup:
