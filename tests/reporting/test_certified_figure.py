@@ -24,7 +24,7 @@ def test_every_radius_asked_is_drawn_also_where_nothing_is_certified(tmp_path):
     assert line.get_xdata().tolist() == [0, 0.25, 0.5, 0.75]
     assert line.get_ydata().tolist() == [75, 75, 50, 0]
     assert line.get_drawstyle() == "steps-pre"
-    assert line.get_marker() == "o"
+    assert panel.lines[1].get_marker() == "o"
     assert panel.get_title() == "4 images, sigma 0.5"
 
 

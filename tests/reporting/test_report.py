@@ -87,6 +87,15 @@ def test_what_cannot_be_reported_is_refused(damage, results, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_part_of_a_leaderboard_is_refused_with_the_name_of_the_whole(results, tmp_path):
+    shutil.copytree(Path("docs/leaderboard/cards"), tmp_path / "board" / "cards")
+    part = tmp_path / "board" / "entries" / "one"
+    shutil.copytree(results / "attack", part)
+    (part / "table.parquet").unlink()
+    with pytest.raises(si.InputError, match=f"part of a leaderboard: report {tmp_path / 'board'}"):
+        write_report([part], tmp_path / "out")
+
+
 def test_two_folders_of_one_name_are_refused(results, tmp_path):
     shutil.copytree(results / "attack", tmp_path / "attack")
     with pytest.raises(si.InputError, match="names of their own"):

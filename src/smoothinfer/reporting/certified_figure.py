@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from smoothinfer.evaluation.certified_rows import certified_accuracy
 from smoothinfer.evaluation.rows import Rows
-from smoothinfer.reporting.figures import COLOURS, save_figure, single_panel
+from smoothinfer.reporting.figures import COLOURS, draw_errors, save_figure, single_panel
 
 
 def certified_curve(
@@ -44,9 +44,14 @@ def certified_curve(
     low, high = [100 * share.low for share in shares], [100 * share.high for share in shares]
     # Between two radii holds what holds at the larger one.
     panel.fill_between(places, low, high, step="pre", color=COLOURS[0], alpha=0.2, linewidth=0)
-    style: Any = {"marker": "" if radii is None else "o", "clip_on": False}
+    style: Any = {"color": COLOURS[0], "clip_on": False}
     values = [100 * share.value for share in shares]
-    panel.plot(places, values, drawstyle="steps-pre", color=COLOURS[0], **style)
+    panel.plot(places, values, drawstyle="steps-pre", **style)
+    if radii is not None:
+        points = [
+            {"value": v, "low": lo, "high": hi} for v, lo, hi in zip(values, low, high, strict=True)
+        ]
+        draw_errors(panel, places, points, linestyle="", marker="o", elinewidth=0.8, **style)
     panel.set_ylabel("certified accuracy, % (band: 95 % over images)")
     panel.set_ylim(0, 100)
     save_figure(figure, path)

@@ -70,7 +70,7 @@ def collect(folder: str | Path) -> Source:
     if (path / "table.parquet").exists():
         source.rows, source.settings = read_table(path)
     elif list(path.glob("rows/*.parquet")) and source.certified is None:
-        raise InputError(f"{path} is incomplete. Rerun the command that created it to resume.")
+        raise InputError(_why_no_table(path))
     if list(path.glob("cards/*.json")):
         source.board = read_board(path / "cards")
     source.comparison = read_comparison(path)
@@ -86,6 +86,14 @@ def collect(folder: str | Path) -> Source:
             f"{path} holds no rows, audit, certificates, leaderboard or pictures to report{why}"
         )
     return source
+
+
+def _why_no_table(path: Path) -> str:
+    """Say why a folder has rows and no table of them."""
+    board = path.resolve().parents[1] if path.resolve().parent.name == "entries" else None
+    if board is not None and list(board.glob("cards/*.json")):
+        return f"{path} is a part of a leaderboard: report {board}"
+    return f"{path} is incomplete. Rerun the command that created it to resume."
 
 
 def _commands_of_pictures(folder: Path) -> dict[str, Any]:
