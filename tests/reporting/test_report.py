@@ -9,8 +9,10 @@ import torch
 
 import smoothinfer as si
 from smoothinfer.evaluation.store import write_table
+from smoothinfer.numerics.statistics import Interval, proportion
 from smoothinfer.reporting.collect import accuracy_text, collect, records
 from smoothinfer.reporting.report import write_report
+from smoothinfer.runtime.files import write_json
 from smoothinfer.workflows.sweep import run_sweep
 from tests.conftest import sweep_recipe
 
@@ -85,6 +87,27 @@ def test_what_cannot_be_reported_is_refused(damage, results, tmp_path):
     with pytest.raises(si.InputError, match=messages.get(damage, "no such folder")):
         write_report([folder], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_standard_keeps_its_three_numbers(results, tmp_path):
+    folder = tmp_path / "judged"
+    shutil.copytree(results / "attack", folder)
+    half, gain = proportion(9, 18).as_dict(), Interval(0.1, -0.1, 0.3, 18).as_dict()
+    numbers = {"mean": half, "worst": half, "vote": half, "gain": gain}
+    content = {"verdict": "The vote is right on half.", "worst case": half}
+    content["standings"] = {"none": numbers, "fgsm": numbers, "standard(budget='quick')": numbers}
+    write_json(folder / "standing.json", content)
+    write_report([folder], tmp_path / "out")
+    for name in ("index.html", "report.md", "tables.tex"):
+        text = (tmp_path / "out" / name).read_text()
+        for shown in ("10 passes in a row", "vote adds", "worst case", "+10.0"):
+            assert shown in text
+    for name in ("index.html", "report.md"):
+        assert "The vote is right on half." in (tmp_path / "out" / name).read_text()
+    content["standings"]["fgsm"] = {"mean": half}
+    write_json(folder / "standing.json", content)
+    with pytest.raises(si.InputError, match="standings, fgsm lacks 'worst'"):
+        write_report([folder], tmp_path / "out")
 
 
 def test_a_part_of_a_leaderboard_is_refused_with_the_name_of_the_whole(results, tmp_path):

@@ -12,10 +12,9 @@ from smoothinfer.evaluation.standing import ASKED_AGAIN
 from smoothinfer.numerics.statistics import Interval
 from smoothinfer.reporting.attack_names import short_attacks
 from smoothinfer.reporting.members import read_json_member
-from smoothinfer.reporting.shapes import INTERVAL, NUMBER, SHARE, Maybe
+from smoothinfer.reporting.shapes import GAIN, INTERVAL, NUMBER, SHARE, Maybe
 from smoothinfer.reporting.tables import Table, ball_text
 
-GAIN = {"value": NUMBER, "low": NUMBER, "high": NUMBER, "images": int}
 BOARD_CARD = {
     "name": str,
     "model": str,

@@ -12,7 +12,7 @@ from smoothinfer.reporting.board import Board, read_board
 from smoothinfer.reporting.comparison import Comparison, read_comparison
 from smoothinfer.reporting.members import read_json_member
 from smoothinfer.reporting.pictures import Picture, read_pictures
-from smoothinfer.reporting.shapes import AUDIT, CERTIFIED, SETTINGS
+from smoothinfer.reporting.shapes import AUDIT, CERTIFIED, SETTINGS, STANDING
 from smoothinfer.reporting.table_file import read_table
 from smoothinfer.reporting.tables import Table, cell_text, sort_key
 from smoothinfer.runtime.printable import printable
@@ -24,7 +24,12 @@ NOTE = (
     "seeds. Verdicts are voted from noise that the attacks never saw; samples 1 beside more is the "
     "mean over all of these passes."
 )
-_SHAPES = {"audit": AUDIT, "certified": CERTIFIED, "settings": SETTINGS}
+_SHAPES = {
+    "audit": AUDIT,
+    "certified": CERTIFIED,
+    "settings": SETTINGS,
+    "standing": STANDING,
+}
 
 
 @dataclass
@@ -38,6 +43,7 @@ class Source:
         settings: of the command that wrote it.
         comparison: with the paper, written by ``reproduce``.
         audit, certified, board: written by ``audit``, ``certify`` and ``leaderboard``.
+        standing: written by ``standard``, besides its rows.
         pictures: to show: figures, curves, noise, sheets of adversarial examples.
         left_out: what is not shown and why, a line for each.
     """
@@ -50,12 +56,13 @@ class Source:
     audit: dict[str, Any] | None = None
     certified: dict[str, Any] | None = None
     board: Board | None = None
+    standing: dict[str, Any] | None = None
     pictures: list[Picture] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
 
 def collect(folder: str | Path) -> Source:
-    """Read a folder of ``evaluate``, ``attack``, ``sweep``, ``audit``, ``certify`` and the like.
+    """Read a folder of ``evaluate``, ``standard``, ``sweep``, ``audit``, ``certify`` and the like.
 
     Raises:
         InputError: there is nothing of the kind, or something in it is damaged.

@@ -25,6 +25,7 @@ from smoothinfer.reporting.members import check_inside
 from smoothinfer.reporting.page import assemble_page, page_of
 from smoothinfer.reporting.page.sheet import sheet_sections
 from smoothinfer.reporting.result_tables import certified_table
+from smoothinfer.reporting.standing_tables import standing_table
 from smoothinfer.reporting.tables import Table, cell_text
 from smoothinfer.runtime.files import write_bytes, write_text
 from smoothinfer.runtime.printable import printable
@@ -142,6 +143,9 @@ def _latex(sources: Sequence[Source], found: dict[str, list[Record]]) -> Iterato
             part = found[name]
             caption = f"Accuracy in %, {name}; {common_text(part, varying(part))}"
             yield records_table(part).latex(caption, label)
+        if source.standing is not None:
+            table = standing_table(source.standing)
+            yield table.latex(f"{name}: {table.title}", f"{label}-standing")
         for number, table in enumerate(_board_tables(source), start=1):
             yield table.latex(f"{name}: {table.title}", f"{label}-board-{number}")
         if source.certified is not None:
@@ -168,6 +172,9 @@ def _markdown(
             parts += [replace(source.comparison, figures=[]).markdown()]
         if source.audit is not None:
             parts.append(f"**Audit:** {escape_markdown(source.audit['verdict'])}")
+        if source.standing is not None:
+            parts += [paragraph(source.standing["verdict"])]
+            parts += [standing_table(source.standing).markdown().rstrip()]
         if source.name in found:
             part = found[source.name]
             about = paragraph(common_text(part, varying(part)))

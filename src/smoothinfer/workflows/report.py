@@ -11,7 +11,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "folders",
         nargs="+",
-        help="folders of evaluate, attack, sweep, audit, certify, leaderboard, picture or train",
+        help="folders of evaluate, standard, attack, sweep, audit, certify, leaderboard, picture, "
+        "train, demo or reproduce",
     )
     parser.add_argument(
         "--out",

@@ -26,6 +26,7 @@ from smoothinfer.reporting.page.sections import (
     pictures_section,
     records_section,
     settings_section,
+    standing_section,
 )
 from smoothinfer.runtime.printable import printable
 
@@ -58,6 +59,7 @@ def page_of(title: str, sources: Sequence[Source], found: dict[str, list[Record]
     data = {"names": names, "rows": [[_short(record.get(n)) for n in names] for record in every]}
     sections = [
         ("glance", "At a glance", glance_section(sources)),
+        ("standing", "Standard attack", [standing_section(s) for s in sources if s.standing]),
         ("leaderboard", "Leaderboard", [board_section(s) for s in sources if s.board]),
         (
             "comparisons",

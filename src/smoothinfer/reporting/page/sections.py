@@ -20,6 +20,7 @@ from smoothinfer.reporting.collect import (
 from smoothinfer.reporting.glance import compared_groups, glance_table, subject_of, verdict
 from smoothinfer.reporting.pictures import Picture, shrunk
 from smoothinfer.reporting.result_tables import certified_table
+from smoothinfer.reporting.standing_tables import standing_table
 from smoothinfer.reporting.tables import Table, ball_text, interval_text
 from smoothinfer.reporting.votes import class_text, first_votes, vote_text
 from smoothinfer.runtime.printable import printable
@@ -89,6 +90,15 @@ def audit_section(source: Source) -> Markup:
         how=f"{about['direct']}; {ball_text(about['ball'])}; {about['samples']} passes at most",
         table=Table(heads, lines, left=6).html(kind="wrap", attributes=states),
     )
+
+
+def standing_section(source: Source) -> Markup:
+    """Return the three numbers under each attack, and what they say."""
+    assert source.standing is not None
+    table = standing_table(source.standing)
+    text = Markup("<h3>{}</h3>\n<p>{}</p>\n{}")
+    shown = table.html(table.title, "wrap", row_heads=True)
+    return text.format(source.name, source.standing["verdict"], shown)
 
 
 def audit_state(audit: dict[str, Any]) -> str:
