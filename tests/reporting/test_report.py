@@ -11,7 +11,9 @@ import smoothinfer as si
 from smoothinfer.evaluation.store import write_table
 from smoothinfer.numerics.statistics import Interval, proportion
 from smoothinfer.reporting.collect import accuracy_text, collect, records
+from smoothinfer.reporting.escaping import escape_markdown
 from smoothinfer.reporting.report import write_report
+from smoothinfer.reporting.result_tables import certified_table
 from smoothinfer.runtime.files import write_json
 from smoothinfer.workflows.sweep import run_sweep
 from tests.conftest import sweep_recipe
@@ -48,6 +50,22 @@ def test_a_leaderboard_and_certificates_are_reported_in_every_form(results, tmp_
         assert f"{100 * best['worst case']['value']:.1f}" in text
     assert "certified accuracy" in (tmp_path / "tables.tex").read_text()
     assert 'id="leaderboard"' in page.read_text()
+
+
+def test_names_stay_as_they_are_and_every_folder_says_how_to_repeat_it(results, tmp_path):
+    board = Path("docs/leaderboard")
+    write_report([results / "certified", results / "audit", board], tmp_path)
+    parts = re.split("^## ", (tmp_path / "report.md").read_text(), flags=re.MULTILINE)[1:]
+    board_commands = collect(board).board.cards[0]["commands"]
+    assert all(command in parts[2] for command in board_commands)
+    assert "\nNote: certificates are statements about real numbers" in parts[0]
+    certified = collect(results / "certified").certified
+    certified["settings"] |= {"command": "smoothinfer certify this", "model": "run-gauss"}
+    write_json(tmp_path / "again" / "certified.json", certified)
+    write_report([tmp_path / "again"], tmp_path / "out")
+    assert "smoothinfer certify this" in (tmp_path / "out" / "report.md").read_text()
+    assert certified_table(certified).markdown().startswith("run-gauss, digits: ")
+    assert escape_markdown("salt & pepper") == "salt & pepper"
 
 
 def test_lines_of_a_table_keep_their_own_values(page):

@@ -18,7 +18,7 @@ TABLE = Table(["name", "accuracy"], [["a_b | <i>", "50.0 ± 0.1 (40.0-60.0)"]], 
 
 def test_cells_are_escaped_wherever_they_are_written():
     markdown = TABLE.markdown()
-    assert markdown.startswith("Results:\n\n| name | accuracy |\n| :--- | ---: |\n")
+    assert markdown.startswith("results:\n\n| name | accuracy |\n| :--- | ---: |\n")
     assert "| a_b &#124; &lt;i&gt; |" in markdown
     assert "a_b | &lt;i&gt;" in TABLE.html()
     latex = TABLE.latex("of all", "tab:all")

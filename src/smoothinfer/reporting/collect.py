@@ -85,6 +85,8 @@ def collect(folder: str | Path) -> Source:
         source.settings = {"command": source.comparison.command}
     drawn = [] if source.comparison is None else source.comparison.figures
     source.pictures, source.left_out = read_pictures(path, drawn)
+    for content in (source.audit, source.certified):
+        source.settings = source.settings or (content or {}).get("settings") or {}
     source.settings = source.settings or _commands_of_pictures(path)
     own = (source.rows, source.comparison, source.audit, source.certified, source.board)
     if not source.pictures and all(part is None for part in own):

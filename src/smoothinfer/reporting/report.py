@@ -180,16 +180,26 @@ def _markdown(
             about = paragraph(common_text(part, varying(part)))
             parts += [about, records_table(part).markdown().rstrip()]
         parts += [table.markdown().rstrip() for table in _board_tables(source)]
+        if source.certified is not None:
+            parts.append(certified_table(source.certified).markdown().rstrip())
+            note = source.certified.get("note")
+            parts += [f"Note: {escape_markdown(note)}."] if note else []
         if computers := source.settings.get("computers"):
             parts.append(f"Computed with {escape_markdown('; '.join(computers))}.")
-        if command := source.settings.get("command"):
+        if command := _commands(source):
             parts += ["To repeat it:", code_block(command, "bash")]
         shown = figures[source.name]
         parts += [f"![{escape_markdown(p.stem)}](figures/{quote(p.name)})" for p in shown]
         parts += [f"Left out: {escape_markdown(line)}" for line in source.left_out]
-        if source.certified is not None:
-            parts.append(certified_table(source.certified).markdown().rstrip())
     return "\n\n".join([*parts, NOTE]) + "\n"
+
+
+def _commands(source: Source) -> str:
+    """Return the command lines that made the contents of a folder."""
+    if source.board is None:
+        return str(source.settings.get("command") or "")
+    cards = source.board.cards
+    return "\n".join(dict.fromkeys(line for card in cards for line in card["commands"]))
 
 
 def _copy_pictures(source: Source, folder: Path, taken: set[Path]) -> list[Path]:

@@ -62,7 +62,7 @@ def gain_table(entries: Entries) -> Table:
         key + [gain_text(entry[part]) for part in ("clean", "attacked")]
         for key, entry in zip(keys, shown, strict=True)
     ]
-    title = f"gain of the vote of {most} over one pass, points (95 % interval)"
+    title = f"Gain of the vote of {most} over one pass, points (95 % interval)"
     return Table([*names, "clean", "attacked"], lines if most > 1 else [], title, left=len(names))
 
 
@@ -87,7 +87,7 @@ def cost_table(entries: Entries, seconds: Mapping[str, float]) -> Table:
         lines.append(key + spent + cells)
     heads = ["backward", "forward", "ms", "one pass"]
     heads += [f"vote of {most}", "every pass"] if most > 1 else []
-    title = "passes and time of each attack per image, and the accuracy that it leaves, %"
+    title = "Passes and time of each attack per image, and the accuracy that it leaves, %"
     return Table([*names, *heads], lines if len(lines) > 1 else [], title, left=len(names))
 
 

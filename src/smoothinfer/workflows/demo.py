@@ -59,7 +59,7 @@ def run_demo(out: Path, seed: int = 0) -> Rows:
     )
     subject = f"{len(data)} test digits, L-infinity radius {recipe.build_ball().radius:g}"
     entries = summarise(rows)
-    accuracy_table(entries, f"accuracy, % (95 % interval), {subject}").print(console, gaps=True)
+    accuracy_table(entries, f"Accuracy, % (95 % interval), {subject}").print(console, gaps=True)
     accuracy_against_samples(rows, out / "accuracy.png", f"Smoothed inference on {subject}")
     table = accuracy_table(entries).markdown()
     report = REPORT.format(subject=subject, table=table, epochs=recipe.epochs)

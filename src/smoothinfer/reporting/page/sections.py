@@ -135,6 +135,8 @@ def certificates_section(sources: Sequence[Source]) -> list[Markup]:
             table = certified_table(source.certified)
             text = Markup("<h3>Certificates: {}</h3>\n{}")
             parts.append(text.format(source.name, table.html(table.title)))
+            if note := source.certified.get("note"):
+                parts.append(Markup('<p class="small">Note: {}.</p>').format(note))
     return parts
 
 
@@ -206,7 +208,6 @@ def settings_section(source: Source) -> Markup:
     if source.comparison is not None and not source.settings:
         return Markup("")  # its parts say how
     settings: Any = source.settings or (source.audit or {}).get("settings") or {}
-    settings = settings or (source.certified or {}).get("settings") or {}
     parts = [Markup("<h3>{}</h3>").format(printable(str(source.path)))]
     if command := settings.get("command"):
         parts.append(Markup("<pre>{}</pre>").format(command))
