@@ -10,7 +10,7 @@ import torch
 import smoothinfer as si
 from smoothinfer.evaluation.store import write_table
 from smoothinfer.numerics.statistics import Interval, proportion
-from smoothinfer.reporting.collect import accuracy_text, collect, records
+from smoothinfer.reporting.collect import accuracy_text, collect, common_text, records, varying
 from smoothinfer.reporting.escaping import escape_markdown
 from smoothinfer.reporting.report import write_report
 from smoothinfer.reporting.result_tables import certified_table
@@ -126,6 +126,11 @@ def test_a_folder_of_standard_keeps_its_three_numbers(results, tmp_path):
     write_json(folder / "standing.json", content)
     with pytest.raises(si.InputError, match="standings, fgsm lacks 'worst'"):
         write_report([folder], tmp_path / "out")
+
+
+def test_a_number_of_seeds_reads_as_a_count(results):
+    found = records(collect(results / "attack").rows)
+    assert ", 1 seed; 10 images." in common_text(found, varying(found))
 
 
 def test_a_part_of_a_leaderboard_is_refused_with_the_name_of_the_whole(results, tmp_path):

@@ -26,6 +26,14 @@ def test_cells_are_escaped_wherever_they_are_written():
     assert r"50.0 $\pm$ 0.1 (40.0--60.0)" in latex
 
 
+def test_a_minus_in_latex_is_one_and_no_hyphen():
+    text = Table(["gain", "of"], [["-5.2 (-7.6 to +2.9)", "CNI-W"], ["9.7-1.2", "-0.1"]]).latex(
+        "", "tab:n"
+    )
+    assert r"$-$5.2 ($-$7.6 to +2.9) & CNI-W \\" in text
+    assert r"9.7--1.2 & $-$0.1 \\" in text
+
+
 def test_a_table_that_no_page_holds_is_a_long_one():
     lines = [[str(number)] for number in range(46)]
     assert r"\begin{longtable}{r}" in Table(["n"], lines).latex("", "tab:n")

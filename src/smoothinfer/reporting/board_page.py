@@ -13,7 +13,7 @@ from smoothinfer.evaluation.rows import CLEAN
 from smoothinfer.reporting.board import Board
 from smoothinfer.reporting.escaping import escape_markdown
 from smoothinfer.reporting.page import assemble_page
-from smoothinfer.reporting.tables import Table
+from smoothinfer.reporting.tables import LATEX_PACKAGES, Table
 from smoothinfer.runtime.files import write_text
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def write_board(board: Board, out: Path, description: str = "") -> None:
         for number, table in enumerate(tables, 1)
         if table.lines
     ]
-    write_text(out / "leaderboard.tex", "\n".join(latex))
+    write_text(out / "leaderboard.tex", "\n".join([LATEX_PACKAGES, *latex]))
     write_text(out / "leaderboard.html", _page(board, tables, picture, description))
 
 

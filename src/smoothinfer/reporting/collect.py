@@ -171,8 +171,14 @@ def common_text(found: list[Record], names: list[str]) -> str:
         if name not in (*names, *MEASURES) and value is not None
     }
     images = (found[0]["attacked"] or found[0]["clean"])["images"]
-    settings = ", ".join(f"{name} {cell_text(value)}" for name, value in shared.items())
+    settings = ", ".join(_setting_text(name, value) for name, value in shared.items())
     return f"{settings}; {images} images."
+
+
+def _setting_text(name: str, value: Any) -> str:
+    if name == "seeds":  # a count, and no seed
+        return f"{value} seed{'' if value == 1 else 's'}"
+    return f"{name} {cell_text(value)}"
 
 
 def records_table(found: list[Record], names: list[str] | None = None) -> Table:

@@ -26,14 +26,13 @@ from smoothinfer.reporting.page import assemble_page, page_of
 from smoothinfer.reporting.page.sheet import sheet_sections
 from smoothinfer.reporting.result_tables import certified_table
 from smoothinfer.reporting.standing_tables import standing_table
-from smoothinfer.reporting.tables import Table, cell_text
+from smoothinfer.reporting.tables import LATEX_PACKAGES, Table, cell_text
 from smoothinfer.runtime.files import write_bytes, write_text
 from smoothinfer.runtime.printable import printable
 
 _MOST_PICTURES = 24  # of one folder
 _MOST_FIGURES = 6  # of one model along one axis
 _LONGEST = 60  # letters of a part of a file's name
-_PACKAGES = "% needs \\usepackage{booktabs,longtable}"
 
 
 def write_report(folders: Sequence[str | Path], out: str | Path, title: str = "Results") -> Path:
@@ -72,7 +71,7 @@ def write_report(folders: Sequence[str | Path], out: str | Path, title: str = "R
         copies = _copy_pictures(source, out / "figures", taken)
         figures.setdefault(source.name, []).extend(copies)
     write_text(out / "report.md", _markdown(title, sources, found, figures))
-    write_text(out / "tables.tex", "\n".join([_PACKAGES, *_latex(sources, found)]))
+    write_text(out / "tables.tex", "\n".join([LATEX_PACKAGES, *_latex(sources, found)]))
     if sheet := sheet_sections(sources):
         write_text(out / "sheet.html", assemble_page(title, "", sheet, links=False))
     else:  # that of an earlier report would be of other folders

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Attributes: TypeAlias = Mapping[tuple[int, int], Mapping[str, object]]
+LATEX_PACKAGES = "% needs \\usepackage{booktabs,longtable}"
 RULE_ORDER = ("prediction", "weighted", "top_two", "soft", "logits")
 _NORMS = {"l2": "L2", "linf": "L-infinity", "l1": "L1"}
 _NUMBER = re.compile(r"([0-9]+(?:\.[0-9]+)?)")
@@ -176,8 +177,10 @@ def _attributes(pairs: Mapping[str, object]) -> Markup:
 
 
 def _latex_cell(cell: str) -> str:
+    """Escape a cell: a hyphen between numbers is a range, one before a number is a minus."""
     ranged = re.sub(r"(?<=\d)-(?=\d)", "--", escape_latex(cell))
-    return ranged.replace("±", r"$\pm$")
+    signed = re.sub(r"(?<![\w.-])-(?=\d)", "$-$", ranged)
+    return signed.replace("±", r"$\pm$")
 
 
 def cell_text(value: Any) -> str:
