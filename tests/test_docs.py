@@ -108,11 +108,13 @@ def test_the_readme_quotes_the_cards_of_its_models():
 @pytest.mark.slow
 def test_the_demo_prints_the_table_of_the_readme(tmp_path):
     """Another processor trains another net: the intervals of both must meet."""
+    from smoothinfer.reporting.collect import collect
     from smoothinfer.workflows.demo import run_demo
 
     text = Path("README.md").read_text()
     shown = intervals(text[text.index("| passes of a vote |") : text.index("With a network of")])
     run_demo(tmp_path)
+    assert collect(tmp_path).rows is not None  # the report takes its folder
     made = (tmp_path / "report.md").read_text().splitlines()
     lines = [next(x for x in made if f"| prediction | {n} |" in x) for n in (1, 64, 512)]
     for quoted, printed in zip(shown, intervals("\n".join(lines)), strict=True):

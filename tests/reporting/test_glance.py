@@ -3,6 +3,7 @@
 import pyarrow as pa
 
 from smoothinfer.reporting.attack_names import short_attack
+from smoothinfer.reporting.collect import records
 from smoothinfer.reporting.glance import compared_groups, glance_table, lines_of, verdict
 
 
@@ -45,8 +46,7 @@ def test_models_stand_by_strength_and_attacks_from_weak_to_strong():
     assert [line[0] for line in table.lines] == ["two", "one"]
     said = verdict(lines)
     assert said.startswith("two is right on 100.0 % of the clean images, and on 50.0 ")
-    assert "Of 2 compared it keeps most" in said
-    assert "among the strongest" not in said
+    assert "It keeps most of 2 settings compared on these same images" in said
 
 
 def test_lines_under_other_attacks_are_not_compared():
@@ -54,7 +54,7 @@ def test_lines_under_other_attacks_are_not_compared():
     lines, (line,) = compared_groups({"c": other, "a": ONE, "b": TWO})
     assert {each.name for each in lines} == {"one", "two"}
     assert line.name == "other"
-    assert "None of these attacks is among the strongest" in verdict([line])
+    assert "settings" not in verdict([line])
 
 
 def test_another_radius_norm_or_data_set_is_not_compared():
@@ -70,7 +70,7 @@ def test_another_radius_norm_or_data_set_is_not_compared():
     groups = compared_groups(tables)
     assert [len(group) for group in groups] == [1] * 4
     subjects = {group[0].subject for group in groups}
-    assert {"digits, radius 0.5", "digits, radius 0.5 (l2)"} < subjects
+    assert {"digits, L-infinity radius 0.5", "digits, L2 radius 0.5"} < subjects
     assert len(compared_groups({"a": at(**given), "b": at(**given)})) == 1
 
 
@@ -82,6 +82,35 @@ def test_what_the_vote_adds_is_told_with_its_sign():
         assert words in verdict(lines_of("x", table))
     single = rows("m", {"none": [1] * 4, "apgd": [1] * 4}, passes=1)
     assert "the vote" not in verdict(lines_of("x", single))
+
+
+def test_a_gain_holds_under_the_attacks_that_were_tried_unless_the_standard_one_was():
+    tried = {"none": [1] * 4, "epgd(steps=10)": [1] * 4, "multitargeted": [1] * 4}
+    (line,) = lines_of("x", rows("m", tried, hits=5))
+    said = verdict([line])
+    assert "the vote adds accuracy" in said
+    assert "This holds under EPGD-10 only" in said
+    assert "take the gain away; the command smoothinfer standard tells" in said
+    (line,) = lines_of("x", rows("m", tried | {"standard(budget='quick')": [1] * 4}, hits=5))
+    assert "the vote adds accuracy" in verdict([line])
+    assert "only" not in verdict([line])
+    (line,) = lines_of("x", rows("m", tried, hits=8))
+    assert "may leave less; the command" in verdict([line])
+
+
+def test_figures_are_means_over_the_seeds_as_in_the_table_of_all_settings():
+    tables = []
+    for seed, right in enumerate(([1, 1, 1, 0], [1, 0, 0, 0])):
+        table = rows("m", {"none": [1] * 4, "apgd": right})
+        tables.append(table.append_column("seed", pa.array([seed] * len(table))))
+    both = pa.concat_tables(tables)
+    (line,) = lines_of("x", both)
+    (record,) = records(both)
+    assert line.seeds == 2
+    assert line.worst.value == line.accuracies["apgd"].value == 0.5
+    assert f"{record['attacked']['low']:.1f}" == f"{100 * line.accuracies['apgd'].low:.1f}"
+    assert 100 * line.gain.value == record["attacked"]["gain"]
+    assert "means over 2 seeds" in verdict([line])
 
 
 def test_nothing_to_compare_is_no_section():

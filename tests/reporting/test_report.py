@@ -9,8 +9,12 @@ import torch
 
 import smoothinfer as si
 from smoothinfer.evaluation.store import write_table
-from smoothinfer.reporting.collect import accuracy_text, collect, records
+from smoothinfer.numerics.statistics import Interval, proportion
+from smoothinfer.reporting.collect import accuracy_text, collect, common_text, records, varying
+from smoothinfer.reporting.escaping import escape_markdown
 from smoothinfer.reporting.report import write_report
+from smoothinfer.reporting.result_tables import certified_table
+from smoothinfer.runtime.files import write_json
 from smoothinfer.workflows.sweep import run_sweep
 from tests.conftest import sweep_recipe
 
@@ -46,6 +50,22 @@ def test_a_leaderboard_and_certificates_are_reported_in_every_form(results, tmp_
         assert f"{100 * best['worst case']['value']:.1f}" in text
     assert "certified accuracy" in (tmp_path / "tables.tex").read_text()
     assert 'id="leaderboard"' in page.read_text()
+
+
+def test_names_stay_as_they_are_and_every_folder_says_how_to_repeat_it(results, tmp_path):
+    board = Path("docs/leaderboard")
+    write_report([results / "certified", results / "audit", board], tmp_path)
+    parts = re.split("^## ", (tmp_path / "report.md").read_text(), flags=re.MULTILINE)[1:]
+    board_commands = collect(board).board.cards[0]["commands"]
+    assert all(command in parts[2] for command in board_commands)
+    assert "\nNote: certificates are statements about real numbers" in parts[0]
+    certified = collect(results / "certified").certified
+    certified["settings"] |= {"command": "smoothinfer certify this", "model": "run-gauss"}
+    write_json(tmp_path / "again" / "certified.json", certified)
+    write_report([tmp_path / "again"], tmp_path / "out")
+    assert "smoothinfer certify this" in (tmp_path / "out" / "report.md").read_text()
+    assert certified_table(certified).markdown().startswith("run-gauss, digits: ")
+    assert escape_markdown("salt & pepper") == "salt & pepper"
 
 
 def test_lines_of_a_table_keep_their_own_values(page):
@@ -85,6 +105,41 @@ def test_what_cannot_be_reported_is_refused(damage, results, tmp_path):
     with pytest.raises(si.InputError, match=messages.get(damage, "no such folder")):
         write_report([folder], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_standard_keeps_its_three_numbers(results, tmp_path):
+    folder = tmp_path / "judged"
+    shutil.copytree(results / "attack", folder)
+    half, gain = proportion(9, 18).as_dict(), Interval(0.1, -0.1, 0.3, 18).as_dict()
+    numbers = {"mean": half, "worst": half, "vote": half, "gain": gain}
+    content = {"verdict": "The vote is right on half.", "worst case": half}
+    content["standings"] = {"none": numbers, "fgsm": numbers, "standard(budget='quick')": numbers}
+    write_json(folder / "standing.json", content)
+    write_report([folder], tmp_path / "out")
+    for name in ("index.html", "report.md", "tables.tex"):
+        text = (tmp_path / "out" / name).read_text()
+        for shown in ("10 passes in a row", "vote adds", "worst case", "+10.0"):
+            assert shown in text
+    for name in ("index.html", "report.md"):
+        assert "The vote is right on half." in (tmp_path / "out" / name).read_text()
+    content["standings"]["fgsm"] = {"mean": half}
+    write_json(folder / "standing.json", content)
+    with pytest.raises(si.InputError, match="standings, fgsm lacks 'worst'"):
+        write_report([folder], tmp_path / "out")
+
+
+def test_a_number_of_seeds_reads_as_a_count(results):
+    found = records(collect(results / "attack").rows)
+    assert ", 1 seed; 10 images." in common_text(found, varying(found))
+
+
+def test_a_part_of_a_leaderboard_is_refused_with_the_name_of_the_whole(results, tmp_path):
+    shutil.copytree(Path("docs/leaderboard/cards"), tmp_path / "board" / "cards")
+    part = tmp_path / "board" / "entries" / "one"
+    shutil.copytree(results / "attack", part)
+    (part / "table.parquet").unlink()
+    with pytest.raises(si.InputError, match=f"part of a leaderboard: report {tmp_path / 'board'}"):
+        write_report([part], tmp_path / "out")
 
 
 def test_two_folders_of_one_name_are_refused(results, tmp_path):

@@ -24,7 +24,7 @@ def test_columns_with_one_value_are_left_out():
 def test_the_gain_is_that_of_the_vote_of_the_most_passes(results):
     entries = summarise(collect(results / "sweep").rows)
     table = gain_table(entries)
-    assert table.title.startswith("gain of the vote of 4 over one pass")
+    assert table.title.startswith("Gain of the vote of 4 over one pass")
     most = [entry for entry in entries if entry["description"]["samples"] == 4]
     assert [line[-1] for line in table.lines] == [gain_text(each["attacked"]) for each in most]
     single = [entry for entry in entries if entry["description"]["samples"] == 1]

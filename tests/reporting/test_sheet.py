@@ -3,11 +3,12 @@
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from smoothinfer.reporting.collect import Source
+from smoothinfer.reporting.collect import Source, collect
 from smoothinfer.reporting.page import assemble_page
 from smoothinfer.reporting.page.sheet import sheet_sections
 from tests.reporting.test_glance import ONE, TWO, rows
@@ -18,7 +19,18 @@ HOSTILE = rows("<script>alert(1)</script> $\\frac{$", {"none": [1, 1, 1, 0], "ap
 
 def page(*tables):
     sources = [Source(name=f"s{at}", path=f"s{at}", rows=t) for at, t in enumerate(tables)]
-    return assemble_page("Results", "", sheet_sections(sources))
+    return assemble_page("Results", "", sheet_sections(sources), links=False)
+
+
+def audit_of(model, fired):
+    half = {"value": 0.5, "low": 0.4, "high": 0.6, "images": 9}
+    verdict = "Not to be relied on: check 11 fired." if fired else "No check fired."
+    about = {"model": model, "verdict": verdict, "fired": fired, "findings": []}
+    return Source(name=f"a-{model}", path="a", audit=about | {"clean": half, "attacked": half})
+
+
+def sheet_of(*sources):
+    return assemble_page("Results", "", sheet_sections(sources), links=False)
 
 
 def test_the_sheet_says_which_model_keeps_most_and_shows_both():
@@ -36,8 +48,56 @@ def test_what_is_proved_stands_in_the_verdict():
     sections = sheet_sections([Source(name="a", path="a", certified=certified)])
     text = assemble_page("Results", "", sections)
     assert "net is right on 50.0 (40.0-60.0) % of 9 images" in text
-    assert "no change up to radius 0.5 alters" in text
+    assert "no change up to L2 radius 0.5 alters" in text
     assert text.count("<tr>") <= 7  # of 20 radii
+
+
+def test_an_alarm_of_an_audit_stands_first_in_the_verdict():
+    source = Source(name="rows", path="rows", rows=ONE)
+    text = sheet_of(source, audit_of("calm", []), audit_of("loud", [11]))
+    alarm = text.index('<p class="alarm"><strong>Audit of loud: Not to be relied on')
+    assert alarm < text.index("Audit of calm") < text.index("one is right on")
+    assert "Audit of loud" in sheet_of(audit_of("loud", [11]))  # alone too
+
+
+def test_all_models_stand_in_a_table_or_are_said_to_be_left_out():
+    other = rows("other", {"none": [1] * 4, "nattack": [1] * 4})
+    clean = rows("never attacked", {"none": [1] * 4})
+    text = page(ONE, other, clean)
+    for name in ("one", "other"):
+        assert f'<th scope="row">{name}' in text
+    assert "Left out: never attacked of s2, which was not measured both" in text
+    many = [rows(f"m{n}", {"none": [1] * 4, "apgd": [1, 0, 0, 0]}) for n in range(20)]
+    text = page(*many, other)
+    assert '<th scope="row">other' in text  # the best of every group has room
+    assert text.count('<th scope="row">') == 8
+    assert "Left out: for room, the less robust m7" in text
+    assert "and 7 more" in text
+    board = collect(Path("docs/leaderboard"))
+    names = [card["name"] for card in board.board.cards]
+    text = sheet_of(board, Source(name="rows", path="rows", rows=ONE))
+    assert '<th scope="row">one' in text
+    assert all(name in text for name in names[:3])
+
+
+def test_exactly_the_words_that_the_page_shows_are_explained():
+    half = {"value": 0.5, "low": 0.4, "high": 0.6, "images": 9}
+    certified = {"images": 9, "abstained": 1, "sigma": 0.5, "note": "floats are no real numbers"}
+    certified["certified accuracy"] = [{"radius": 0.5, **half}]
+    text = sheet_of(Source(name="a", path="a", certified=certified))
+    for word in ("Abstained", "Sigma", "L2 radius", "Certified accuracy"):
+        assert f"<li><strong>{word}</strong>" in text
+    for word in ("Clean", "Worst case", "L-infinity radius", "Vote", "Audit"):
+        assert f"<strong>{word}</strong>" not in text
+    assert "Note: floats are no real numbers." in text
+    table = ONE.append_column("radius", pa.array([0.15] * len(ONE)))
+    text = page(table)
+    for word in ("Clean", "Worst case", "L-infinity radius", "Vote"):
+        assert f"<li><strong>{word}</strong>" in text
+    assert "0.15 are 38.2 of them" in text  # grey levels
+    for word in ("Abstained", "L2 radius", "people do not see"):
+        assert word not in text
+    assert "<nav" not in text
 
 
 def test_names_stay_text():

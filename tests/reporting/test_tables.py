@@ -18,12 +18,20 @@ TABLE = Table(["name", "accuracy"], [["a_b | <i>", "50.0 ± 0.1 (40.0-60.0)"]], 
 
 def test_cells_are_escaped_wherever_they_are_written():
     markdown = TABLE.markdown()
-    assert markdown.startswith("Results:\n\n| name | accuracy |\n| :--- | ---: |\n")
+    assert markdown.startswith("results:\n\n| name | accuracy |\n| :--- | ---: |\n")
     assert "| a_b &#124; &lt;i&gt; |" in markdown
     assert "a_b | &lt;i&gt;" in TABLE.html()
     latex = TABLE.latex("of all", "tab:all")
     assert r"a\_b" in latex
     assert r"50.0 $\pm$ 0.1 (40.0--60.0)" in latex
+
+
+def test_a_minus_in_latex_is_one_and_no_hyphen():
+    text = Table(["gain", "of"], [["-5.2 (-7.6 to +2.9)", "CNI-W"], ["9.7-1.2", "-0.1"]]).latex(
+        "", "tab:n"
+    )
+    assert r"$-$5.2 ($-$7.6 to +2.9) & CNI-W \\" in text
+    assert r"9.7--1.2 & $-$0.1 \\" in text
 
 
 def test_a_table_that_no_page_holds_is_a_long_one():

@@ -118,7 +118,7 @@ def verdict_of(
         left: of the vote, in the worst case of every image.
         mean, worst: of single passes and of ten in a row, under the attack that is worst for them.
     """
-    adds = "adds accuracy" if under.gain.low > 0 else "adds no measurable robustness"
+    adds = "adds accuracy" if printed_sign(under.gain) > 0 else "adds no measurable robustness"
     return (
         f"The vote is right on {left} % of {left.images} images in the worst case over all attacks "
         f"({under.vote} under the standard attack alone, {clean.vote} clean). A single pass "
@@ -140,3 +140,25 @@ def _plain_verdict(clean: Standing, under: Standing) -> str:
 def points(gain: Interval) -> str:
     """Write a gain in points, with its interval."""
     return f"{100 * gain.value:+.1f} ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
+
+
+def printed_sign(gain: Interval) -> int:
+    """Return 1 where the interval of a gain, as it is printed, lies above zero, -1 below, else 0.
+
+    An end that prints as +0.0 excludes nothing that a reader can see.
+
+    >>> printed_sign(Interval(0.036, 0.00016, 0.071, 30)), printed_sign(Interval(0.1, 0.01, 0.2, 9))
+    (0, 1)
+    """
+    low, high = (round(100 * end, 1) for end in (gain.low, gain.high))
+    return 1 if low > 0 else -1 if high < 0 else 0
+
+
+def leads_clearly(best: Interval, other: Interval) -> bool:
+    """Say whether ``best`` lies above ``other`` as their intervals are printed.
+
+    >>> leads_clearly(Interval(0.5, 0.4, 0.6, 100), Interval(0.3, 0.2, 0.39996, 100))
+    False
+    """
+    low, high = (round(100 * end, 1) for end in (best.low, other.high))
+    return low > high

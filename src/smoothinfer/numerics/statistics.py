@@ -1,7 +1,9 @@
 """Intervals for measured accuracies."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from statistics import fmean
 
 from smoothinfer.errors import InputError
 
@@ -52,6 +54,23 @@ def proportion(successes: int, images: int, confidence: float = 0.95) -> Interva
         raise InputError(f"cannot take a share of {successes} in {images} images")
     low, high = binomtest(successes, images).proportion_ci(confidence, method="wilson")
     return Interval(successes / images, float(low), float(high), images)
+
+
+def mean_interval(intervals: Sequence[Interval]) -> Interval:
+    """Return the means of figures and of the ends of their intervals, such as over seeds.
+
+    The same images were asked under each seed, so that more seeds make no interval shorter.
+
+    Args:
+        intervals: of the same images; at least one.
+
+    >>> str(mean_interval([Interval(0.5, 0.4, 0.6, 100), Interval(0.7, 0.6, 0.8, 100)]))
+    '60.0 (50.0-70.0)'
+    """
+    value, low, high = (
+        fmean(getattr(each, name) for each in intervals) for name in ("value", "low", "high")
+    )
+    return Interval(value, low, high, intervals[0].images)
 
 
 def mean_share(mean: float, deviation: float, images: int, confidence: float = 0.95) -> Interval:

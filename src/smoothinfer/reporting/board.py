@@ -12,10 +12,9 @@ from smoothinfer.evaluation.standing import ASKED_AGAIN
 from smoothinfer.numerics.statistics import Interval
 from smoothinfer.reporting.attack_names import short_attacks
 from smoothinfer.reporting.members import read_json_member
-from smoothinfer.reporting.shapes import INTERVAL, NUMBER, SHARE, Maybe
+from smoothinfer.reporting.shapes import GAIN, INTERVAL, NUMBER, SHARE, Maybe
 from smoothinfer.reporting.tables import Table, ball_text
 
-GAIN = {"value": NUMBER, "low": NUMBER, "high": NUMBER, "images": int}
 BOARD_CARD = {
     "name": str,
     "model": str,
@@ -94,7 +93,7 @@ class Board:
             line += [_interval(card[each], short) for each in ("mean", "worst")]
             line.append(_text(authors, "vote", short))
             lines.append([*line, shown if card["random"] else ""])
-        title = "accuracy, %" if short else "accuracy, % (95 % interval over images)"
+        title = "Accuracy, %" if short else "Accuracy, % (95 % interval over images)"
         return Table(heads, lines, f"{title}, {self.subject}", left=1)
 
     def by_attack(self, short: bool = False) -> Table:
@@ -109,7 +108,7 @@ class Board:
             for card in self.cards
         ]
         heads = ["model", *short_attacks(attacks).values(), "worst case"]
-        title = f"accuracy of the vote under each attack, %, {self.subject}"
+        title = f"Accuracy of the vote under each attack, %, {self.subject}"
         return Table(heads, lines, title, left=1)
 
     def claims(self) -> Table:
@@ -123,7 +122,7 @@ class Board:
             shown = [claim["text"], f"{100 * left:.1f}", lost, claim["source"]]
             lines.append([card["name"], *shown])
         heads = ["model", "claimed", "worst case here, %", "points from the claim", "source"]
-        return Table(heads, lines, "claims, of the authors' own networks", left=2)
+        return Table(heads, lines, "Claims, of the authors' own networks", left=2)
 
 
 def _under(card: dict[str, Any], attack: str) -> dict[str, Any] | None:

@@ -1,8 +1,10 @@
 """The leaderboard as Markdown, LaTeX, a figure and one self-contained page."""
 
+from __future__ import annotations
+
 import base64
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
@@ -11,8 +13,11 @@ from smoothinfer.evaluation.rows import CLEAN
 from smoothinfer.reporting.board import Board
 from smoothinfer.reporting.escaping import escape_markdown
 from smoothinfer.reporting.page import assemble_page
-from smoothinfer.reporting.tables import Table
+from smoothinfer.reporting.tables import LATEX_PACKAGES, Table
 from smoothinfer.runtime.files import write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _TITLE = "Leaderboard of random defences"
 NOTE = (
@@ -23,6 +28,7 @@ NOTE = (
     "that of a pass, on the same images under the strongest attack."
 )
 _SERIES = ("clean", "authors' protocol", "worst case")
+_APART = 0.24  # between the accuracies of one model, in lines
 _FIGURE = Markup(
     '<figure><img alt="accuracy of each model" src="data:image/png;base64,{}"></figure>'
 )
@@ -40,7 +46,7 @@ def write_board(board: Board, out: Path, description: str = "") -> None:
         for number, table in enumerate(tables, 1)
         if table.lines
     ]
-    write_text(out / "leaderboard.tex", "\n".join(latex))
+    write_text(out / "leaderboard.tex", "\n".join([LATEX_PACKAGES, *latex]))
     write_text(out / "leaderboard.html", _page(board, tables, picture, description))
 
 
@@ -70,37 +76,48 @@ def _verdict(card: dict[str, Any]) -> Markup:
     return shown.format(card["name"], text, commands)
 
 
-def board_figure(board: Board, path: Path) -> None:
+def board_figure(board: Board, path: Path) -> Figure:
     """Draw each model's accuracy clean, by its authors' protocol and in the worst case."""
     from matplotlib.figure import Figure
 
-    from smoothinfer.reporting.figures import COLOURS, MARKERS, label_text, save_figure
+    from smoothinfer.reporting.figures import label_text, save_figure
 
-    figure = Figure((8, 1.5 + 0.35 * len(board.cards)), layout="constrained")
+    figure = Figure((8, 1.9 + 0.5 * len(board.cards)), layout="constrained")
     axes = figure.subplots()
-    for label, marker, colour in zip(_SERIES, MARKERS, COLOURS, strict=False):
-        points = [
-            (place, value)
-            for place, card in enumerate(reversed(board.cards))
-            if (value := _value(card, label)) is not None
-        ]
-        if points:
-            places, values = zip(*points, strict=True)
-            shown = [100 * value["value"] for value in values]
-            errors = [
-                [100 * (value["value"] - value["low"]) for value in values],
-                [100 * (value["high"] - value["value"]) for value in values],
-            ]
-            axes.errorbar(
-                shown, places, xerr=errors, fmt=marker, color=colour, capsize=2, label=label
-            )
-    names = [label_text(card["name"]) for card in reversed(board.cards)]
+    for at, label in enumerate(_SERIES):
+        _draw_series(axes, board, label, at)
+    names = [label_text(card["name"]) for card in board.cards]
     axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)  # the most robust on top, half a line free at both ends
     axes.set_xlabel("accuracy of the vote, % (95 % over images)")
-    axes.set_xlim(0, 100)
+    axes.set_xlim(-2, 102)  # a marker at 0 or 100 is whole
+    figure.suptitle(label_text(board.subject), fontsize=10)
     axes.grid(axis="x", alpha=0.3)
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
     save_figure(figure, path)
+    return figure
+
+
+def _draw_series(axes: Any, board: Board, label: str, at: int) -> None:
+    """Draw one accuracy of all models, beside the others of each model."""
+    from smoothinfer.reporting.figures import COLOURS, MARKERS
+
+    shift = _APART * (at - (len(_SERIES) - 1) / 2)
+    points = [
+        (place + shift, value)
+        for place, card in enumerate(board.cards)
+        if (value := _value(card, label)) is not None
+    ]
+    if not points:
+        return
+    places, values = zip(*points, strict=True)
+    shown = [100 * value["value"] for value in values]
+    errors = [
+        [100 * (value["value"] - value["low"]) for value in values],
+        [100 * (value["high"] - value["value"]) for value in values],
+    ]
+    style: Any = {"fmt": MARKERS[at], "color": COLOURS[at], "capsize": 2, "markersize": 5}
+    axes.errorbar(shown, places, xerr=errors, label=label, **style)
 
 
 def _value(card: dict[str, Any], label: str) -> dict[str, Any] | None:

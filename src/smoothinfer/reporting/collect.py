@@ -12,7 +12,7 @@ from smoothinfer.reporting.board import Board, read_board
 from smoothinfer.reporting.comparison import Comparison, read_comparison
 from smoothinfer.reporting.members import read_json_member
 from smoothinfer.reporting.pictures import Picture, read_pictures
-from smoothinfer.reporting.shapes import AUDIT, CERTIFIED, SETTINGS
+from smoothinfer.reporting.shapes import AUDIT, CERTIFIED, SETTINGS, STANDING
 from smoothinfer.reporting.table_file import read_table
 from smoothinfer.reporting.tables import Table, cell_text, sort_key
 from smoothinfer.runtime.printable import printable
@@ -24,7 +24,12 @@ NOTE = (
     "seeds. Verdicts are voted from noise that the attacks never saw; samples 1 beside more is the "
     "mean over all of these passes."
 )
-_SHAPES = {"audit": AUDIT, "certified": CERTIFIED, "settings": SETTINGS}
+_SHAPES = {
+    "audit": AUDIT,
+    "certified": CERTIFIED,
+    "settings": SETTINGS,
+    "standing": STANDING,
+}
 
 
 @dataclass
@@ -38,6 +43,7 @@ class Source:
         settings: of the command that wrote it.
         comparison: with the paper, written by ``reproduce``.
         audit, certified, board: written by ``audit``, ``certify`` and ``leaderboard``.
+        standing: written by ``standard``, besides its rows.
         pictures: to show: figures, curves, noise, sheets of adversarial examples.
         left_out: what is not shown and why, a line for each.
     """
@@ -50,12 +56,13 @@ class Source:
     audit: dict[str, Any] | None = None
     certified: dict[str, Any] | None = None
     board: Board | None = None
+    standing: dict[str, Any] | None = None
     pictures: list[Picture] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
 
 def collect(folder: str | Path) -> Source:
-    """Read a folder of ``evaluate``, ``attack``, ``sweep``, ``audit``, ``certify`` and the like.
+    """Read a folder of ``evaluate``, ``standard``, ``sweep``, ``audit``, ``certify`` and the like.
 
     Raises:
         InputError: there is nothing of the kind, or something in it is damaged.
@@ -70,7 +77,7 @@ def collect(folder: str | Path) -> Source:
     if (path / "table.parquet").exists():
         source.rows, source.settings = read_table(path)
     elif list(path.glob("rows/*.parquet")) and source.certified is None:
-        raise InputError(f"{path} is incomplete. Rerun the command that created it to resume.")
+        raise InputError(_why_no_table(path))
     if list(path.glob("cards/*.json")):
         source.board = read_board(path / "cards")
     source.comparison = read_comparison(path)
@@ -78,6 +85,8 @@ def collect(folder: str | Path) -> Source:
         source.settings = {"command": source.comparison.command}
     drawn = [] if source.comparison is None else source.comparison.figures
     source.pictures, source.left_out = read_pictures(path, drawn)
+    for content in (source.audit, source.certified):
+        source.settings = source.settings or (content or {}).get("settings") or {}
     source.settings = source.settings or _commands_of_pictures(path)
     own = (source.rows, source.comparison, source.audit, source.certified, source.board)
     if not source.pictures and all(part is None for part in own):
@@ -86,6 +95,14 @@ def collect(folder: str | Path) -> Source:
             f"{path} holds no rows, audit, certificates, leaderboard or pictures to report{why}"
         )
     return source
+
+
+def _why_no_table(path: Path) -> str:
+    """Say why a folder has rows and no table of them."""
+    board = path.resolve().parents[1] if path.resolve().parent.name == "entries" else None
+    if board is not None and list(board.glob("cards/*.json")):
+        return f"{path} is a part of a leaderboard: report {board}"
+    return f"{path} is incomplete. Rerun the command that created it to resume."
 
 
 def _commands_of_pictures(folder: Path) -> dict[str, Any]:
@@ -154,8 +171,14 @@ def common_text(found: list[Record], names: list[str]) -> str:
         if name not in (*names, *MEASURES) and value is not None
     }
     images = (found[0]["attacked"] or found[0]["clean"])["images"]
-    settings = ", ".join(f"{name} {cell_text(value)}" for name, value in shared.items())
+    settings = ", ".join(_setting_text(name, value) for name, value in shared.items())
     return f"{settings}; {images} images."
+
+
+def _setting_text(name: str, value: Any) -> str:
+    if name == "seeds":  # a count, and no seed
+        return f"{value} seed{'' if value == 1 else 's'}"
+    return f"{name} {cell_text(value)}"
 
 
 def records_table(found: list[Record], names: list[str] | None = None) -> Table:

@@ -15,7 +15,8 @@ _LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}"}
 _LATEX |= {sign: f"{{{sign}}}" for sign in "[]*"}
 # Every dialect knows these escapes; of others some know a backslash, and all a reference.
 _MARKDOWN = {sign: f"\\{sign}" for sign in "\\`*[]"} | {sign: f"&#{ord(sign)};" for sign in "|~$"}
-_MARKDOWN |= {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+_MARKDOWN |= {"<": "&lt;", ">": "&gt;"}
+_REFERENCE = re.compile(r"&(?=#?\w+;)")  # elsewhere an ampersand is itself
 
 
 def escape_latex(text: str) -> str:
@@ -32,10 +33,11 @@ def escape_markdown(text: str) -> str:
 
     Underscores within words mean nothing and stay.
 
-    >>> escape_markdown("top_two <b>")
-    'top_two &lt;b&gt;'
+    >>> escape_markdown("top_two <b> & &lt;")
+    'top_two &lt;b&gt; & &amp;lt;'
     """
-    text = "".join(_MARKDOWN.get(letter, letter) for letter in _joined(text))
+    parts = _REFERENCE.split(_joined(text))
+    text = "&amp;".join("".join(_MARKDOWN.get(each, each) for each in part) for part in parts)
     return re.sub(r"(?<!\w)_+|_+(?!\w)", lambda run: r"\_" * len(run[0]), text)
 
 

@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from smoothinfer.errors import InputError
-from smoothinfer.evaluation.certified_rows import certified_accuracy
 from smoothinfer.evaluation.results import Results
 from smoothinfer.evaluation.rows import Rows, as_table
 from smoothinfer.reporting.collect import Record, records, varying
@@ -226,26 +225,6 @@ def draw_lines(
     for number, (name, values) in enumerate(curves.items()):
         panel.plot(places, values, label=name, color=COLOURS[number], marker=MARKERS[number])
     figure.legend(frameon=False, loc="outside lower center", ncols=2)
-    save_figure(figure, path)
-
-
-def certified_curve(rows: Rows, path: str | Path, title: str = "") -> None:
-    """Draw the share of images that are right and certified within each radius.
-
-    Args:
-        rows: of `certify_rows`.
-        title: above.
-    """
-    sigma = rows["sigma"][0].as_py()
-    most = max([*rows["certified"].to_pylist(), sigma])
-    radii = [most * step / 200 for step in range(201)]
-    shares = certified_accuracy(rows, radii)
-    figure, panel = single_panel((5.6, 3.8), "L2 radius, pixel units", title)
-    low, high = [100 * share.low for share in shares], [100 * share.high for share in shares]
-    panel.fill_between(radii, low, high, color=COLOURS[0], alpha=0.2, linewidth=0)
-    panel.plot(radii, [100 * share.value for share in shares], color=COLOURS[0])
-    panel.set_ylabel("certified accuracy, % (band: 95 % over images)")
-    panel.set_ylim(0, 100)
     save_figure(figure, path)
 
 

@@ -1,22 +1,33 @@
 """A report at a glance: a verdict in words, and models against attacks with the worst case."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow.compute as pc
 
-from smoothinfer.evaluation.judgement import on_every_attack, points, worst_case
+from smoothinfer.evaluation.judgement import (
+    leads_clearly,
+    on_every_attack,
+    points,
+    printed_sign,
+    worst_case,
+)
 from smoothinfer.evaluation.rows import Rows, rows_of, setting_columns, summarise
-from smoothinfer.numerics.statistics import Interval
+from smoothinfer.numerics.statistics import Interval, mean_interval
 from smoothinfer.reporting.attack_names import short_attack, short_attacks
-from smoothinfer.reporting.tables import Table, cell_text, radius_text
+from smoothinfer.reporting.tables import Table, cell_text, norm_name, radius_text
 from smoothinfer.types import CLEAN
 
 _MOST = 12  # lines
 _OF_ATTACKS = ("attack", "radius", "norm")
-_STRONG = ("standard", "multitargeted", "apgd", "examples")
-_FIRST = ("seed", "rule")  # of several the first stands for all
+_WITHIN = (*_OF_ATTACKS, "seed")  # columns that differ within a line
+_STANDARD = "standard"  # the attack after which no caveat is needed
+_ADDS = {
+    1: "adds accuracy",
+    0: "adds nothing that these images could show",
+    -1: "takes accuracy away",
+}
 
 
 @dataclass(frozen=True)
@@ -27,15 +38,17 @@ class Line:
         name: of the model, with what tells it apart from others.
         accuracies: of the vote, by attack, the clean images among them.
         worst: share of images that are right under every attack, and clean.
-        gain: what the vote adds to a single pass under the strongest attack, if it is a vote.
+        gains: what the vote adds to a single pass, by attack; none if it is no vote.
         subject: the data and the radius of the attacks.
+        seeds: whose means the figures are.
     """
 
     name: str
     accuracies: Mapping[str, Interval]
     worst: Interval
-    gain: Interval | None
+    gains: Mapping[str, Interval]
     subject: str
+    seeds: int = 1
 
     @property
     def strongest(self) -> str:
@@ -43,36 +56,62 @@ class Line:
         attacked = {name: each.value for name, each in self.accuracies.items() if name != CLEAN}
         return min(attacked, key=attacked.__getitem__)
 
+    @property
+    def gain(self) -> Interval | None:
+        """What the vote adds under the strongest attack, if it is a vote."""
+        return self.gains.get(self.strongest)
+
 
 def lines_of(name: str, rows: Rows) -> list[Line]:
     """Return a line for each setting of ``rows``, at the largest number of passes and radius.
+
+    Figures are means over the seeds, as in the table of all settings.
 
     Args:
         name: of the folder, which stands for a model without a name.
         rows: of the folder.
     """
     rows = rows_of(rows, {"samples": pc.max(rows["samples"])})
-    for column in _FIRST:
-        if column in rows.column_names:
-            rows = rows_of(rows, {column: rows[column][0].as_py()})
+    if "rule" in rows.column_names:  # of several the first stands for all
+        rows = rows_of(rows, {"rule": rows["rule"][0].as_py()})
     if "radius" in rows.column_names and rows["radius"].null_count < len(rows):
         largest = pc.equal(rows["radius"], pc.max(rows["radius"]))
         rows = rows.filter(pc.or_(pc.fill_null(largest, False), pc.equal(rows["attack"], CLEAN)))
-    columns = [c for c in setting_columns(rows) if c not in _OF_ATTACKS]
+    columns = [c for c in setting_columns(rows) if c not in _WITHIN]
     apart = [c for c in columns if c != "model" and len(pc.unique(rows[c])) > 1]
     settings = rows.select(columns).group_by(columns, use_threads=False).aggregate([]).to_pylist()
     found = []
     for setting in settings:
-        part = rows_of(rows, setting)
         more = ", ".join(f"{column} {cell_text(setting[column])}" for column in apart)
         model = str(setting.get("model") or name)
-        if line := _line(f"{model}, {more}" if more else model, part):
+        part = rows_of(rows, setting)
+        if line := _over_seeds(f"{model}, {more}" if more else model, part):
             found.append(line)
     return found
 
 
+def _over_seeds(name: str, rows: Rows) -> Line | None:
+    """Return the line of one setting, its figures the means over seeds."""
+    seeds = pc.unique(rows["seed"]).to_pylist() if "seed" in rows.column_names else []
+    parts = [rows_of(rows, {"seed": seed}) for seed in seeds] or [rows]
+    lines = [line for part in parts if (line := _line(name, part))]
+    if len(lines) < 2:
+        return lines[0] if lines else None
+    attacks = dict.fromkeys(attack for line in lines for attack in line.accuracies)
+    means = {
+        attack: mean_interval([ln.accuracies[attack] for ln in lines if attack in ln.accuracies])
+        for attack in attacks
+    }
+    gains = {
+        attack: mean_interval([line.gains[attack] for line in lines if attack in line.gains])
+        for attack in lines[0].gains
+    }
+    worst = mean_interval([line.worst for line in lines])
+    return Line(name, means, worst, gains, lines[0].subject, seeds=len(lines))
+
+
 def _line(name: str, rows: Rows) -> Line | None:
-    """Return the line of one setting; ``None`` without clean images or attacks."""
+    """Return the line of one setting and seed; ``None`` without clean images or attacks."""
     attacks = list(dict.fromkeys(rows["attack"].to_pylist()))
     if CLEAN not in attacks or len(attacks) < 2 or len(on_every_attack(rows)) == 0:
         return None
@@ -80,19 +119,33 @@ def _line(name: str, rows: Rows) -> Line | None:
     figures = {entry["description"]["attack"]: entry["attacked"] for entry in entries}
     figures = {CLEAN: entries[0]["clean"], **figures}
     accuracies = {attack: _interval(each) for attack, each in figures.items()}
-    line = Line(name, accuracies, worst_case(rows), None, _subject(entries[0]["description"]))
-    if pc.max(rows["samples"]).as_py() == 1:
-        return line
-    strongest = figures[line.strongest]
-    gain = Interval(**strongest["gain"], images=strongest["images"])
-    return replace(line, gain=gain)
+    voted = pc.max(rows["samples"]).as_py() > 1
+    gains = {
+        attack: Interval(**each["gain"], images=each["images"])
+        for attack, each in figures.items()
+        if voted
+    }
+    subject = _subject(entries[0]["description"])
+    return Line(name, accuracies, worst_case(rows), gains, subject)
 
 
 def _subject(setting: Mapping[str, Any]) -> str:
     parts = [str(setting["data"])] if setting.get("data") else []
     if setting.get("radius"):
-        parts.append(f"radius {radius_text(setting['radius'], setting.get('norm'))}")
+        norm = norm_name(setting.get("norm") or "linf")
+        parts.append(f"{norm} radius {radius_text(setting['radius'])}")
     return ", ".join(parts)
+
+
+def subject_of(lines: list[Line]) -> str:
+    """Say on what lines that compare were measured: images, data, radius, attacks, seeds."""
+    first, seeds = lines[0], max(line.seeds for line in lines)
+    about = f" of {first.subject}" if first.subject else ""
+    attacks = len(first.accuracies) - 1
+    over = f", means over {seeds} seeds" if seeds > 1 else ""
+    return (
+        f"On {first.worst.images} images{about}, {attacks} attack{'s' if attacks > 1 else ''}{over}"
+    )
 
 
 def _interval(figure: Mapping[str, Any]) -> Interval:
@@ -129,32 +182,48 @@ def _cell(found: Interval | None) -> str:
 
 
 def verdict(lines: list[Line]) -> str:
-    """Say in plain words how robust the best model is, and what its vote adds."""
-    best, *others = by_strength(lines)
+    """Say in plain words how robust the best model is, what its vote adds, and what is open."""
+    best = by_strength(lines)[0]
     clean, under = best.accuracies[CLEAN], best.accuracies[best.strongest]
     attacks = len(best.accuracies) - 1
-    most = f" Of {len(lines)} compared it keeps most" if others else ""
-    if others:
-        chance = others[0].worst.high >= best.worst.low
-        most += ", and the lead over the next may be chance." if chance else "."
+    over = f", means over {best.seeds} seeds" if best.seeds > 1 else ""
     said = (
         f"{best.name} is right on {_cell(clean)} % of the clean images, and on {best.worst} % of "
         f"{best.worst.images} images in the worst of {attacks} attack{'s' if attacks > 1 else ''} "
-        f"(the strongest, {short_attack(best.strongest)}, leaves {_cell(under)} %).{most}"
+        f"(the strongest, {short_attack(best.strongest)}, leaves {_cell(under)} %){over}."
     )
-    if not any(each.startswith(_STRONG) for each in best.accuracies):
-        said += " None of these attacks is among the strongest: ask the standard one."
-    if best.gain is None:
-        return said
-    if best.gain.low > 0:
-        adds = "adds accuracy"
-    elif best.gain.high < 0:
-        adds = "takes accuracy away"
-    else:
-        adds = "adds nothing that these images could show"
+    return " ".join(part for part in (said, _chosen(lines), _adds(best), _open(best)) if part)
+
+
+def _chosen(lines: list[Line]) -> str:
+    """Say from how many settings the best was chosen, and whether its lead may be chance."""
+    best, *others = by_strength(lines)
+    if not others:
+        return ""
+    chance = "" if leads_clearly(best.worst, others[0].worst) else ", but its lead may be chance"
     return (
-        f"{said} Under {short_attack(best.strongest)} the vote {adds}: {points(best.gain)} points "
-        "beside a single pass."
+        f"It keeps most of {len(lines)} settings compared on these same images{chance}; the best "
+        "of several, chosen so, looks a little better than it is."
+    )
+
+
+def _adds(line: Line) -> str:
+    if line.gain is None:
+        return ""
+    return (
+        f"Under {short_attack(line.strongest)} the vote {_ADDS[printed_sign(line.gain)]}: "
+        f"{points(line.gain)} points beside a single pass."
+    )
+
+
+def _open(line: Line) -> str:
+    """Say that a stronger attack may leave less, unless the standard one was tried."""
+    if any(attack.startswith(_STANDARD) for attack in line.accuracies):
+        return ""
+    gains = line.gain is not None and printed_sign(line.gain) > 0
+    return (
+        f"This holds under {short_attack(line.strongest)} only: a stronger attack may leave less"
+        f"{' and take the gain away' if gains else ''}; the command smoothinfer standard tells."
     )
 
 

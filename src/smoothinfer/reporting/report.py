@@ -25,14 +25,14 @@ from smoothinfer.reporting.members import check_inside
 from smoothinfer.reporting.page import assemble_page, page_of
 from smoothinfer.reporting.page.sheet import sheet_sections
 from smoothinfer.reporting.result_tables import certified_table
-from smoothinfer.reporting.tables import Table, cell_text
+from smoothinfer.reporting.standing_tables import standing_table
+from smoothinfer.reporting.tables import LATEX_PACKAGES, Table, cell_text
 from smoothinfer.runtime.files import write_bytes, write_text
 from smoothinfer.runtime.printable import printable
 
 _MOST_PICTURES = 24  # of one folder
 _MOST_FIGURES = 6  # of one model along one axis
 _LONGEST = 60  # letters of a part of a file's name
-_PACKAGES = "% needs \\usepackage{booktabs,longtable}"
 
 
 def write_report(folders: Sequence[str | Path], out: str | Path, title: str = "Results") -> Path:
@@ -71,9 +71,9 @@ def write_report(folders: Sequence[str | Path], out: str | Path, title: str = "R
         copies = _copy_pictures(source, out / "figures", taken)
         figures.setdefault(source.name, []).extend(copies)
     write_text(out / "report.md", _markdown(title, sources, found, figures))
-    write_text(out / "tables.tex", "\n".join([_PACKAGES, *_latex(sources, found)]))
+    write_text(out / "tables.tex", "\n".join([LATEX_PACKAGES, *_latex(sources, found)]))
     if sheet := sheet_sections(sources):
-        write_text(out / "sheet.html", assemble_page(title, "", sheet))
+        write_text(out / "sheet.html", assemble_page(title, "", sheet, links=False))
     else:  # that of an earlier report would be of other folders
         (out / "sheet.html").unlink(missing_ok=True)
     write_text(out / "index.html", page_of(title, sources, found))
@@ -142,6 +142,9 @@ def _latex(sources: Sequence[Source], found: dict[str, list[Record]]) -> Iterato
             part = found[name]
             caption = f"Accuracy in %, {name}; {common_text(part, varying(part))}"
             yield records_table(part).latex(caption, label)
+        if source.standing is not None:
+            table = standing_table(source.standing)
+            yield table.latex(f"{name}: {table.title}", f"{label}-standing")
         for number, table in enumerate(_board_tables(source), start=1):
             yield table.latex(f"{name}: {table.title}", f"{label}-board-{number}")
         if source.certified is not None:
@@ -168,21 +171,34 @@ def _markdown(
             parts += [replace(source.comparison, figures=[]).markdown()]
         if source.audit is not None:
             parts.append(f"**Audit:** {escape_markdown(source.audit['verdict'])}")
+        if source.standing is not None:
+            parts += [paragraph(source.standing["verdict"])]
+            parts += [standing_table(source.standing).markdown().rstrip()]
         if source.name in found:
             part = found[source.name]
             about = paragraph(common_text(part, varying(part)))
             parts += [about, records_table(part).markdown().rstrip()]
         parts += [table.markdown().rstrip() for table in _board_tables(source)]
+        if source.certified is not None:
+            parts.append(certified_table(source.certified).markdown().rstrip())
+            note = source.certified.get("note")
+            parts += [f"Note: {escape_markdown(note)}."] if note else []
         if computers := source.settings.get("computers"):
             parts.append(f"Computed with {escape_markdown('; '.join(computers))}.")
-        if command := source.settings.get("command"):
+        if command := _commands(source):
             parts += ["To repeat it:", code_block(command, "bash")]
         shown = figures[source.name]
         parts += [f"![{escape_markdown(p.stem)}](figures/{quote(p.name)})" for p in shown]
         parts += [f"Left out: {escape_markdown(line)}" for line in source.left_out]
-        if source.certified is not None:
-            parts.append(certified_table(source.certified).markdown().rstrip())
     return "\n\n".join([*parts, NOTE]) + "\n"
+
+
+def _commands(source: Source) -> str:
+    """Return the command lines that made the contents of a folder."""
+    if source.board is None:
+        return str(source.settings.get("command") or "")
+    cards = source.board.cards
+    return "\n".join(dict.fromkeys(line for card in cards for line in card["commands"]))
 
 
 def _copy_pictures(source: Source, folder: Path, taken: set[Path]) -> list[Path]:

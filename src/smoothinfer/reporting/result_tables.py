@@ -7,11 +7,17 @@ from typing import Any
 from smoothinfer.evaluation.rows import CLEAN
 from smoothinfer.reporting.attack_names import short_attacks
 from smoothinfer.reporting.shapes import CERTIFIED, FIGURE, Maybe, check_shape
-from smoothinfer.reporting.tables import Table, cell_text, interval_text, radius_text, sort_key
+from smoothinfer.reporting.tables import (
+    Table,
+    cell_text,
+    interval_text,
+    norm_name,
+    radius_text,
+    sort_key,
+)
 
 Entries = Sequence[Mapping[str, Any]]
 _FIGURES = ("attack", "radius", "rule", "samples", "sigma", "images", "clean", "attacked")
-_NORMS = {"l2": "L2", "linf": "L-infinity", "l1": "L1"}
 
 
 def accuracy_table(entries: Entries, title: str = "") -> Table:
@@ -56,7 +62,7 @@ def gain_table(entries: Entries) -> Table:
         key + [gain_text(entry[part]) for part in ("clean", "attacked")]
         for key, entry in zip(keys, shown, strict=True)
     ]
-    title = f"gain of the vote of {most} over one pass, points (95 % interval)"
+    title = f"Gain of the vote of {most} over one pass, points (95 % interval)"
     return Table([*names, "clean", "attacked"], lines if most > 1 else [], title, left=len(names))
 
 
@@ -81,7 +87,7 @@ def cost_table(entries: Entries, seconds: Mapping[str, float]) -> Table:
         lines.append(key + spent + cells)
     heads = ["backward", "forward", "ms", "one pass"]
     heads += [f"vote of {most}", "every pass"] if most > 1 else []
-    title = "passes and time of each attack per image, and the accuracy that it leaves, %"
+    title = "Passes and time of each attack per image, and the accuracy that it leaves, %"
     return Table([*names, *heads], lines if len(lines) > 1 else [], title, left=len(names))
 
 
@@ -118,7 +124,7 @@ def certified_table(certified: dict[str, Any]) -> Table:
         "alpha": "each is false with probability {:g} at most",
     }
     told = [texts[name].format(each) for name, each in known.items() if each is not None]
-    norm = _NORMS.get(certified.get("norm") or "l2", "unknown norm")
+    norm = norm_name(certified.get("norm") or "l2")
     return Table([f"{norm} radius", "certified accuracy, %"], lines, "; ".join([title, *told]))
 
 

@@ -25,9 +25,17 @@ class Between:
     high: float
 
 
+@dataclass(frozen=True)
+class Each:
+    """A mapping with any keys, each to a value of ``shape``."""
+
+    shape: Any
+
+
 SHARE = Between(0.0, 1.0)
 NUMBER = Between(-1e12, 1e12)
 INTERVAL = {"value": SHARE, "low": SHARE, "high": SHARE, "images": int}
+GAIN = {"value": NUMBER, "low": NUMBER, "high": NUMBER, "images": int}
 SETTINGS = {"command": Maybe(str), "computers": Maybe([str])}
 SUMMARY = {**SETTINGS, "table": str, "data": Maybe({"classes": Maybe([str])})}
 AUDIT = {
@@ -54,8 +62,14 @@ CERTIFIED = {
     "abstained": int,
     "average radius": Maybe(NUMBER),
     **{"norm": Maybe(str), "sigma": Maybe(NUMBER), "alpha": Maybe(NUMBER)},
+    "note": Maybe(str),
     "certified accuracy": [{"radius": NUMBER, **INTERVAL}],
     "settings": Maybe(SETTINGS),
+}
+STANDING = {
+    "verdict": str,
+    "standings": Each({"mean": INTERVAL, "worst": INTERVAL, "vote": INTERVAL, "gain": GAIN}),
+    "worst case": INTERVAL,
 }
 COMPARISON = {
     "title": str,
@@ -93,7 +107,8 @@ def check_shape(value: Any, shape: Any, place: str) -> Any:
     Args:
         value: read from JSON.
         shape: a type; ``[shape]``, a list of such; ``{key: shape}``, a mapping with these keys and
-            perhaps others; a tuple of the valid words; a `Between`; or `Maybe` one of these.
+            perhaps others; a tuple of the valid words; a `Between`; an `Each`; or `Maybe` one of
+            these.
         place: what the value is, for errors: the file, then the keys that lead to it.
 
     Raises:
@@ -105,6 +120,8 @@ def check_shape(value: Any, shape: Any, place: str) -> Any:
     """
     if isinstance(shape, Maybe):
         return None if value is None else check_shape(value, shape.shape, place)
+    if isinstance(shape, Each):
+        shape = dict.fromkeys(_of_kind(value, dict, place), shape.shape)
     if isinstance(shape, list):
         for at, each in enumerate(_of_kind(value, list, place)):
             check_shape(each, shape[0], f"{place}, {at}")

@@ -23,4 +23,4 @@ def standing_table(content: dict[str, Any]) -> Table:
     ]
     if len(lines) > 2:
         lines.append(["worst case", "", "", str(Interval(**content["worst case"])), ""])
-    return Table(heads, lines, "accuracy, % (95 % interval over images)", left=1)
+    return Table(heads, lines, "Accuracy, % (95 % interval over images)", left=1)

@@ -55,7 +55,7 @@ def print_summary(console: Terminal, rows: Rows, runner: Runner, out: Path) -> N
     Where several versions or computers made the rows, a line names them.
     """
     entries = summarise(rows)
-    accuracy_table(entries, "accuracy, % (95 % interval)").print(console, gaps=True)
+    accuracy_table(entries, "Accuracy, % (95 % interval)").print(console, gaps=True)
     for table in (gain_table(entries), cost_table(entries, runner.store.seconds())):
         table.print(console)
     made_by = sorted({maker_text(each) for each in runner.store.makers(runner.works)})

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Attributes: TypeAlias = Mapping[tuple[int, int], Mapping[str, object]]
+LATEX_PACKAGES = "% needs \\usepackage{booktabs,longtable}"
 RULE_ORDER = ("prediction", "weighted", "top_two", "soft", "logits")
+_NORMS = {"l2": "L2", "linf": "L-infinity", "l1": "L1"}
+_NUMBER = re.compile(r"([0-9]+(?:\.[0-9]+)?)")
 _PAGE_LINES = 45
 _GAP, _WORDS = 2, 18  # between columns; of a column of words, which may be broken
 _TABLE = Markup(
@@ -115,7 +118,7 @@ class Table:
         heads, *lines = [[*map(escape_markdown, row)] for row in (self.heads, *self.lines)]
         text = "".join(f"| {' | '.join(row)} |\n" for row in (heads, rule, *lines))
         title = escape_markdown(self.title)
-        return f"{title[0].upper()}{title[1:]}:\n\n{text}" if title else text
+        return f"{title}:\n\n{text}" if title else text
 
     def latex(self, caption: str, label: str) -> str:
         """Return a ``table`` with booktabs; one that no page can hold is a ``longtable``."""
@@ -174,8 +177,10 @@ def _attributes(pairs: Mapping[str, object]) -> Markup:
 
 
 def _latex_cell(cell: str) -> str:
+    """Escape a cell: a hyphen between numbers is a range, one before a number is a minus."""
     ranged = re.sub(r"(?<=\d)-(?=\d)", "--", escape_latex(cell))
-    return ranged.replace("±", r"$\pm$")
+    signed = re.sub(r"(?<![\w.-])-(?=\d)", "$-$", ranged)
+    return signed.replace("±", r"$\pm$")
 
 
 def cell_text(value: Any) -> str:
@@ -198,27 +203,44 @@ def radius_text(radius: float, norm: str | None = None) -> str:
     return cell_text(float(radius)) + (f" ({norm})" if norm else "")
 
 
+def norm_name(norm: str) -> str:
+    """Write a norm as the field does; one that is unknown is said to be.
+
+    >>> norm_name("linf"), norm_name("L2"), norm_name("l7")
+    ('L-infinity', 'L2', 'unknown norm,')
+    """
+    return _NORMS.get(norm.lower(), "unknown norm,")
+
+
 def ball_text(ball: str) -> str:
-    """Write a ball as saved files name it, its radius in grey levels where that is shorter.
+    """Write a ball as saved files name it: its norm, its radius in grey levels where shorter.
 
     >>> ball_text("Linf(radius=0.03137254901960784)")
-    'Linf(8/255)'
+    'L-infinity radius 8/255'
     """
     found = re.fullmatch(r"(\w+)\(radius=(\d+(?:\.\d+)?)\)", ball)
-    return ball if found is None else f"{found[1]}({cell_text(float(found[2]))})"
+    if found is None or found[1].lower() not in _NORMS:
+        return ball
+    return f"{norm_name(found[1])} radius {cell_text(float(found[2]))}"
 
 
-def sort_key(value: Any) -> tuple[int, float, str]:
+def sort_key(value: Any) -> tuple[int, float, list[str | float]]:
     """Return a key that sorts missing values first, then numbers, the paper's rules, other words.
+
+    Numbers within words count as such.
 
     >>> sorted(["soft", 8, "apgd", "prediction", None, 2.5], key=sort_key)
     [None, 2.5, 8, 'prediction', 'soft', 'apgd']
+    >>> sorted(["pgd(draws=16)", "pgd(draws=4)", "pgd(draws=1)"], key=sort_key)
+    ['pgd(draws=1)', 'pgd(draws=4)', 'pgd(draws=16)']
     """
     if value is None:
-        return 0, 0.0, ""
+        return 0, 0.0, []
     if isinstance(value, int | float):
-        return 1, float(value), ""
-    return 2, RULE_ORDER.index(value) if value in RULE_ORDER else len(RULE_ORDER), str(value)
+        return 1, float(value), []
+    parts: list[str | float] = list(_NUMBER.split(str(value)))
+    parts[1::2] = map(float, parts[1::2])  # words stand at the even places, also if empty
+    return 2, RULE_ORDER.index(value) if value in RULE_ORDER else len(RULE_ORDER), parts
 
 
 def interval_text(figure: Mapping[str, Any] | None) -> str:

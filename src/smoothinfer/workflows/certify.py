@@ -33,7 +33,8 @@ from smoothinfer.evaluation.makers import MADE_BY
 from smoothinfer.evaluation.rows import Rows
 from smoothinfer.numerics.randomness import derive_seed
 from smoothinfer.numerics.statistics import proportion
-from smoothinfer.reporting.figures import certified_curve
+from smoothinfer.reporting.certified_figure import certified_curve
+from smoothinfer.reporting.tables import norm_name
 from smoothinfer.runtime.files import write_json
 from smoothinfer.runtime.processes import Processes
 from smoothinfer.runtime.provenance import made_by
@@ -182,7 +183,10 @@ def certify_images(
         content["pA at least"] = {str(at): float((bounds >= at).mean()) for at in _SHARES}
     _tell(console, content)
     if main:
-        certified_curve(rows, out / "certified.png", f"{len(rows)} images of {data.name}")
+        figure, about = out / "certified.png", f"{len(rows)} images of {data.name}"
+        axis = f"{norm_name(norm)} radius, pixel units"
+        drawn = None if fixed and radii is None else tested
+        certified_curve(rows, figure, about, drawn, axis, factor)
     return content
 
 

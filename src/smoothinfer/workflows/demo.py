@@ -10,11 +10,13 @@ from smoothinfer.checkpoints import load
 from smoothinfer.cli.options import add_seed
 from smoothinfer.data import load_data
 from smoothinfer.evaluation.evaluate import evaluate
-from smoothinfer.evaluation.rows import Rows, summarise
+from smoothinfer.evaluation.rows import Rows, as_table, summarise
+from smoothinfer.evaluation.store import write_table
 from smoothinfer.recipes import load_recipe
 from smoothinfer.reporting.figures import accuracy_against_samples
 from smoothinfer.reporting.result_tables import accuracy_table
-from smoothinfer.runtime.files import write_text
+from smoothinfer.runtime.files import write_json, write_text
+from smoothinfer.runtime.provenance import made_by
 from smoothinfer.runtime.terminal import Terminal
 from smoothinfer.smoothing.classifier import SmoothedClassifier
 from smoothinfer.workflows.train import train_run
@@ -57,11 +59,15 @@ def run_demo(out: Path, seed: int = 0) -> Rows:
     )
     subject = f"{len(data)} test digits, L-infinity radius {recipe.build_ball().radius:g}"
     entries = summarise(rows)
-    accuracy_table(entries, f"accuracy, % (95 % interval), {subject}").print(console, gaps=True)
+    accuracy_table(entries, f"Accuracy, % (95 % interval), {subject}").print(console, gaps=True)
     accuracy_against_samples(rows, out / "accuracy.png", f"Smoothed inference on {subject}")
     table = accuracy_table(entries).markdown()
     report = REPORT.format(subject=subject, table=table, epochs=recipe.epochs)
     write_text(out / "report.md", report)
+    about = {"data": {"name": data.name, "classes": list(data.classes)}, "settings": entries}
+    # With these two `smoothinfer report` takes the folder.
+    digest = write_table(as_table(rows), out / "table.parquet")
+    write_json(out / "summary.json", {**made_by(), **about, "table": digest})
     seconds = time.monotonic() - began
     report_at, figure_at = out / "report.md", out / "accuracy.png"
     console.print(f"Report: {report_at}, figure: {figure_at} ({seconds:.0f} s)")

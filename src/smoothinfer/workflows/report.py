@@ -2,6 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 
+from smoothinfer.reporting.page.sheet import NO_SHEET
 from smoothinfer.reporting.report import write_report
 from smoothinfer.runtime.terminal import Terminal
 
@@ -10,7 +11,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "folders",
         nargs="+",
-        help="folders of evaluate, attack, sweep, audit, certify, leaderboard, picture or train",
+        help="folders of evaluate, standard, attack, sweep, audit, certify, leaderboard, picture, "
+        "train, demo or reproduce",
     )
     parser.add_argument(
         "--out",
@@ -22,5 +24,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     page = write_report(options.folders, options.out, options.title)
-    Terminal().print(str(page))
+    console, sheet = Terminal(), page.with_name("sheet.html")
+    console.print(str(page), markup=False)
+    console.print(str(sheet) if sheet.exists() else f"no sheet.html: {NO_SHEET}", markup=False)
     return 0

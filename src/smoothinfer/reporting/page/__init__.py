@@ -26,6 +26,7 @@ from smoothinfer.reporting.page.sections import (
     pictures_section,
     records_section,
     settings_section,
+    standing_section,
 )
 from smoothinfer.runtime.printable import printable
 
@@ -36,8 +37,7 @@ _PAGE = Markup("""<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title><style>{style}</style></head><body>
 <h1>{title}</h1>
-<nav aria-label="sections">{links}</nav>
-<p>{note}</p>
+{links}{note}
 <main>
 {body}
 </main>
@@ -59,6 +59,7 @@ def page_of(title: str, sources: Sequence[Source], found: dict[str, list[Record]
     data = {"names": names, "rows": [[_short(record.get(n)) for n in names] for record in every]}
     sections = [
         ("glance", "At a glance", glance_section(sources)),
+        ("standing", "Standard attack", [standing_section(s) for s in sources if s.standing]),
         ("leaderboard", "Leaderboard", [board_section(s) for s in sources if s.board]),
         (
             "comparisons",
@@ -88,6 +89,7 @@ def assemble_page(
     sections: Sequence[tuple[str, str, list[Markup]]],
     data: Any = None,
     folded: Sequence[str] = (),
+    links: bool = True,
 ) -> str:
     """Return a page of sections, each an id, a heading and its content; empty ones are left out.
 
@@ -97,6 +99,7 @@ def assemble_page(
         sections: in their order.
         data: records of the curves.
         folded: ids of sections that are closed at first, and left out in print.
+        links: whether links to the sections stand above; a sheet of paper needs none.
     """
     shown = [section for section in sections if section[2]]
     style, script = _own("page.css"), _own("page.js")
@@ -104,8 +107,8 @@ def assemble_page(
         policy=_policy(style, script),
         title=printable(title),
         style=style,
-        links=_lines(Markup('<a href="#{}">{}</a>').format(name, head) for name, head, _ in shown),
-        note=note,
+        links=_links(shown) if links else "",
+        note=Markup("<p>{}</p>").format(note) if note else "",
         body=_lines(
             (_FOLDED if name in folded else _SECTION).format(name, head, _lines(content))
             for name, head, content in shown
@@ -113,6 +116,12 @@ def assemble_page(
         data=_embedded(data),
         script=script,
     )
+
+
+def _links(sections: Sequence[tuple[str, str, list[Markup]]]) -> Markup:
+    link = Markup('<a href="#{}">{}</a>')
+    links = _lines(link.format(name, head) for name, head, _ in sections)
+    return Markup('<nav aria-label="sections">{}</nav>\n').format(links)
 
 
 def _own(name: str) -> Markup:

@@ -17,9 +17,10 @@ from smoothinfer.reporting.collect import (
     records_table,
     varying,
 )
-from smoothinfer.reporting.glance import compared_groups, glance_table, verdict
+from smoothinfer.reporting.glance import compared_groups, glance_table, subject_of, verdict
 from smoothinfer.reporting.pictures import Picture, shrunk
 from smoothinfer.reporting.result_tables import certified_table
+from smoothinfer.reporting.standing_tables import standing_table
 from smoothinfer.reporting.tables import Table, ball_text, interval_text
 from smoothinfer.reporting.votes import class_text, first_votes, vote_text
 from smoothinfer.runtime.printable import printable
@@ -49,8 +50,7 @@ def glance_section(sources: Sequence[Source]) -> list[Markup]:
     parts = [Markup('<p class="verdict">{}</p>').format(verdict(groups[0]))]
     others = sum(map(len, groups)) - sum(len(table.lines) for _, table in shown)
     for number, (group, table) in enumerate(shown):
-        about = f" ({group[0].subject})" if group[0].subject else ""
-        note = f"Accuracy of the vote, %, on {group[0].worst.images} images{about}."
+        note = f"Accuracy of the vote, %. {subject_of(group)}."
         if number == 0:
             note += " The worst case counts an image that is right clean and under every attack, "
             note += "with its 95 % interval."
@@ -80,9 +80,8 @@ def audit_section(source: Source) -> Markup:
     heads = ["", "check", "state", "measured", "verdict", "fires when"]
     states = {(at, 2): {"class": line[2]} for at, line in enumerate(lines)}
     about = audit["about"]
-    too_few = any(finding.get("too_few") for finding in audit["findings"])
     return _AUDIT.format(
-        state="alarm" if audit["fired"] else "note" if too_few else "clear",
+        state=audit_state(audit),
         states=STATES,
         model=audit["model"],
         verdict=audit["verdict"],
@@ -91,6 +90,21 @@ def audit_section(source: Source) -> Markup:
         how=f"{about['direct']}; {ball_text(about['ball'])}; {about['samples']} passes at most",
         table=Table(heads, lines, left=6).html(kind="wrap", attributes=states),
     )
+
+
+def standing_section(source: Source) -> Markup:
+    """Return the three numbers under each attack, and what they say."""
+    assert source.standing is not None
+    table = standing_table(source.standing)
+    text = Markup("<h3>{}</h3>\n<p>{}</p>\n{}")
+    shown = table.html(table.title, "wrap", row_heads=True)
+    return text.format(source.name, source.standing["verdict"], shown)
+
+
+def audit_state(audit: dict[str, Any]) -> str:
+    """Return the state of a whole audit: ``"alarm"``, ``"note"`` of too few images, ``"clear"``."""
+    too_few = any(finding.get("too_few") for finding in audit["findings"])
+    return "alarm" if audit["fired"] else "note" if too_few else "clear"
 
 
 def records_section(name: str, found: list[Record]) -> Markup:
@@ -121,6 +135,8 @@ def certificates_section(sources: Sequence[Source]) -> list[Markup]:
             table = certified_table(source.certified)
             text = Markup("<h3>Certificates: {}</h3>\n{}")
             parts.append(text.format(source.name, table.html(table.title)))
+            if note := source.certified.get("note"):
+                parts.append(Markup('<p class="small">Note: {}.</p>').format(note))
     return parts
 
 
@@ -192,7 +208,6 @@ def settings_section(source: Source) -> Markup:
     if source.comparison is not None and not source.settings:
         return Markup("")  # its parts say how
     settings: Any = source.settings or (source.audit or {}).get("settings") or {}
-    settings = settings or (source.certified or {}).get("settings") or {}
     parts = [Markup("<h3>{}</h3>").format(printable(str(source.path)))]
     if command := settings.get("command"):
         parts.append(Markup("<pre>{}</pre>").format(command))
