@@ -11,10 +11,11 @@ from smoothinfer.reporting.tables import Table, cell_text, interval_text, radius
 
 Entries = Sequence[Mapping[str, Any]]
 _FIGURES = ("attack", "radius", "rule", "samples", "sigma", "images", "clean", "attacked")
+_APART = ("model", "sigma", "radius", "norm", "rule", "seed")
 _NORMS = {"l2": "L2", "linf": "L-infinity", "l1": "L1"}
 
 
-def accuracy_table(entries: Entries, title: str = "") -> Table:
+def accuracy_table(entries: Entries, title: str = "", among: Entries | None = None) -> Table:
     """Return accuracies in %, with intervals: a line per setting, a column per attack.
 
     Columns with the same value in every line are left out.
@@ -22,10 +23,12 @@ def accuracy_table(entries: Entries, title: str = "") -> Table:
     Args:
         entries: of `summarise`.
         title: of the table.
+        among: all entries, where ``entries`` are some of them: their columns are shown.
     """
     settings = [entry["description"] for entry in entries]
     names = [name for name in settings[0] if name != "attack"]
-    varying = [n for n in names if len({setting.get(n) for setting in settings}) > 1]
+    every = [entry["description"] for entry in among or entries]
+    varying = [n for n in names if len({setting.get(n) for setting in every}) > 1]
     attacks = list(dict.fromkeys(setting["attack"] for setting in settings))
     if CLEAN not in attacks and any(entry["clean"] for entry in entries):
         attacks = [CLEAN, *attacks]
@@ -51,7 +54,7 @@ def gain_table(entries: Entries) -> Table:
         entries: of `summarise`.
     """
     most, shown = _of_most(entries)
-    names, keys = _keys(shown)
+    names, keys = _keys(shown := _in_order(shown))
     lines = [
         key + [gain_text(entry[part]) for part in ("clean", "attacked")]
         for key, entry in zip(keys, shown, strict=True)
@@ -61,7 +64,9 @@ def gain_table(entries: Entries) -> Table:
 
 
 def cost_table(entries: Entries, seconds: Mapping[str, float]) -> Table:
-    """Return the cost of each of several attacks and the accuracy it leaves; the strongest is last.
+    """Return the cost of each of several attacks and the accuracy that it leaves.
+
+    Lines are in the order of the settings; within one, the strongest attack is last.
 
     Args:
         entries: of `summarise`.
@@ -70,7 +75,7 @@ def cost_table(entries: Entries, seconds: Mapping[str, float]) -> Table:
     most, shown = _of_most(entries)
     shown = [entry for entry in shown if entry["attacked"] is not None]
     shown.sort(key=lambda entry: -entry["attacked"]["value"])
-    (names, keys), lines = _keys(shown), []
+    (names, keys), lines = _keys(shown := _in_order(shown)), []
     for key, entry in zip(keys, shown, strict=True):
         left, attack = entry["attacked"], entry["description"]["attack"]
         spent = [f"{left[name]:,.0f}" for name in ("backwards", "forwards")]
@@ -164,11 +169,21 @@ def _of_most(entries: Entries) -> tuple[int, list[Mapping[str, Any]]]:
     return most, [entry for entry in entries if entry["description"]["samples"] == most]
 
 
+def _in_order(entries: Entries) -> list[Mapping[str, Any]]:
+    """Sort entries by their settings; those of one setting, its attacks, stay in their order."""
+    names = _apart(entries)
+    return sorted(entries, key=lambda each: [sort_key(each["description"].get(n)) for n in names])
+
+
+def _apart(entries: Entries) -> list[str]:
+    """Return the columns beside the attack that tell entries apart."""
+    settings = [entry["description"] for entry in entries]
+    return [name for name in _APART if len({setting.get(name) for setting in settings}) > 1]
+
+
 def _keys(entries: Entries) -> tuple[list[str], list[list[str]]]:
     """Return the columns that tell entries apart, the attack always, and each entry's cells."""
-    apart = ("model", "sigma", "radius", "norm", "rule", "seed")
-    settings = [entry["description"] for entry in entries]
-    names = [name for name in apart if len({setting.get(name) for setting in settings}) > 1]
+    settings, names = [entry["description"] for entry in entries], _apart(entries)
     attacks = short_attacks(dict.fromkeys(setting["attack"] for setting in settings))
     cells = [
         [*(cell_text(setting.get(name, "")) for name in names), attacks[setting["attack"]]]

@@ -11,6 +11,7 @@ from smoothinfer.evaluation.makers import MADE_BY, Maker, maker_text
 from smoothinfer.evaluation.rows import Rows, summarise
 from smoothinfer.evaluation.runner import Runner
 from smoothinfer.evaluation.store import write_table
+from smoothinfer.reporting.best_settings import best_entries, setting_of
 from smoothinfer.reporting.escaping import escape_markdown
 from smoothinfer.reporting.result_tables import accuracy_table, cost_table, gain_table
 from smoothinfer.reporting.votes import first_votes, vote_text
@@ -19,6 +20,7 @@ from smoothinfer.runtime.files import write_json, write_text
 if TYPE_CHECKING:
     from smoothinfer.runtime.terminal import Terminal
 
+_LINES = 20  # of a table on the terminal
 _SHEET = 10  # images in the picture of an attack
 _INTERVAL = "95 % (Wilson) over images, noise fixed by the seed"
 
@@ -52,12 +54,21 @@ def _made_by_markdown(made_by: Sequence[Maker]) -> str:
 def print_summary(console: Terminal, rows: Rows, runner: Runner, out: Path) -> None:
     """Print the accuracies, the gain of the vote and the cost of the attacks.
 
-    Where several versions or computers made the rows, a line names them.
+    Of many settings the best are printed; the tables of all are in ``table.md``. Where several
+    versions or computers made the rows, a line names them.
     """
     entries = summarise(rows)
-    accuracy_table(entries, "accuracy, % (95 % interval)").print(console, gaps=True)
-    for table in (gain_table(entries), cost_table(entries, runner.store.seconds())):
-        table.print(console)
+    best, title = best_entries(entries, _LINES), "accuracy, % (95 % interval)"
+    shown, settings = (len(set(map(setting_of, each))) for each in (best, entries))
+    if shown < settings:
+        title += f": the best {shown} of {settings} settings, by what the strongest attack leaves"
+    accuracy_table(best, title, entries).print(console, gaps=shown == settings)
+    tables = gain_table(entries), cost_table(entries, runner.store.seconds())
+    for table in tables:
+        if len(table.lines) <= _LINES:
+            table.print(console)
+    if shown < settings or any(len(table.lines) > _LINES for table in tables):
+        console.print(f"the tables of all {settings} settings are in {out / 'table.md'}")
     made_by = sorted({maker_text(each) for each in runner.store.makers(runner.works)})
     if len(made_by) > 1:
         console.print(f"note: rows were made by {'; '.join(made_by)}", markup=False)
