@@ -6,6 +6,7 @@ from typing import Any
 
 from smoothinfer.evaluation.rows import CLEAN
 from smoothinfer.reporting.attack_names import short_attacks
+from smoothinfer.reporting.mean_passes import with_mean_passes
 from smoothinfer.reporting.shapes import CERTIFIED, FIGURE, Maybe, check_shape
 from smoothinfer.reporting.tables import Table, cell_text, interval_text, radius_text, sort_key
 
@@ -103,8 +104,30 @@ def gain_text(figure: Mapping[str, Any] | None) -> str:
 
 
 def figures_table(figures: Entries) -> Table:
-    """Return the figures on a model's card."""
-    return Table(_FIGURES, [_figure_cells(figure) for figure in figures], left=1)
+    """Return the figures on a model's card; one pass is the mean over passes where it is known."""
+    lines = [_figure_cells(figure) for figure in with_mean_passes(figures)]
+    return Table(_FIGURES, lines, left=1)
+
+
+def short_figures_table(figures: Entries) -> Table:
+    """Return the figures on a model's card for the terminal: what all share is in the title.
+
+    Each line is named by its attack and its vote, in short; one pass is the same by every rule.
+    """
+    lines = [_figure_cells(figure) for figure in with_mean_passes(figures)]
+    names = short_attacks(dict.fromkeys(line[0] for line in lines))
+    lines = [
+        [names[attack], "one pass" if samples == "1" else f"{rule} {samples}", radius, *others]
+        for attack, radius, rule, samples, *others in lines
+    ]
+    heads = ["attack", "vote", *(name for name in _FIGURES[1:] if name not in ("rule", "samples"))]
+    keys = range(2, len(heads) - 2)
+    same = [at for at in keys if len({line[at] for line in lines}) == 1]
+    shared = [f"{heads[at]} {lines[0][at]}" for at in same if lines[0][at]]
+    shown = [at for at in range(len(heads)) if at not in same]
+    found = dict.fromkeys(tuple(line[at] for at in shown) for line in lines)
+    title = ", ".join(["accuracy, % (95 % interval)", *shared])
+    return Table([heads[at] for at in shown], [*found], title, left=len(shown) - 2)
 
 
 def certified_table(certified: dict[str, Any]) -> Table:

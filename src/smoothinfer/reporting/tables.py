@@ -247,7 +247,13 @@ def sort_key(value: Any) -> tuple[int, float, str]:
 
 
 def interval_text(figure: Mapping[str, Any] | None) -> str:
-    """Write an accuracy of a summary, a share in [0, 1], in per cent with its interval."""
+    """Write an accuracy of a summary, a share in [0, 1], in per cent with its interval.
+
+    >>> interval_text({"value": 0.671, "low": None, "high": None, "images": 100})  # unknown
+    '67.1'
+    """
     if figure is None:
         return ""
+    if figure["low"] is None:
+        return f"{100 * figure['value']:.1f}"
     return str(Interval(*(figure[name] for name in ("value", "low", "high", "images"))))
