@@ -6,7 +6,9 @@ import pytest
 import torch
 
 import smoothinfer as si
+from smoothinfer.evaluation.judgement import points
 from smoothinfer.evaluation.results import Results
+from smoothinfer.numerics.statistics import Interval
 
 mpl.use("agg")
 
@@ -86,3 +88,16 @@ def test_figures_are_returned_and_drawn_in_given_axes(rows, tmp_path):
         si.accuracy_against_samples(rows, ax=axes[0])
     limits = {panel.get_ylim() for panel in figure.axes}
     assert len(limits) == 1  # panels that compare share their range
+
+
+def test_printed_results_hide_no_column_and_name_ball_and_passes(rows, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    printed = str(rows)
+    assert "..." not in printed
+    assert "20 images, attacks within 0.1 in L-infinity, votes of 1, 8" in printed
+    assert all(name in printed for name in ("pgd(steps=2)", "fgsm", "samples"))
+
+
+def test_nothing_is_less_than_zero_by_rounding():
+    assert str(Interval(0.0, -1e-18, 0.1, 30)) == "0.0 (0.0-10.0)"
+    assert points(Interval(-1e-9, -0.5, 0.5, 30)) == "+0.0 (-50.0 to +50.0)"

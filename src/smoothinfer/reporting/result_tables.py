@@ -5,6 +5,7 @@ from pathlib import PurePath
 from typing import Any
 
 from smoothinfer.evaluation.rows import CLEAN
+from smoothinfer.evaluation.subject import NORMS
 from smoothinfer.reporting.attack_names import short_attacks
 from smoothinfer.reporting.mean_passes import with_mean_passes
 from smoothinfer.reporting.shapes import CERTIFIED, FIGURE, Maybe, check_shape
@@ -13,7 +14,6 @@ from smoothinfer.reporting.tables import Table, cell_text, interval_text, radius
 Entries = Sequence[Mapping[str, Any]]
 _FIGURES = ("attack", "radius", "rule", "samples", "sigma", "images", "clean", "attacked")
 _APART = ("model", "sigma", "radius", "norm", "rule", "seed")
-_NORMS = {"l2": "L2", "linf": "L-infinity", "l1": "L1"}
 
 
 def accuracy_table(entries: Entries, title: str = "", among: Entries | None = None) -> Table:
@@ -96,11 +96,13 @@ def gain_text(figure: Mapping[str, Any] | None) -> str:
 
     >>> gain_text({"gain": {"value": 0.05, "low": -0.012, "high": 0.1}})
     '+5.0 (-1.2 to +10.0)'
+    >>> gain_text({"gain": {"value": -0.0001, "low": -0.012, "high": 0.1}})
+    '+0.0 (-1.2 to +10.0)'
     """
     if figure is None:
         return ""
     value, low, high = (100 * figure["gain"][name] for name in ("value", "low", "high"))
-    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+    return f"{value:+z.1f} ({low:+z.1f} to {high:+z.1f})"
 
 
 def figures_table(figures: Entries) -> Table:
@@ -146,7 +148,7 @@ def certified_table(certified: dict[str, Any]) -> Table:
         "alpha": "each is false with probability {:g} at most",
     }
     told = [texts[name].format(each) for name, each in known.items() if each is not None]
-    norm = _NORMS.get(certified.get("norm") or "l2", "unknown norm")
+    norm = NORMS.get(certified.get("norm") or "l2", "unknown norm")
     return Table([f"{norm} radius", "certified accuracy, %"], lines, "; ".join([title, *told]))
 
 

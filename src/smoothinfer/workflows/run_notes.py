@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from smoothinfer.errors import InputError
 from smoothinfer.recipes import Recipe
+from smoothinfer.runtime.files import read_json
 from smoothinfer.training.history import History
 
 
@@ -26,6 +28,34 @@ def changes(written: dict[str, Any], used: dict[str, Any], place: str = "") -> l
         elif value != before and key != "description":
             found.append(f"  {name}: {value} (the recipe: {before})")
     return found
+
+
+def results_of_others(out: Path, settings: dict[str, Any]) -> str:
+    """Say that a folder holds results of another model or other images, and what becomes of them.
+
+    Args:
+        out: the folder.
+        settings: of this command, as ``settings.json`` keeps them.
+    """
+    try:
+        before = read_json(out / "settings.json")
+        models = {name: before["weights"].get(name) for name in _models(before["asked"])}
+        data = before["data"]["name"], before["data"]["hash"]
+    except (InputError, OSError, LookupError, TypeError, AttributeError):
+        return ""  # there are no results, or they are of another program
+    now = {name: settings["weights"].get(name) for name in _models(settings["asked"])}
+    if models == now and data[1] == settings["data"]["hash"]:
+        return ""
+    return (
+        f"{out} held results of {', '.join(map(str, models))} on {data[0]}: their rows stay in "
+        "rows/, and table and summary are now of this command alone"
+    )
+
+
+def _models(asked: dict[str, Any]) -> list[str]:
+    """Return the models that a command or a recipe named."""
+    models = asked["models"] if "models" in asked else [asked["model"]]
+    return [*models]
 
 
 def kept_epoch(out: Path, history: History, score: str) -> str:
