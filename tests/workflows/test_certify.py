@@ -41,7 +41,7 @@ def test_certify_with_predict_abstains_where_it_is_not_sure(tmp_path, capsys):
     written = json.loads((tmp_path / "predicted.json").read_text())
     assert len(written["predicted"]) == 6
     assert written["abstained"] == written["predicted"].count(si.ABSTAIN)
-    assert f"abstained on {written['abstained']}" in capsys.readouterr().out
+    assert f"abstained on {written['abstained']} of 6 images" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -93,3 +93,11 @@ def test_radii_in_another_norm_go_through_the_ball_around(tmp_path, capsys):
         found[norm] = written["certified accuracy"][0]["value"]
     assert len(set(found.values())) == 1
     assert "note: the certificates are of the L2 ball" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("model", ["tests.conftest:line", "tests.conftest:fresh_net"])
+@pytest.mark.parametrize("more", [[], ["--predict"]])
+def test_a_model_without_a_theorem_is_told_of_sigma(model, more, tmp_path, capsys):
+    words = ["certify", model, "--data", "digits", "--limit", "2", "--out", str(tmp_path / "a")]
+    assert main([*words, *more]) == 2
+    assert "--sigma 0.25" in capsys.readouterr().err
