@@ -87,7 +87,8 @@ def cost_table(entries: Entries, seconds: Mapping[str, float]) -> Table:
         lines.append(key + spent + cells)
     heads = ["backward", "forward", "ms", "one pass"]
     heads += [f"vote of {most}", "every pass"] if most > 1 else []
-    title = "passes and time of each attack per image, and the accuracy that it leaves, %"
+    title = "passes and time of each attack per image, and the accuracy that it leaves, %; the "
+    title += "time of the first attack run includes preparation"
     return Table([*names, *heads], lines if len(lines) > 1 else [], title, left=len(names))
 
 
