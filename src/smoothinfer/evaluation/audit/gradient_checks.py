@@ -211,7 +211,7 @@ def averaging(context: AuditContext) -> Finding:
         )
     direction = L2(1.0).ascend  # the gradient of a confident network is too small to be squared
     cosine = (direction(one) * direction(two)).flatten(1).sum(1)
-    measured.append(f"{most} draws break {drop.points:.1f} points more")
+    measured.append(f"{most} draws break {drop.points:z.1f} points more")
     measured.append(f"median cosine {cosine.median():.2f}")
     return judge(
         averaging,
