@@ -135,7 +135,8 @@ def _collapsed(history: History) -> list[str]:
     epochs = [f"{row['epoch']:.0f}" for row in history.epochs if row.get("collapsed")]
     if not epochs:
         return []
-    return [f"warning: in {len(epochs)} epochs, from number {epochs[0]} on, {ALARM}"]
+    many = f"{len(epochs)} epoch{'s' if len(epochs) > 1 else ''}"
+    return [f"warning: in {many}, from number {epochs[0]} on, {ALARM}"]
 
 
 def _shares(row: dict[str, float]) -> str:
