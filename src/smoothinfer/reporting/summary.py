@@ -49,7 +49,7 @@ def write_summary(rows: Rows, runner: Runner, out: Path, settings: dict[str, Any
 def radius_by_default(settings: Mapping[str, Any]) -> bool:
     """Return whether the user of a command left the radius to it; recipes name theirs."""
     asked = settings.get("asked") or {}
-    return "radius" in asked and asked["radius"] is None
+    return "model" in asked and asked.get("radius") is None
 
 
 def _made_by_markdown(made_by: Sequence[Maker]) -> str:
