@@ -86,7 +86,7 @@ def _line(name: str, card: dict[str, Any]) -> list[str]:
     attacked = [each for each in figures if each["attacked"]]
     votes = [each for each in attacked if each["description"]["samples"] > 1] or attacked
     if not votes:
-        return [name, *_proved(card), describe_model(card)]
+        return [name, *_proved(card)]
     lowest = min(votes, key=lambda each: each["attacked"]["value"])
     pair = lowest["clean"], lowest["attacked"]
     shares = ["" if each is None else f"{100 * each['value']:.1f}" for each in pair]
@@ -96,12 +96,13 @@ def _line(name: str, card: dict[str, Any]) -> list[str]:
 
 
 def _proved(card: dict[str, Any]) -> list[str]:
-    """Return the cells of the certified accuracy at the radius nearest to 0.5."""
+    """Return the cells of a model without votes: what is certified at the radius nearest to 0.5."""
     entry = nearest_certified(card.get("certified") or [])
     if not entry:
-        return [""] * 5
-    share, radius = f"{100 * entry['value']:.1f}", f"cert. {entry['radius']:g}"
-    return ["", share, radius, "", str(entry["images"])]
+        return [*[""] * 5, describe_model(card)]
+    share, radius = f"{100 * entry['value']:.1f}", f"{entry['radius']:g}"
+    about = f"certified at radius {radius}, {describe_model(card)}"
+    return ["", share, f"cert. {radius}", "", str(entry["images"]), about]
 
 
 def describe_model(card: Mapping[str, Any]) -> str:
