@@ -91,15 +91,20 @@ class Recipe(TrainingOptions):
         return self._bind_attack(self.attack, "attack")
 
     def build_validation_attack(self) -> Callable[..., Any]:
-        """Return the attack of the validation.
+        """Return the attack of the validation, with its options and its ball bound."""
+        key = "attack" if self.validation_attack is None else "validation_attack"
+        return self._bind_attack(self.measured_by, key)
+
+    @property
+    def measured_by(self) -> Component:
+        """The attack of the validation.
 
         A network can learn to hide its gradient from an attack of a single step, so beside such a
         training `pgd` of 10 steps validates, unless the recipe names another attack.
         """
         if self.validation_attack is not None:
-            return self._bind_attack(self.validation_attack, "validation_attack")
-        longer = Component("pgd", {"steps": 10})
-        return self._bind_attack(longer if _single_step(self.attack) else self.attack, "attack")
+            return self.validation_attack
+        return Component("pgd", {"steps": 10}) if _single_step(self.attack) else self.attack
 
     @property
     def risk(self) -> str:

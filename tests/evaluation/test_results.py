@@ -6,7 +6,9 @@ import pytest
 import torch
 
 import smoothinfer as si
+from smoothinfer.evaluation.judgement import points
 from smoothinfer.evaluation.results import Results
+from smoothinfer.numerics.statistics import Interval
 
 mpl.use("agg")
 
@@ -95,3 +97,16 @@ def test_rows_are_filtered_by_the_values_of_columns(rows):
     assert 0 < len(kept) < len(rows)
     with pytest.raises(si.InputError, match="unknown column 'atack'"):
         rows.filter(atack=attack)
+
+
+def test_printed_results_hide_no_column_and_name_ball_and_passes(rows, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    printed = str(rows)
+    assert "..." not in printed
+    assert "20 images, attacks within 0.1 in L-infinity, votes of 1, 8" in printed
+    assert all(name in printed for name in ("pgd(steps=2)", "fgsm", "samples"))
+
+
+def test_nothing_is_less_than_zero_by_rounding():
+    assert str(Interval(0.0, -1e-18, 0.1, 30)) == "0.0 (0.0-10.0)"
+    assert points(Interval(-1e-9, -0.5, 0.5, 30)) == "+0.0 (-50.0 to +50.0)"

@@ -7,8 +7,9 @@ import pytest
 import smoothinfer as si
 from smoothinfer.cli import main
 from smoothinfer.evaluation.evaluate import prepare
-from smoothinfer.evaluation.runner import Runner
+from smoothinfer.evaluation.runner import Runner, _Passes
 from smoothinfer.evaluation.store import Store
+from smoothinfer.runtime.progress import progress_bar
 from tests.conftest import TORCHRUN, launched, line
 
 
@@ -113,3 +114,14 @@ def test_rows_that_were_taken_out_of_a_shard_are_missed(tmp_path):
     Store(tmp_path).write(unit, short)
     with pytest.raises(si.InputError, match="too few or too many rows"):
         Runner([work_of()], Store(tmp_path)).rows()
+
+
+def test_a_stage_says_how_many_images_are_right_and_what_it_has_spent():
+    with progress_bar("", 10, shown=False) as bar:
+        shows = _Passes(bar, "8/21", "")
+        shows.told -= 2
+        shows.stage("standard, pass 0: 124/128 left")
+        shows(589_712)
+        (task,) = bar.progress.tasks
+    assert task.description == "8/21 standard, pass 0: 124 of 128 right, 590k passes"
+    assert len(task.description) <= 52  # the room of a terminal of 80 columns

@@ -2,6 +2,7 @@
 
 import smoothinfer as si
 from smoothinfer.evaluation.rows import summarise
+from smoothinfer.reporting.best_settings import best_entries
 from smoothinfer.reporting.collect import collect
 from smoothinfer.reporting.result_tables import accuracy_table, cost_table, gain_table, gain_text
 from tests.conftest import line
@@ -26,7 +27,8 @@ def test_the_gain_is_that_of_the_vote_of_the_most_passes(results):
     table = gain_table(entries)
     assert table.title.startswith("Gain of the vote of 4 over one pass")
     most = [entry for entry in entries if entry["description"]["samples"] == 4]
-    assert [line[-1] for line in table.lines] == [gain_text(each["attacked"]) for each in most]
+    told = [gain_text(each["attacked"]) for each in most]
+    assert sorted(line[-1] for line in table.lines) == sorted(told)
     single = [entry for entry in entries if entry["description"]["samples"] == 1]
     assert gain_table(single).markdown() == ""
 
@@ -57,3 +59,22 @@ def test_one_attack_is_not_compared():
 def test_settings_that_differ_have_columns():
     entries = [entry("pgd", 0.5, sigma=0.06), entry("pgd", 0.75, sigma=0.0)]
     assert [line[:2] for line in cost_table(entries, {}).lines] == [["0", "PGD"], ["0.06", "PGD"]]
+
+
+def test_costs_are_in_the_order_of_the_settings():
+    right = {(0.1, "pgd"): 0.5, (0.0, "pgd"): 0.25, (0.1, "apgd"): 0.125, (0.0, "apgd"): 0.375}
+    entries = [entry(attack, value, sigma=sigma) for (sigma, attack), value in right.items()]
+    told = [line[:2] for line in cost_table(entries, {}).lines]
+    assert told == [["0", "APGD"], ["0", "PGD"], ["0.1", "PGD"], ["0.1", "APGD"]]
+
+
+def test_of_many_settings_the_best_of_each_ball_are_kept_with_all_their_columns():
+    grid = [(radius, sigma) for radius in (0.0, 0.1) for sigma in (0.0, 0.1, 0.2)]
+    entries = [entry("pgd", 1 - r - (s - 0.1) ** 2, radius=r, sigma=s) for r, s in grid]
+    entries.append(entry("apgd", 0.0, radius=0.0, sigma=0.1))  # the strongest counts
+    assert best_entries(entries, 6) == entries
+    kept = best_entries(entries, 2)
+    assert [each["description"]["radius"] for each in kept] == [0.0, 0.1]
+    assert [each["description"]["sigma"] for each in kept] == [0.0, 0.1]
+    same = [each for each in kept if each["description"]["radius"] == 0.1]
+    assert accuracy_table(same, among=entries).heads[:2] == ["radius", "sigma"]

@@ -60,3 +60,19 @@ def test_certificates_name_what_made_them(tmp_path):
     content = json.loads((tmp_path / "certified.json").read_text())
     assert content["made_by"] == [maker() | {"units": 1}]
     assert "versions" not in content["settings"]
+
+
+def test_a_folder_of_another_model_says_so_in_one_line(tmp_path, capsys):
+    _, table, printed = evaluate(tmp_path, "fgsm", capsys)
+    line = "tests.conftest:fresh_net, 8 images of digits, attacks within 8/255 in L-infinity "
+    line += "(the default), sigma 0.1, votes of 2"
+    assert line in printed
+    assert table.startswith(line)
+    assert "held results" not in evaluate(tmp_path, "none", capsys)[-1]  # of the same model
+    options = ["--data", "digits", "--limit", "8", "--samples", "2", "--out", str(tmp_path)]
+    assert main(["evaluate", "tests.conftest:line", "--attack", "none", *options]) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if "held results" in line]
+    assert told == [
+        f"{tmp_path} held results of tests.conftest:fresh_net on digits: their rows stay in rows/, "
+        "and table and summary are now of this command alone"
+    ]

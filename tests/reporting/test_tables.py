@@ -1,5 +1,8 @@
 """The one table: in Markdown, LaTeX and HTML."""
 
+import re
+
+import pytest
 from rich.console import Console
 
 from smoothinfer.reporting.collect import collect, records, records_table
@@ -53,3 +56,31 @@ def test_a_table_is_printed_whole_on_the_terminal(capsys):
     printed = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert printed[0] == ["of", "all"]
     assert [line for line in printed if line and line[0] in ("0", "0.1")] == lines
+
+
+NUMBER = "61.0 (54.2-67.4)"
+KEYS = ["model", "sigma", "radius", "rule", "samples", "seed"]
+LINE = ["certified-gaussian-0.50-resnet20-cifar10", "0.06", "8/255", "prediction", "512", "0"]
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 100, 160])
+def test_no_number_is_cut_and_every_part_names_its_lines(width, capsys):
+    attacks = ["clean", "PGD", "multitargeted-20 x8", "APGD-50x10"]
+    table = Table([*KEYS, *attacks], [[*LINE, *[NUMBER] * 4]], left=len(KEYS))
+    table.print(Console(width=width))
+    printed = capsys.readouterr().out
+    assert printed.count(NUMBER) == 4
+    assert "…" not in printed
+    assert all(name in printed for name in attacks)
+    heads = [line.split() for line in printed.splitlines() if line.split()[:1] == ["model"]]
+    assert all(line[: len(KEYS)] == KEYS for line in heads)
+    if width >= 80:
+        assert max(map(len, printed.splitlines())) <= max(width, 83)
+
+
+def test_a_long_title_is_not_squeezed_into_its_table(capsys):
+    title = f"{LINE[0]}, cifar10: 256 images, abstained on 43; Gaussian noise on the pixels"
+    Table(["a", "b"], [["0", "1"]], title).print(Console(width=80))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith(f"{LINE[0]}, cifar10: 256 images")
+    assert re.sub(r"\s+", " ", " ".join(lines)).strip().startswith(title)

@@ -24,6 +24,11 @@ def test_without_a_terminal_lines_say_what_is_left(capsys, monkeypatch):
     )
 
 
+def test_a_line_names_the_unit_of_its_numbers():
+    with progress.progress_bar("a", 1344, shown=False, unit="passes of votes") as bar:
+        assert progress.line_of(bar.progress, bar.task) == "a: 0 of 1,344 passes of votes"
+
+
 def test_what_is_not_shown_says_nothing(capsys, monkeypatch):
     monkeypatch.setattr(progress, "_LINE_SECONDS", 0.01)
     with progress.progress_bar("units", 4, shown=False) as bar:

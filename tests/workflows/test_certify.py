@@ -41,7 +41,7 @@ def test_certify_with_predict_abstains_where_it_is_not_sure(tmp_path, capsys):
     written = json.loads((tmp_path / "predicted.json").read_text())
     assert len(written["predicted"]) == 6
     assert written["abstained"] == written["predicted"].count(si.ABSTAIN)
-    assert f"abstained on {written['abstained']}" in capsys.readouterr().out
+    assert f"abstained on {written['abstained']} of 6 images" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -106,3 +106,11 @@ def test_a_fixed_vote_is_judged_at_the_radii_that_were_asked_for(tmp_path):
     assert l2 == linf
     assert l2[2] == 0.0
     assert found["linf"]["average radius"] * 8 == pytest.approx(found["l2"]["average radius"])
+
+
+@pytest.mark.parametrize("model", ["tests.conftest:line", "tests.conftest:fresh_net"])
+@pytest.mark.parametrize("more", [[], ["--predict"]])
+def test_a_model_without_a_theorem_is_told_of_sigma(model, more, tmp_path, capsys):
+    words = ["certify", model, "--data", "digits", "--limit", "2", "--out", str(tmp_path / "a")]
+    assert main([*words, *more]) == 2
+    assert "--sigma 0.25" in capsys.readouterr().err

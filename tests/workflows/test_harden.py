@@ -7,7 +7,11 @@ from torch import nn
 
 import smoothinfer as si
 from smoothinfer.cli import main
+from smoothinfer.recipes import load_recipe
+from smoothinfer.runtime.files import write_json
 from smoothinfer.state_dicts import load_state_dict_into
+from smoothinfer.training.history import History
+from smoothinfer.workflows.run_notes import ending
 
 
 def network(classes=10, channels=1):
@@ -79,11 +83,32 @@ def test_a_network_is_hardened_from_its_weights(tmp_path, capsys):
     for key, tensor in network().state_dict().items():
         if "running" not in key and "batches" not in key:  # lr 0: the weights stay
             assert torch.equal(trained.module[1].state_dict()[key], tensor)
-    capsys.readouterr()
+    printed = capsys.readouterr().out
+    assert printed.count("in L-infinity") == 1  # the ball of "attacked"
     assert main(line) == 0  # it resumes
     torch.save({key: value + 1 for key, value in network().state_dict().items()}, line[1])
     assert main(line) == 2
     assert "init_from" in capsys.readouterr().err
+
+
+def told(tmp_path, start, *epochs):
+    """Return the last lines of a training from weights, with these accuracies under attack."""
+    recipe = load_recipe("digits/cni-w.yaml", ["init_from=mine.pth", "lr=0.05"])
+    write_json(tmp_path / "start.json", {"clean": start, "attacked": start})
+    history = History()
+    for number, value in enumerate(epochs, start=1):
+        row = {"epoch": float(number), "clean": value, "attacked": value}
+        history.finish_epoch(row, "attacked", chance=0.1)
+    return ending(tmp_path, history, recipe)
+
+
+def test_a_training_that_did_harm_says_so_and_what_to_try(tmp_path):
+    kept, harm, collapse = told(tmp_path, 0.95, 0.907, 0.1, 0.1)
+    assert "number 1 of 3 epochs was kept" in kept
+    assert "worse than the start (clean 95.0 %, attacked 95.0 %)" in harm
+    assert "--set lr=0.005" in harm
+    assert "in 2 epochs, from number 2 on, accuracy under attack has lost half" in collapse
+    assert len(told(tmp_path, 0.4, 0.3, 0.5)) == 1
 
 
 @pytest.mark.parametrize(

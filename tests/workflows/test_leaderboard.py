@@ -9,11 +9,11 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from smoothinfer.cli import main
+from smoothinfer.cli import _parser, main
 from smoothinfer.reporting.attack_names import short_attack
 from smoothinfer.reporting.board import read_board
 from smoothinfer.runtime.files import read_json, write_json
-from smoothinfer.workflows.leaderboard import _epochs, _passes_of_an_image
+from smoothinfer.workflows.leaderboard import _command, _epochs, _passes_of_an_image
 
 ENTRIES = {
     "static": {"model": "tests.conftest:line"},
@@ -60,6 +60,16 @@ def test_every_model_gets_a_card_with_the_three_numbers(out):
         assert card["limits"] == [12, 8]
     clean = next(each for each in cards["static"]["standings"] if each["attack"] == "none")
     assert clean["vote"]["images"] == 12
+
+
+def test_the_command_of_a_card_can_be_repeated_where_the_code_was_trusted(tmp_path):
+    told = []
+    for more in ([], ["--trust-code"]):
+        options = _parser(words := ["leaderboard", "b.yaml", "--out", "o", *more])[0]
+        told.append(shlex.split(_command(options.parse_args(words), "a")))
+    assert "--trust-code" not in told[0]
+    assert "--trust-code" in told[1]
+    assert _parser(told[1][1:])[0].parse_args(told[1][1:]).only == ["a"]
 
 
 def test_the_worst_case_is_no_better_than_any_attack_on_the_same_images(out):

@@ -18,6 +18,28 @@ def test_models_lists_the_shipped_ones(capsys):
     assert all(name in printed for name in si.list_models() or ["there are no models"])
 
 
+def test_attack_passes_and_images_are_seen_on_a_narrow_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["models"]) == 0
+    heads, *lines = capsys.readouterr().out.splitlines()
+    assert heads.split() == ["model", "clean", "left", "attack", "votes", "images"]
+    listed = lines[: len(si.list_models())]
+    assert [line.split()[0] for line in listed] == list(si.list_models())
+    assert not any("…" in line for line in lines)
+
+
+@pytest.mark.skipif("cni-w-resnet20-cifar10" not in si.list_models(), reason="it is not shipped")
+def test_every_line_of_a_card_names_its_attack_and_vote_and_one_pass_is_a_mean(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["models", "cni-w-resnet20-cifar10"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= 80 for line in lines[2:])
+    told = [line.split() for line in lines]
+    one = next(line for line in told if line[:3] == ["PGD", "one", "pass"])
+    assert one[4:] == ["67.1", "46.3"]  # of 512 passes; this card does not hold their interval
+    assert sum(line[:1] == ["PGD"] for line in told) == 10  # 3 rules of 3 votes, and one pass
+
+
 @pytest.fixture
 def published(tiny_run, tiny_results, tmp_path):
     si.publish(tiny_run, "mine", tmp_path, [tiny_results])
@@ -43,13 +65,14 @@ def test_a_hostile_card_is_a_line_and_a_table_of_text(published, capsys):
 def test_a_model_is_a_line_with_its_lowest_figure_and_alone_a_table(published, capsys):
     folder = ["--folder", str(published.parent)]
     assert main(["models", *folder]) == 0
-    heads, line = capsys.readouterr().out.splitlines()
+    heads, line, *about = capsys.readouterr().out.splitlines()
+    assert "under the strongest attack" in " ".join(about)
     figures = json.loads(published.read_text())["figures"]
     votes = [f for f in figures if f["description"]["samples"] == 4 and f["attacked"]]
     lowest = min(f["attacked"]["value"] for f in votes)
     assert heads.split()[:3] == ["model", "clean", "left"]
     assert line.split()[2] == f"{100 * lowest:.1f}"
-    assert "vote of 4" in line
+    assert dict(zip(heads.split(), line.split(), strict=False))["votes"] == "4"
     assert main(["models", "mine", *folder]) == 0
     assert len(capsys.readouterr().out.splitlines()) > 4
     assert main(["models", "mien", *folder]) == 2

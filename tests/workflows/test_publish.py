@@ -172,7 +172,9 @@ def test_certificates_are_published_with_the_model(tiny_run, tmp_path, capsys):
     assert main(["models", "tiny", "--folder", str(tmp_path / "out")]) == 0
     assert "certified accuracy, %" in capsys.readouterr().out
     assert main(["models", "--folder", str(tmp_path / "out"), "--format", "markdown"]) == 0
-    assert "certified at radius 0.1 on " in capsys.readouterr().out
+    listed = capsys.readouterr().out
+    assert "| cert. 0.1 |" in listed
+    assert "certified at radius 0.1, " in listed
 
 
 def test_certificates_of_other_weights_or_splits_are_refused(tiny_run, tmp_path):

@@ -29,6 +29,11 @@ def test_a_model_without_noise_has_one_number(tmp_path):
     assert not found["random"]
     assert set(found["standings"]) == {"none", "standard(budget='quick')"}
     assert "no noise" in found["verdict"]
+    table = (tmp_path / "standing.md").read_text()
+    assert "| attack | accuracy |" in table
+    assert "in a row" not in table
+    assert "+0.0" not in table
+    assert "12 images of digits, attacks within 0.1 in L-infinity, votes of 10" in table
 
 
 def test_votes_of_fewer_than_ten_passes_are_refused_before_any_work(tmp_path, capsys):

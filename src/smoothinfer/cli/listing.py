@@ -8,6 +8,7 @@ from smoothinfer.runtime.printable import printable
 from smoothinfer.runtime.terminal import Terminal
 
 FORMATS = ("text", "markdown")
+_LEAST = 4  # letters of a cell that is cut
 
 
 def add_format(parser: ArgumentParser) -> None:
@@ -51,15 +52,23 @@ def first_sentence(text: str | None) -> str:
 
 
 def plain_lines(table: Table, width: int) -> list[str]:
-    """Return one line for each entry, its last cell cut where the line is too long.
+    """Return one line for each entry; the last cell is cut where the line is too long, or left out.
 
     >>> plain_lines(Table(["a", "b"], [["one", "a long text"], ["three", "x"]]), 14)
     ['one    a long…', 'three  x']
+    >>> plain_lines(Table(["a", "b"], [["one", "a long text"], ["three", "x"]]), 8)
+    ['one', 'three']
     """
     sizes = [max(len(line[at]) for line in table.lines) for at in range(len(table.heads) - 1)]
+    room = width - sum(sizes) - 2 * len(sizes)
     found = []
     for line in table.lines:
         cells = [f"{cell:<{size}}" for cell, size in zip(line, sizes, strict=False)]
-        text = "  ".join(map(printable, [*cells, line[-1]]))
-        found.append(text if len(text) <= width else text[: width - 1] + "…")
+        before, last = "  ".join(map(printable, cells)), printable(line[-1])
+        if room < _LEAST:
+            found.append(before.rstrip())
+        elif len(text := f"{before}  {last}") > width:
+            found.append(text[: width - 1] + "…")
+        else:
+            found.append(text)
     return found

@@ -139,7 +139,7 @@ def _plain_verdict(clean: Standing, under: Standing) -> str:
 
 def points(gain: Interval) -> str:
     """Write a gain in points, with its interval."""
-    return f"{100 * gain.value:+.1f} ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
+    return f"{100 * gain.value:+z.1f} ({100 * gain.low:+z.1f} to {100 * gain.high:+z.1f})"
 
 
 def printed_sign(gain: Interval) -> int:

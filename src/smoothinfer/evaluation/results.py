@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,9 @@ import pyarrow as pa
 
 from smoothinfer.errors import unknown
 from smoothinfer.evaluation.rows import Rows, as_table, rows_of, setting_columns, summarise
+from smoothinfer.evaluation.subject import subject_text, value_text
 from smoothinfer.numerics.statistics import Interval
+from smoothinfer.runtime.printable import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,10 +120,17 @@ class Results:
     def __repr__(self) -> str:
         names = [name for name in setting_columns(self.table) if self._count(name) > 1]
         about = ", ".join(f"{self._count(name)} of {name}" for name in names)
-        return f"Results({len(self):,} rows{': ' if about else ''}{about})\n{self._shown()}"
+        shown = self._shown().to_string(index=False)  # all columns, however narrow the terminal
+        return (
+            f"Results({len(self):,} rows{': ' if about else ''}{about})\n{self._about()}\n{shown}"
+        )
 
     def _repr_html_(self) -> str:
-        return f"<p>{len(self):,} rows</p>{self._shown().to_html(escape=True, index=False)}"
+        shown = self._shown().to_html(escape=True, index=False)
+        return f"<p>{len(self):,} rows: {html.escape(self._about())}</p>{shown}"
+
+    def _about(self) -> str:
+        return printable(subject_text(summarise(self.table))) if len(self) else ""
 
     def _shown(self) -> pd.DataFrame:
         """Return the summary in per cent, as text."""
@@ -129,7 +139,10 @@ class Results:
         shown["accuracy, %"] = [
             str(Interval(row.accuracy, row.low, row.high, row.images)) for row in found.itertuples()
         ]
-        shown["one pass, %"] = [f"{100 * value:.1f}" for value in found["one_pass"]]
+        shown["one pass, %"] = [f"{100 * value:z.1f}" for value in found["one_pass"]]
+        for name in ("radius", "sigma"):
+            if name in shown:
+                shown[name] = [value_text(None if v != v else v) for v in shown[name]]
         return shown.assign(images=found["images"])
 
     def _count(self, name: str) -> int:

@@ -1,6 +1,7 @@
 """Runs the units of one or many evaluations: resumed, shared by processes, foretold in cost."""
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from smoothinfer.runtime.signals import raise_if_stopped
 MODELS = "models"  # key of the metadata of rows: the digests of models and targets
 _PROBED = 1  # images on which the cost of an attack is counted
 _TIMED = 64  # images on which a pass is timed
+_LEFT = re.compile(r"(\d+)/(\d+) left")  # images that an attack has not broken yet
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,8 @@ class Runner:
         done = sum(self.works[unit].samples[-1] for unit in set(self.mine) - set(missing))
         total = sum(self.works[unit].samples[-1] for unit in self.mine)
         shown = progress and self.processes.main
-        with progress_bar("", total, shown=shown, completed=done) as bar:
+        unit = "passes of votes"
+        with progress_bar("", total, shown=shown, completed=done, unit=unit) as bar:
             count = len(self.mine) - len(missing)
             for group in self._groups(missing):
                 raise_if_stopped()
@@ -216,14 +219,16 @@ class _Passes:
         self.stage(text)
 
     def stage(self, text: str) -> None:
-        self.text = f"{self.number} {text}"
+        standing = _LEFT.sub(r"\1 of \2 right", text)
+        self.text = f"{self.number} {standing}"
         self.bar.update(self.text)
 
     def __call__(self, images: int) -> None:
         self.passes += images
         if (now := time.monotonic()) - self.told >= 1:
             self.told = now
-            self.bar.update(f"{self.text}, {self.passes:,} passes")
+            spent = f"{self.passes / 1000:,.0f}k" if self.passes >= 10_000 else f"{self.passes:,}"
+            self.bar.update(f"{self.text}, {spent} passes")
 
 
 def _probe(work: Evaluation, name: str) -> float:

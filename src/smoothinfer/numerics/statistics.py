@@ -26,7 +26,8 @@ class Interval:
         >>> str(proportion(50, 100))
         '50.0 (40.4-59.6)'
         """
-        return f"{100 * self.value:.1f} ({100 * self.low:.1f}-{100 * self.high:.1f})"
+        # z: a bound that rounding has put below 0 is 0.0, not -0.0
+        return f"{100 * self.value:z.1f} ({100 * self.low:z.1f}-{100 * self.high:z.1f})"
 
 
 def proportion(successes: int, images: int, confidence: float = 0.95) -> Interval:

@@ -86,7 +86,7 @@ class Board:
         lines = []
         for card in self.cards:
             gain = _known(card, card["strongest"])["gain"]
-            shown = f"{100 * gain['value']:+.1f}" if short else points(Interval(**gain))
+            shown = f"{100 * gain['value']:+z.1f}" if short else points(Interval(**gain))
             clean, authors = _under(card, CLEAN), _under(card, AUTHORS)
             line = [card["name"], "" if card.get("epochs") is None else str(card["epochs"])]
             line += [_text(clean, "vote", short), _interval(card["worst case"], short)]
@@ -118,7 +118,7 @@ class Board:
             if (claim := card.get("claim")) is None:
                 continue
             left, value = card["worst case"]["value"], claim.get("value")
-            lost = "" if value is None else f"{100 * (left - value):+.1f}"
+            lost = "" if value is None else f"{100 * (left - value):+z.1f}"
             shown = [claim["text"], f"{100 * left:.1f}", lost, claim["source"]]
             lines.append([card["name"], *shown])
         heads = ["model", "claimed", "worst case here, %", "points from the claim", "source"]

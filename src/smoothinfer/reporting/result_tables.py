@@ -6,6 +6,7 @@ from typing import Any
 
 from smoothinfer.evaluation.rows import CLEAN
 from smoothinfer.reporting.attack_names import short_attacks
+from smoothinfer.reporting.mean_passes import with_mean_passes
 from smoothinfer.reporting.shapes import CERTIFIED, FIGURE, Maybe, check_shape
 from smoothinfer.reporting.tables import (
     Table,
@@ -18,9 +19,10 @@ from smoothinfer.reporting.tables import (
 
 Entries = Sequence[Mapping[str, Any]]
 _FIGURES = ("attack", "radius", "rule", "samples", "sigma", "images", "clean", "attacked")
+_APART = ("model", "sigma", "radius", "norm", "rule", "seed")
 
 
-def accuracy_table(entries: Entries, title: str = "") -> Table:
+def accuracy_table(entries: Entries, title: str = "", among: Entries | None = None) -> Table:
     """Return accuracies in %, with intervals: a line per setting, a column per attack.
 
     Columns with the same value in every line are left out.
@@ -28,10 +30,12 @@ def accuracy_table(entries: Entries, title: str = "") -> Table:
     Args:
         entries: of `summarise`.
         title: of the table.
+        among: all entries, where ``entries`` are some of them: their columns are shown.
     """
     settings = [entry["description"] for entry in entries]
     names = [name for name in settings[0] if name != "attack"]
-    varying = [n for n in names if len({setting.get(n) for setting in settings}) > 1]
+    every = [entry["description"] for entry in among or entries]
+    varying = [n for n in names if len({setting.get(n) for setting in every}) > 1]
     attacks = list(dict.fromkeys(setting["attack"] for setting in settings))
     if CLEAN not in attacks and any(entry["clean"] for entry in entries):
         attacks = [CLEAN, *attacks]
@@ -57,7 +61,7 @@ def gain_table(entries: Entries) -> Table:
         entries: of `summarise`.
     """
     most, shown = _of_most(entries)
-    names, keys = _keys(shown)
+    names, keys = _keys(shown := _in_order(shown))
     lines = [
         key + [gain_text(entry[part]) for part in ("clean", "attacked")]
         for key, entry in zip(keys, shown, strict=True)
@@ -67,7 +71,9 @@ def gain_table(entries: Entries) -> Table:
 
 
 def cost_table(entries: Entries, seconds: Mapping[str, float]) -> Table:
-    """Return the cost of each of several attacks and the accuracy it leaves; the strongest is last.
+    """Return the cost of each of several attacks and the accuracy that it leaves.
+
+    Lines are in the order of the settings; within one, the strongest attack is last.
 
     Args:
         entries: of `summarise`.
@@ -76,7 +82,7 @@ def cost_table(entries: Entries, seconds: Mapping[str, float]) -> Table:
     most, shown = _of_most(entries)
     shown = [entry for entry in shown if entry["attacked"] is not None]
     shown.sort(key=lambda entry: -entry["attacked"]["value"])
-    (names, keys), lines = _keys(shown), []
+    (names, keys), lines = _keys(shown := _in_order(shown)), []
     for key, entry in zip(keys, shown, strict=True):
         left, attack = entry["attacked"], entry["description"]["attack"]
         spent = [f"{left[name]:,.0f}" for name in ("backwards", "forwards")]
@@ -87,7 +93,8 @@ def cost_table(entries: Entries, seconds: Mapping[str, float]) -> Table:
         lines.append(key + spent + cells)
     heads = ["backward", "forward", "ms", "one pass"]
     heads += [f"vote of {most}", "every pass"] if most > 1 else []
-    title = "Passes and time of each attack per image, and the accuracy that it leaves, %"
+    title = "Passes and time of each attack per image, and the accuracy that it leaves, %; the "
+    title += "time of the first attack run includes preparation"
     return Table([*names, *heads], lines if len(lines) > 1 else [], title, left=len(names))
 
 
@@ -96,16 +103,40 @@ def gain_text(figure: Mapping[str, Any] | None) -> str:
 
     >>> gain_text({"gain": {"value": 0.05, "low": -0.012, "high": 0.1}})
     '+5.0 (-1.2 to +10.0)'
+    >>> gain_text({"gain": {"value": -0.0001, "low": -0.012, "high": 0.1}})
+    '+0.0 (-1.2 to +10.0)'
     """
     if figure is None:
         return ""
     value, low, high = (100 * figure["gain"][name] for name in ("value", "low", "high"))
-    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+    return f"{value:+z.1f} ({low:+z.1f} to {high:+z.1f})"
 
 
 def figures_table(figures: Entries) -> Table:
-    """Return the figures on a model's card."""
-    return Table(_FIGURES, [_figure_cells(figure) for figure in figures], left=1)
+    """Return the figures on a model's card; one pass is the mean over passes where it is known."""
+    lines = [_figure_cells(figure) for figure in with_mean_passes(figures)]
+    return Table(_FIGURES, lines, left=1)
+
+
+def short_figures_table(figures: Entries) -> Table:
+    """Return the figures on a model's card for the terminal: what all share is in the title.
+
+    Each line is named by its attack and its vote, in short; one pass is the same by every rule.
+    """
+    lines = [_figure_cells(figure) for figure in with_mean_passes(figures)]
+    names = short_attacks(dict.fromkeys(line[0] for line in lines))
+    lines = [
+        [names[attack], "one pass" if samples == "1" else f"{rule} {samples}", radius, *others]
+        for attack, radius, rule, samples, *others in lines
+    ]
+    heads = ["attack", "vote", *(name for name in _FIGURES[1:] if name not in ("rule", "samples"))]
+    keys = range(2, len(heads) - 2)
+    same = [at for at in keys if len({line[at] for line in lines}) == 1]
+    shared = [f"{heads[at]} {lines[0][at]}" for at in same if lines[0][at]]
+    shown = [at for at in range(len(heads)) if at not in same]
+    found = dict.fromkeys(tuple(line[at] for at in shown) for line in lines)
+    title = ", ".join(["accuracy, % (95 % interval)", *shared])
+    return Table([heads[at] for at in shown], [*found], title, left=len(shown) - 2)
 
 
 def certified_table(certified: dict[str, Any]) -> Table:
@@ -170,11 +201,21 @@ def _of_most(entries: Entries) -> tuple[int, list[Mapping[str, Any]]]:
     return most, [entry for entry in entries if entry["description"]["samples"] == most]
 
 
+def _in_order(entries: Entries) -> list[Mapping[str, Any]]:
+    """Sort entries by their settings; those of one setting, its attacks, stay in their order."""
+    names = _apart(entries)
+    return sorted(entries, key=lambda each: [sort_key(each["description"].get(n)) for n in names])
+
+
+def _apart(entries: Entries) -> list[str]:
+    """Return the columns beside the attack that tell entries apart."""
+    settings = [entry["description"] for entry in entries]
+    return [name for name in _APART if len({setting.get(name) for setting in settings}) > 1]
+
+
 def _keys(entries: Entries) -> tuple[list[str], list[list[str]]]:
     """Return the columns that tell entries apart, the attack always, and each entry's cells."""
-    apart = ("model", "sigma", "radius", "norm", "rule", "seed")
-    settings = [entry["description"] for entry in entries]
-    names = [name for name in apart if len({setting.get(name) for setting in settings}) > 1]
+    settings, names = [entry["description"] for entry in entries], _apart(entries)
     attacks = short_attacks(dict.fromkeys(setting["attack"] for setting in settings))
     cells = [
         [*(cell_text(setting.get(name, "")) for name in names), attacks[setting["attack"]]]

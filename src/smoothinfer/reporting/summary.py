@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,8 @@ from smoothinfer.evaluation.makers import MADE_BY, Maker, maker_text
 from smoothinfer.evaluation.rows import Rows, summarise
 from smoothinfer.evaluation.runner import Runner
 from smoothinfer.evaluation.store import write_table
+from smoothinfer.evaluation.subject import subject_text
+from smoothinfer.reporting.best_settings import best_entries, setting_of
 from smoothinfer.reporting.escaping import escape_markdown
 from smoothinfer.reporting.result_tables import accuracy_table, cost_table, gain_table
 from smoothinfer.reporting.votes import first_votes, vote_text
@@ -19,6 +21,7 @@ from smoothinfer.runtime.files import write_json, write_text
 if TYPE_CHECKING:
     from smoothinfer.runtime.terminal import Terminal
 
+_LINES = 20  # of a table on the terminal
 _SHEET = 10  # images in the picture of an attack
 _INTERVAL = "95 % (Wilson) over images, noise fixed by the seed"
 
@@ -37,9 +40,16 @@ def write_summary(rows: Rows, runner: Runner, out: Path, settings: dict[str, Any
     }
     write_json(out / "summary.json", summary)
     tables = [accuracy_table(entries), gain_table(entries), cost_table(entries, seconds)]
-    parts = [*(table.markdown() for table in tables), _made_by_markdown(made_by)]
+    about = escape_markdown(subject_text(entries, radius_by_default(settings)))
+    parts = [f"{about}\n", *(table.markdown() for table in tables), _made_by_markdown(made_by)]
     write_text(out / "table.md", "\n".join(parts))
     write_json(out / "costs.json", {"seconds per image": seconds})
+
+
+def radius_by_default(settings: Mapping[str, Any]) -> bool:
+    """Return whether the user of a command left the radius to it; recipes name theirs."""
+    asked = settings.get("asked") or {}
+    return "model" in asked and asked.get("radius") is None
 
 
 def _made_by_markdown(made_by: Sequence[Maker]) -> str:
@@ -49,15 +59,27 @@ def _made_by_markdown(made_by: Sequence[Maker]) -> str:
     return "\n".join(["Rows were made by", "", *lines, ""])
 
 
-def print_summary(console: Terminal, rows: Rows, runner: Runner, out: Path) -> None:
+def print_summary(
+    console: Terminal, rows: Rows, runner: Runner, out: Path, settings: Mapping[str, Any]
+) -> None:
     """Print the accuracies, the gain of the vote and the cost of the attacks.
 
-    Where several versions or computers made the rows, a line names them.
+    Of many settings the best are printed; the tables of all are in ``table.md``. Where several
+    versions or computers made the rows, a line names them.
     """
     entries = summarise(rows)
-    accuracy_table(entries, "Accuracy, % (95 % interval)").print(console, gaps=True)
-    for table in (gain_table(entries), cost_table(entries, runner.store.seconds())):
-        table.print(console)
+    console.print(subject_text(entries, radius_by_default(settings)))
+    best, title = best_entries(entries, _LINES), "Accuracy, % (95 % interval)"
+    shown, every = (len(set(map(setting_of, each))) for each in (best, entries))
+    if shown < every:
+        title += f": the best {shown} of {every} settings, by what the strongest attack leaves"
+    accuracy_table(best, title, entries).print(console, gaps=shown == every)
+    tables = gain_table(entries), cost_table(entries, runner.store.seconds())
+    for table in tables:
+        if len(table.lines) <= _LINES:
+            table.print(console)
+    if shown < every or any(len(table.lines) > _LINES for table in tables):
+        console.print(f"the tables of all {every} settings are in {out / 'table.md'}")
     made_by = sorted({maker_text(each) for each in runner.store.makers(runner.works)})
     if len(made_by) > 1:
         console.print(f"note: rows were made by {'; '.join(made_by)}", markup=False)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from markupsafe import Markup
 
 from smoothinfer.config.components import grey_levels
+from smoothinfer.evaluation.subject import NORMS
 from smoothinfer.numerics.statistics import Interval
 from smoothinfer.reporting.escaping import escape_latex, escape_markdown
 from smoothinfer.runtime.printable import printable
@@ -20,10 +21,9 @@ if TYPE_CHECKING:
 Attributes: TypeAlias = Mapping[tuple[int, int], Mapping[str, object]]
 LATEX_PACKAGES = "% needs \\usepackage{booktabs,longtable}"
 RULE_ORDER = ("prediction", "weighted", "top_two", "soft", "logits")
-_NORMS = {"l2": "L2", "linf": "L-infinity", "l1": "L1"}
 _NUMBER = re.compile(r"([0-9]+(?:\.[0-9]+)?)")
 _PAGE_LINES = 45
-_GAP, _WORDS = 2, 18  # between columns; of a column of words, which may be broken
+_GAP, _EDGES, _WORDS = 2, 2, 18  # between columns; beside all; of words, which may be broken
 _TABLE = Markup(
     '<div class="scroll"><table{attributes}>{caption}\n<thead><tr>{heads}</tr></thead>'
     "<tbody>\n{lines}\n</tbody></table></div>"
@@ -49,12 +49,15 @@ class Table:
     def print(self, console: Console, gaps: bool = False) -> None:
         """Print the table; with ``gaps`` a line is left free where the first cells change.
 
-        No number is broken: columns that do not fit stand in a table of their own below.
+        No number is broken: columns that do not fit stand in a table of their own below, and one
+        that fits nowhere makes lines longer than the terminal's. A title that is wider than its
+        table has lines of its own.
         """
         if not self.lines:
             return
-        for part in self.parts(console.width):
-            part._print_whole(console, gaps)
+        for at, part in enumerate(self.parts(console.width)):
+            shown = part if at == 0 else replace(part, title="")
+            shown._print_whole(console, gaps)
 
     def parts(self, width: int) -> list[Table]:
         """Return the table, or parts with as many columns of numbers as ``width`` holds.
@@ -64,7 +67,7 @@ class Table:
         """
         sizes = [self._width(at) for at in range(len(self.heads))]
         keys = max(1, self.left)  # repeated in every part
-        room = width - sum(min(size, _WORDS) + _GAP for size in sizes[:keys])
+        room = width - _EDGES + _GAP - sum(min(size, _WORDS) + _GAP for size in sizes[:keys])
         groups: list[list[int]] = [[]]
         for at in range(keys, len(sizes)):
             taken = sum(sizes[each] + _GAP for each in groups[-1])
@@ -88,21 +91,43 @@ class Table:
         from rich.table import Table as RichTable
         from rich.text import Text
 
-        title = Text(printable(self.title)) if self.title else None
-        table = RichTable(title=title, box=SIMPLE_HEAD, pad_edge=False)
-        for at, head in enumerate(self.heads):
+        widths = self._widths(console.width)
+        total = sum(widths) + _GAP * (len(widths) - 1) + _EDGES
+        title = Text(printable(self.title), style="table.title") if self.title else None
+        above = title is not None and len(title) > total
+        table = RichTable(
+            title=None if above else title,
+            box=SIMPLE_HEAD,
+            padding=(0, _GAP - 1, 0, 0),  # the box has the other blank
+            pad_edge=False,
+            width=total,  # wider than the terminal where a number would be cut
+        )
+        for at, (head, width) in enumerate(zip(self.heads, widths, strict=True)):
             table.add_column(
                 Text(printable(head)),
                 justify="left" if at < self.left else "right",
                 overflow="fold",
-                no_wrap=at >= max(1, self.left),
-                min_width=min(self._width(at), _WORDS) if at < max(1, self.left) else None,
+                width=width,
             )
         for before, line in zip([None, *self.lines], self.lines, strict=False):
             if gaps and before is not None and before[0] != line[0]:
                 table.add_section()
             table.add_row(*(Text(printable(cell)) for cell in line))
-        console.print(table, soft_wrap=False)
+        if above:
+            console.print()
+            console.print(title, soft_wrap=False)
+        console.print(table, soft_wrap=False, crop=False)
+
+    def _widths(self, width: int) -> list[int]:
+        """Return the width of each column; words give way, the longest first, numbers do not."""
+        widths = [self._width(at) for at in range(len(self.heads))]
+        keys = range(max(1, self.left))
+        while sum(widths) + _GAP * (len(widths) - 1) + _EDGES > width:
+            longest = max(keys, key=lambda at: widths[at])
+            if widths[longest] <= _WORDS:
+                break
+            widths[longest] -= 1
+        return widths
 
     def markdown(self) -> str:
         """Return the table in Markdown, its title above it.
@@ -209,7 +234,7 @@ def norm_name(norm: str) -> str:
     >>> norm_name("linf"), norm_name("L2"), norm_name("l7")
     ('L-infinity', 'L2', 'unknown norm,')
     """
-    return _NORMS.get(norm.lower(), "unknown norm,")
+    return NORMS.get(norm.lower(), "unknown norm,")
 
 
 def ball_text(ball: str) -> str:
@@ -219,7 +244,7 @@ def ball_text(ball: str) -> str:
     'L-infinity radius 8/255'
     """
     found = re.fullmatch(r"(\w+)\(radius=(\d+(?:\.\d+)?)\)", ball)
-    if found is None or found[1].lower() not in _NORMS:
+    if found is None or found[1].lower() not in NORMS:
         return ball
     return f"{norm_name(found[1])} radius {cell_text(float(found[2]))}"
 
@@ -244,7 +269,13 @@ def sort_key(value: Any) -> tuple[int, float, list[str | float]]:
 
 
 def interval_text(figure: Mapping[str, Any] | None) -> str:
-    """Write an accuracy of a summary, a share in [0, 1], in per cent with its interval."""
+    """Write an accuracy of a summary, a share in [0, 1], in per cent with its interval.
+
+    >>> interval_text({"value": 0.671, "low": None, "high": None, "images": 100})  # unknown
+    '67.1'
+    """
     if figure is None:
         return ""
+    if figure["low"] is None:
+        return f"{100 * figure['value']:.1f}"
     return str(Interval(*(figure[name] for name in ("value", "low", "high", "images"))))

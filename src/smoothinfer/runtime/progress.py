@@ -41,6 +41,7 @@ def progress_bar(
     shown: bool = True,
     completed: int = 0,
     console: Console | None = None,
+    unit: str = "",
 ) -> Iterator[Bar]:
     """Show a bar of length ``total`` inside the block, of which ``completed`` is done already.
 
@@ -49,6 +50,7 @@ def progress_bar(
     Args:
         shown: draw the bar; ``False`` for library calls and for all processes but the first.
         console: of rich, where the work prints lines above the bar.
+        unit: of ``total``, for the lines.
     """
     from rich import progress as rich_progress
     from rich.table import Column
@@ -67,7 +69,9 @@ def progress_bar(
         speed_estimate_period=_ESTIMATE_SECONDS,
     )
     with progress:
-        task = progress.add_task(printable(description), total=total, completed=completed)
+        task = progress.add_task(
+            printable(description), total=total, completed=completed, unit=unit
+        )
         watched = not shown or progress.console.is_terminal
         with contextlib.nullcontext() if watched else _lines(progress, task):
             yield Bar(progress, task)
@@ -95,6 +99,7 @@ def line_of(progress: Progress, task: TaskID) -> str:
     """Return what is done, what is left and how long that takes, as one line."""
     found = next(each for each in progress.tasks if each.id == task)
     said = f"{found.description or 'done'}: {found.completed:,.0f} of {found.total or 0:,.0f}"
+    said += f" {unit}" if (unit := found.fields.get("unit")) else ""
     seconds = found.time_remaining
     if seconds is None:
         return said

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from smoothinfer.cli.numbers import decimal_number, number_of, whole_number
+from smoothinfer.cli.numbers import decimal_number, number_of, optional_number, whole_number
 from smoothinfer.cli.options import (
     add_limit,
     add_model,
@@ -109,6 +109,7 @@ def run(options: Namespace) -> int:
     counts = {"samples": options.samples, "selection": options.selection}
     how |= {name: count for name, count in counts.items() if count is not None}
     model, out = load_model(options), Path(options.out)
+    _check_noise(model, options)
     data = match_classes(data, class_names_of(model))
     if options.predict:
         content = predict_images(model, data, options.skip, options.seed, **how)
@@ -122,6 +123,18 @@ def run(options: Namespace) -> int:
     if Processes().main:
         write_json(out / name, {"settings": settings, **content})
     return 0
+
+
+def _check_noise(model: nn.Module, options: Namespace) -> None:
+    """Refuse a model without a theorem before any work, and name the option that gives it one."""
+    try:
+        certifiable_sigma(model)
+    except InputError as error:
+        if (optional_number("sigma", options.sigma) or 0) > 0:
+            raise
+        raise InputError(
+            f"{error}; --sigma 0.25 puts such noise on the images of any model"
+        ) from error
 
 
 def certify_images(
@@ -219,7 +232,7 @@ def _tell(console: Terminal, content: dict[str, Any]) -> None:
     used, images = content["passes of an image"], content["images"]
     console.print(
         f"passes of an image: {used['mean']:,.0f} on average, {used['median']:,.0f} is the median, "
-        f"{used['most']:,} at most"
+        f"{used['most']:,} at most, those that choose the class among them"
     )
     told = f"abstained on {content['abstained']} of {images} images"
     if "undecided" in content:
@@ -250,7 +263,7 @@ def predict_images(
     right = proportion(int((labels.cpu() == kept.labels).sum()), len(kept))
     abstained = int((labels == ABSTAIN).sum())
     console = Terminal(quiet=not processes.main)
-    console.print(f"right on {right} %, abstained on {abstained}")
+    console.print(f"right on {right} %, abstained on {abstained} of {len(kept)} images")
     return {
         "accuracy": right.as_dict(),
         "abstained": abstained,

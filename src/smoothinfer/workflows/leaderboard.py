@@ -80,6 +80,7 @@ def _command(options: Namespace, name: str) -> str:
     words = ["smoothinfer", "leaderboard", options.recipe, "--only", name, "--out", options.out]
     words += ["--scale", options.scale] if options.scale != "short" else []
     words += ["--data", options.data] if options.data else []
+    words += ["--trust-code"] if options.trust_code else []
     return shlex.join(map(str, [*words, *(["--set", *options.set] if options.set else [])]))
 
 

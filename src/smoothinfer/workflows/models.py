@@ -11,12 +11,22 @@ from smoothinfer.cli.listing import add_format, show
 from smoothinfer.errors import InputError, unknown
 from smoothinfer.reporting.attack_names import short_attack
 from smoothinfer.reporting.escaping import escape_markdown
-from smoothinfer.reporting.result_tables import certified_table, figures_table, nearest_certified
+from smoothinfer.reporting.result_tables import (
+    certified_table,
+    figures_table,
+    nearest_certified,
+    short_figures_table,
+)
 from smoothinfer.reporting.shapes import CARD, FIGURE, check_shape
 from smoothinfer.reporting.tables import Table
 from smoothinfer.runtime.terminal import Terminal
 
-_HEADS = ("model", "clean", "left", "under the strongest attack on its card; network, noise")
+_HEADS = ("model", "clean", "left", "attack", "votes", "images", "network, noise")
+_ABOUT = (
+    "clean, left: accuracy in %, of clean images and under the strongest attack on the card; "
+    "votes: passes of a vote; MT: multitargeted; cert. R: certified at radius R; smoothinfer "
+    "models NAME shows all figures"
+)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -44,6 +54,8 @@ def run(options: Namespace) -> int:
     else:
         lines = [_line(*each) for each in found.items()]
         show(Table(_HEADS, lines, left=len(_HEADS)), options, heads=True)
+        if options.format == "text":
+            console.print(_ABOUT, soft_wrap=False)
     return 0
 
 
@@ -57,7 +69,8 @@ def _card(model: str | Path) -> dict[str, Any]:
 def _show_all(name: str, card: dict[str, Any], form: str, console: Terminal) -> None:
     heading, figures = describe_model(card), card.get("figures") or []
     certified = [certified_table(each) for each in card.get("certified") or []]
-    tables = [figures_table(figures)] if figures or not certified else []
+    of = figures_table if form == "markdown" else short_figures_table
+    tables = [of(figures)] if figures else []
     if form == "markdown":
         shown = [table.markdown() for table in [*tables, *certified]]
         console.print_lines("\n\n".join([f"### {name}", escape_markdown(heading), *shown]))
@@ -73,23 +86,23 @@ def _line(name: str, card: dict[str, Any]) -> list[str]:
     attacked = [each for each in figures if each["attacked"]]
     votes = [each for each in attacked if each["description"]["samples"] > 1] or attacked
     if not votes:
-        return [name, "", "", "; ".join([*_proved(card), describe_model(card)])]
+        return [name, *_proved(card)]
     lowest = min(votes, key=lambda each: each["attacked"]["value"])
     pair = lowest["clean"], lowest["attacked"]
     shares = ["" if each is None else f"{100 * each['value']:.1f}" for each in pair]
-    attack = short_attack(lowest["description"]["attack"])
-    samples = lowest["description"]["samples"]
-    passes = "one pass" if samples == 1 else f"vote of {samples}"
-    passes += f", {lowest['attacked']['images']} images"
-    return [name, *shares, f"{attack}, {passes}; {describe_model(card)}"]
+    about, images = lowest["description"], lowest["attacked"]["images"]
+    attack = short_attack(about["attack"]).replace("multitargeted", "MT")
+    return [name, *shares, attack, str(about["samples"]), str(images), describe_model(card)]
 
 
 def _proved(card: dict[str, Any]) -> list[str]:
-    """Return the certified accuracy at the radius nearest to 0.5."""
+    """Return the cells of a model without votes: what is certified at the radius nearest to 0.5."""
     entry = nearest_certified(card.get("certified") or [])
     if not entry:
-        return []
-    return [f"certified at radius {entry['radius']:g} on {100 * entry['value']:.1f} %"]
+        return [*[""] * 5, describe_model(card)]
+    share, radius = f"{100 * entry['value']:.1f}", f"{entry['radius']:g}"
+    about = f"certified at radius {radius}, {describe_model(card)}"
+    return ["", share, f"cert. {radius}", "", str(entry["images"]), about]
 
 
 def describe_model(card: Mapping[str, Any]) -> str:

@@ -19,7 +19,10 @@ from smoothinfer.cli.options import (
 )
 from smoothinfer.errors import plain_int
 from smoothinfer.evaluation.judgement import judged, protocol, strongest_of
+from smoothinfer.evaluation.rows import summarise
 from smoothinfer.evaluation.standing import ASKED_AGAIN
+from smoothinfer.evaluation.subject import subject_text
+from smoothinfer.reporting.escaping import escape_markdown
 from smoothinfer.reporting.standing_tables import standing_table
 from smoothinfer.runtime.files import write_json, write_text
 from smoothinfer.runtime.processes import Processes
@@ -73,7 +76,10 @@ def run(options: Namespace) -> int:
         out = Path(options.out)
         write_json(out / "standing.json", {**about, **content, **made_by()})
         table, console = standing_table(content), Terminal()
-        write_text(out / "standing.md", f"{table.markdown()}\n{content['verdict']}\n")
+        told = subject_text(summarise(rows), by_default=options.radius is None)
+        text = f"{escape_markdown(told)}\n\n{table.markdown()}\n{content['verdict']}\n"
+        write_text(out / "standing.md", text)
+        console.print(told)
         table.print(console)
         console.print(content["verdict"], markup=False)
         console.print(f"tables and verdict in {out / 'standing.md'}, rows in {out / 'rows'}")

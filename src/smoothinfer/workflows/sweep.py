@@ -34,7 +34,7 @@ from smoothinfer.runtime.provenance import made_by
 from smoothinfer.runtime.terminal import Terminal
 from smoothinfer.smoothing.classifier import SmoothedClassifier
 from smoothinfer.sweep_recipe import SweepRecipe, load_sweep
-from smoothinfer.workflows.run_notes import changes
+from smoothinfer.workflows.run_notes import changes, results_of_others
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -133,6 +133,8 @@ def run_sweep(
         return None
     settings = _settings(recipe, images, asked)
     if processes.main:
+        if before := results_of_others(out, settings):
+            console.print(before)
         write_json(out / "settings.json", settings)
     runner.run(progress=True)
     if not runner.complete:
@@ -144,7 +146,7 @@ def run_sweep(
             _export(works, rows, out / "examples", images.classes)
         write_summary(rows, runner, out, settings)
     if tables:
-        print_summary(console, rows, runner, out)
+        print_summary(console, rows, runner, out, settings)
     return rows
 
 

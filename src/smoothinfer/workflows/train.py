@@ -26,7 +26,6 @@ from smoothinfer.engine.members import SeededPasses
 from smoothinfer.engine.tally import count_first
 from smoothinfer.errors import InputError
 from smoothinfer.noise import NoisyModel
-from smoothinfer.numerics.randomness import derive_seed, isolated_rng
 from smoothinfer.recipes import Normalisation, Recipe, load_recipe, recipe_from
 from smoothinfer.reporting.strength_figures import strength_history
 from smoothinfer.run_folder import check_resumable, code_of
@@ -43,7 +42,7 @@ from smoothinfer.training.crafting import Craft, craft
 from smoothinfer.training.history import History
 from smoothinfer.training.loop import train
 from smoothinfer.workflows.held_out import check_unseen, fill_held_out
-from smoothinfer.workflows.run_notes import changes, kept_epoch, say_nothing
+from smoothinfer.workflows.run_notes import changes, ending, measure_start, say_nothing, subject
 
 _VALIDATION_DRAWS = 8
 _BATCH = 128
@@ -73,6 +72,7 @@ def run(options: Namespace) -> int:
 
     def announce(resolved: Recipe) -> None:
         console.print(f"{options.recipe}, {len(data):,} images of {data.name}", markup=False)
+        console.print(subject(resolved), markup=False)
         written = load_recipe(recipe_file(options), (), options.scale).to_dict()
         for line in changes(written, resolved.to_dict()):
             console.print(line, markup=False)
@@ -82,7 +82,8 @@ def run(options: Namespace) -> int:
     how = {"limit": limit, "first": options.first, "announce": announce}
     with compile_cache(options.compile_cache):
         history = train_run(recipe, data, options.out, **how)  # type: ignore[arg-type]
-    console.print(kept_epoch(Path(options.out), history, recipe.validation.score), markup=False)
+    for line in ending(Path(options.out), history, recipe):
+        console.print(line, markup=False)
     return 0
 
 
@@ -98,7 +99,8 @@ def train_run(
     """Train ``recipe`` on ``data``; the same call resumes an interrupted run.
 
     ``out`` receives ``recipe.yaml`` (resolved), ``best.safetensors`` and ``last.safetensors``
-    with their cards, ``log.json`` (one entry per epoch) and ``state.pt`` (to resume).
+    with their cards, ``log.json`` (one entry per epoch), ``state.pt`` (to resume), and of a
+    training that starts from weights ``start.json``, how accurate these are.
 
     Args:
         recipe: of the model and its training.
@@ -161,8 +163,8 @@ def _train(
             _save_strengths(out, int(row["epoch"]), strengths_on(trained, validation))
 
     check = partial(validate, data=validation, attack=recipe.build_validation_attack())
-    if fresh and recipe.init_from is not None and Processes().main:
-        _tell_start(check, model, recipe, len(validation))
+    if fresh and Processes().main:
+        measure_start(check, model, recipe, len(validation), out)
     alarm = recipe.loss.name != "natural"  # there is no attack to overfit to
     score = recipe.validation.score
     history = train(model, loss, training, recipe, out, check, save, score, alarm, identity)
@@ -187,16 +189,6 @@ def _start_model(
     model: NoisyModel = recipe.build_model(*sizes)
     load_weights_into(model, name)
     return model
-
-
-def _tell_start(
-    check: Callable[[nn.Module], dict[str, float]], model: nn.Module, recipe: Recipe, images: int
-) -> None:
-    """Print how accurate the weights are that a training starts from."""
-    with isolated_rng(derive_seed(recipe.seed, "validate", "start")):
-        found = check(model.to(Processes().device))
-    told = ", ".join(f"{name} {100 * found[name]:.1f} %" for name in ("clean", "attacked"))
-    Terminal().print(f"at the start: {told} in one pass, {images} held-out images", markup=False)
 
 
 def _save_strengths(out: Path, epoch: int, strengths: dict[str, float]) -> None:

@@ -45,7 +45,7 @@ def optimisation(context: AuditContext) -> Finding:
     outcomes = []
     for name, run in tries.items():
         outcomes.append(worse(*context.compare_attack(name, run), tests=tests))
-        measured.append(f"{name} break {outcomes[-1].points:.1f} points more")
+        measured.append(f"{name} break {outcomes[-1].points:z.1f} points more")
     # Correct images alone: where the attack has won, its loss may rise for ever.
     rows = context.few()
     right = context.is_correct(context.direct()[rows], "rising", rows=rows)
@@ -201,7 +201,7 @@ def queries(context: AuditContext) -> Finding:
     return judge(
         queries,
         [drop],
-        f"breaks {int((before & ~after).sum())} of {len(rows)} survivors ({drop.points:.1f} "
+        f"breaks {int((before & ~after).sum())} of {len(rows)} survivors ({drop.points:z.1f} "
         "points)",
         "Random search breaks images that gradients do not: the white-box attack cannot be "
         "relied on here.",

@@ -198,7 +198,9 @@ def averaging(context: AuditContext) -> Finding:
                 if direct
                 else context.is_correct(context.pgd_with(draws), "fresh")
             )
-            measured.append(f"{draws} draws: {100 * kept.float().mean():.1f} %")
+            measured.append(
+                f"{draws} draw{'s' if draws > 1 else ''}: {100 * kept.float().mean():.1f} %"
+            )
     drop = worse(*context.compare_attack(f"eot {most}", context.pgd(draws=most)), tests=2)
     part = context.few()
     images, labels = context.images[part], context.labels[part]
@@ -209,7 +211,7 @@ def averaging(context: AuditContext) -> Finding:
         )
     direction = L2(1.0).ascend  # the gradient of a confident network is too small to be squared
     cosine = (direction(one) * direction(two)).flatten(1).sum(1)
-    measured.append(f"{most} draws break {drop.points:.1f} points more")
+    measured.append(f"{most} draws break {drop.points:z.1f} points more")
     measured.append(f"median cosine {cosine.median():.2f}")
     return judge(
         averaging,

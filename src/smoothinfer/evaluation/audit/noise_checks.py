@@ -131,6 +131,8 @@ def persistence(context: AuditContext) -> Finding:
     measured += "vote " + ", in all of ".join(
         f"{share:.1f} %" if k == 1 else f"{k} votes {share:.1f} %" for k, share in after.items()
     )
+    broken = int((first & ~kept).sum())
+    measured += f"; {broken} of the {int(first.sum())} images that survived the attack were lost"
     lost = more_than(first & ~kept, 0.02 if max(after) >= 100 else 0.01, first)
     found = judge(
         persistence,

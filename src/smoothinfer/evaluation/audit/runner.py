@@ -203,7 +203,8 @@ def _run(context: AuditContext, chosen: list[int], kept: KeptFindings, progress:
         "random": context.random,
         "samples": context.passes,
         "rule": next((name for name, each in RULES.items() if each is context.rule), "custom"),
-        "direct": f"PGD: {context.steps} steps, {context.starts} starts, {context.draws} draws"
+        "direct": f"PGD: {_counted(context.steps, 'step')}, {_counted(context.starts, 'start')}, "
+        + _counted(context.draws, "draw")
         if context.differentiable
         else "none: the model has no gradient",
         "seed": context.seed,
@@ -211,6 +212,15 @@ def _run(context: AuditContext, chosen: list[int], kept: KeptFindings, progress:
     }
     counts = [proportion(int(right.sum()), len(right)) for right in (clean, attacked)]
     return Audit(findings, counts[0], counts[1], about)
+
+
+def _counted(number: int, name: str) -> str:
+    """Write a number of things.
+
+    >>> _counted(1, "draw"), _counted(16, "draw")
+    ('1 draw', '16 draws')
+    """
+    return f"{number} {name}{'' if number == 1 else 's'}"
 
 
 def _find(check: Check, context: AuditContext) -> Finding:
