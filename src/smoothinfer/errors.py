@@ -13,6 +13,9 @@ from smoothinfer.types import Images, Labels
 Entry = TypeVar("Entry")
 
 
+_MANY, _NEAREST = 40, 5  # names in an error: more are not read
+
+
 class InputError(ValueError):
     """The input cannot be used; the message names the fault and the remedy."""
 
@@ -28,9 +31,12 @@ def unknown(kind: str, name: object, choices: Iterable[str]) -> InputError:
     "unknown attack 'pdg': choose one of fgsm, pgd (did you mean 'pgd'?)"
     """
     names = sorted(choices)
-    near = difflib.get_close_matches(str(name), names, n=1)
+    near = difflib.get_close_matches(str(name), names, n=_NEAREST)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
-    return InputError(f"unknown {kind} {name!r}: choose one of {', '.join(names)}{hint}")
+    shown = ", ".join(names)
+    if len(names) > _MANY:
+        shown = f"{len(names)}, such as {', '.join(near or names[:_NEAREST])}"
+    return InputError(f"unknown {kind} {name!r}: choose one of {shown}{hint}")
 
 
 def choose(kind: str, registry: Mapping[str, Entry], name: str) -> Entry:

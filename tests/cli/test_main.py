@@ -81,7 +81,7 @@ def test_importing_and_help_do_not_wait_for_slow_imports(statement):
     ("arguments", "message"),
     [
         (["evaluate", "no-model", "--data", "digits"], "no model 'no-model'"),
-        (["train", "nothing.yaml", "--data", "digits"], "digits/cni-w.yaml"),
+        (["train", "nothing.yaml", "--data", "digits"], "choose one of"),
         (["train", "digits/cni-w.yaml", "--data", "./nowhere"], "no such folder"),
         (["train", "digits/cni-w.yaml", "--data", "digits", "--set", "epoch=1"], "epochs"),
         (["train", "digits/cni-w.yaml", "--data", "digits", "--set", "loss=trade"], "adversarial"),

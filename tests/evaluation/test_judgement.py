@@ -11,7 +11,7 @@ from smoothinfer.numerics.statistics import Interval, proportion
 def test_the_vote_adds_accuracy_only_where_the_printed_interval_excludes_zero(low):
     gain = Interval(0.036, low, 0.0713, 1000)
     half = proportion(500, 1000)
-    under = Standing(mean=half, worst=half, vote=half, gain=gain, luck=0.0)
+    under = Standing(mean=half, worst=half, vote=half, gain=gain, luck=0.0, shared_luck=0.0)
     says = "adds accuracy" in verdict_of(under, under, half, half, half)
     shown = points(gain).partition("(")[2]
     assert says == (shown.startswith("+") and not shown.startswith("+0.0"))

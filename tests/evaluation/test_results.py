@@ -95,6 +95,10 @@ def test_rows_are_filtered_by_the_values_of_columns(rows):
     kept = rows.filter(attack=attack)
     assert set(kept["attack"].to_pylist()) == {attack}
     assert 0 < len(kept) < len(rows)
+    nothing = rows.filter(attack="none of them")
+    assert "0 rows" in repr(nothing)
+    assert "0 rows" in nothing._repr_html_()
+    assert list(nothing.accuracy().accuracy) == []
     with pytest.raises(si.InputError, match="unknown column 'atack'"):
         rows.filter(atack=attack)
 

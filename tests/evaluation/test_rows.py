@@ -3,6 +3,7 @@
 import pyarrow as pa
 import pytest
 import torch
+from scipy.stats import t as student
 
 import smoothinfer as si
 from smoothinfer.evaluation.rows import CLEAN, summarise
@@ -26,7 +27,8 @@ def test_what_a_vote_adds_is_paired_with_its_passes(world):
     for name, attack in (("clean", CLEAN), ("attacked", "pgd")):
         mine = [row for row in rows.to_pylist() if row["attack"] == attack]
         each = torch.tensor([row["correct"] - row["hits"] / 16 for row in mine])
-        gain, half = entry[name]["gain"], 1.96 * float(each.std()) / len(each) ** 0.5
+        gain, half = entry[name]["gain"], float(each.std()) / len(each) ** 0.5
+        half *= float(student.ppf(0.975, len(each) - 1))
         assert gain["value"] == pytest.approx(float(each.mean()), abs=1e-6)
         assert gain["value"] == pytest.approx(entry[name]["value"] - entry[name]["per_draw"])
         assert gain["high"] - gain["value"] == pytest.approx(half, rel=1e-3, abs=1e-5)

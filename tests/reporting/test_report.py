@@ -112,7 +112,7 @@ def test_a_folder_of_standard_keeps_its_three_numbers(results, tmp_path):
     shutil.copytree(results / "attack", folder)
     half, gain = proportion(9, 18).as_dict(), Interval(0.1, -0.1, 0.3, 18).as_dict()
     numbers = {"mean": half, "worst": half, "vote": half, "gain": gain}
-    content = {"verdict": "The vote is right on half.", "worst case": half}
+    content = {"random": True, "verdict": "The vote is right on half.", "worst case": half}
     content["standings"] = {"none": numbers, "fgsm": numbers, "standard(budget='quick')": numbers}
     write_json(folder / "standing.json", content)
     write_report([folder], tmp_path / "out")

@@ -95,7 +95,7 @@ def test_results_of_other_weights_are_refused(tiny_run, tiny_results, tmp_path):
 def test_figures_that_the_rows_do_not_bear_out_are_refused(tiny_run, tiny_results, tmp_path):
     path = tiny_results / "summary.json"
     figures = json.loads(path.read_text())["settings"]
-    figures[0]["clean"]["value"] = 0.99
+    figures[0]["clean"] |= {"value": 0.99, "high": 1.0}
     better = edited(tiny_results, tmp_path / "better", settings=figures)
     by_hand = tmp_path / "by hand"
     shutil.copytree(tiny_results, by_hand)

@@ -13,6 +13,7 @@ from smoothinfer.engine.members import run_seeded
 from smoothinfer.errors import plain_int, unknown
 from smoothinfer.numerics.precision import autocast_to, resolve_precision
 from smoothinfer.numerics.randomness import all_isolated, state_of_all
+from smoothinfer.runtime.foreign import logits_of
 from smoothinfer.types import Images, Logits
 
 
@@ -67,7 +68,7 @@ def _draws(model: nn.Module, images: Images) -> bool:
     with all_isolated() as seed_all:
         seed_all(1)
         before = state_of_all()
-        model(images)
+        logits_of(model, images)
         return state_of_all() != before
 
 

@@ -48,7 +48,7 @@ class Results:
                 values = {key: figure[key] for key in ("value", "low", "high")}
                 named = {"accuracy": values.pop("value"), **values, "one_pass": figure["per_draw"]}
                 lines.append({**description, "attack": name, **named, "images": figure["images"]})
-        found = pd.DataFrame(lines)
+        found = pd.DataFrame(lines, columns=None if lines else ["attack", *_FIGURES])
         settings = [name for name in found.columns if name not in _FIGURES and name != "attack"]
         same = [name for name in settings if found[name].astype(str).nunique() <= 1]
         return found.drop(columns=same)

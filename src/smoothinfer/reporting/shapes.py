@@ -67,6 +67,7 @@ CERTIFIED = {
     "settings": Maybe(SETTINGS),
 }
 STANDING = {
+    "random": bool,
     "verdict": str,
     "standings": Each({"mean": INTERVAL, "worst": INTERVAL, "vote": INTERVAL, "gain": GAIN}),
     "worst case": INTERVAL,

@@ -10,10 +10,7 @@ from smoothinfer.reporting.tables import Table
 
 
 def standing_table(content: dict[str, Any]) -> Table:
-    """Return the three numbers of each attack; without noise they are one.
-
-    The worst case over attacks is in the verdict.
-    """
+    """Return the three numbers of each attack; without noise they are one."""
     names = short_attacks(content["standings"])
     title = "Accuracy, % (95 % interval over images)"
     if not content["random"]:
@@ -31,4 +28,6 @@ def standing_table(content: dict[str, Any]) -> Table:
         for name, each in content["standings"].items()
     ]
     title += "; the vote adds points to the mean of passes"
+    if len(lines) > 2:  # clean images, and several attacks
+        title += f"; worst case of the vote: {Interval(**content['worst case'])}"
     return Table(heads, lines, title, left=1)

@@ -91,7 +91,8 @@ def print_board(board: Board, console: Terminal) -> None:
     console.print(
         "worst: right in every case, clean or attacked; pass, ten: one pass and ten in a row, "
         "under the attack that is worst for them; authors: attack on one frozen draw; vote adds: "
-        "points over a pass under the strongest attack"
+        "points over a pass under the strongest attack, which ends when the vote falls, so that it "
+        "leans below zero"
     )
 
 
