@@ -83,6 +83,10 @@ class Benchmarks:
         """One image of 224x224, 64 passes of a ResNet-18 of transformers, noise at the inputs."""
         return self._backbone("resnet", 3.64e9)
 
+    def one_image_timm(self) -> tuple[Cases, float]:
+        """One image of 224x224, 64 passes of a ResNet-18 of timm, noise at the inputs."""
+        return self._backbone("timm", 3.64e9)
+
     def _backbone(self, kind: str, flop: float) -> tuple[Cases, float]:
         module, image = backbone(kind).to(self.device), torch.rand(1, 3, 224, 224).to(self.device)
         noisy = si.NoisyModel(module, inputs=si.Gaussian(SIGMA))
@@ -201,8 +205,8 @@ SECTIONS = (
     "training",
 )
 
-# Only where asked for: they need transformers.
-BACKBONES = ("one_image_vit", "one_image_resnet18")
+# Only where asked for: they need transformers, or timm with its torchvision.
+BACKBONES = ("one_image_vit", "one_image_resnet18", "one_image_timm")
 
 # Only where asked for: the compiler takes minutes on a CPU.
 COMPILED = ("compiled_votes", "compiled_training", "training_256", "training_1024")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 import smoothinfer as si
+from smoothinfer.backbones import from_timm
 
 FLOP = 81.6e6  # of one ResNet-20 forward on a 32x32 image
 RADIUS, SIGMA = 8 / 255, 0.06
@@ -20,11 +21,13 @@ def network() -> nn.Module:
 def backbone(kind: str) -> nn.Module:
     """Return a ViT-tiny (``"vit"``) or a ResNet-18 (``"resnet"``) of transformers, for 224x224.
 
-    Their weights are random: nothing is fetched.
+    ``"timm"`` is timm's ResNet-18. Their weights are random: nothing is fetched.
     """
-    import transformers
-
     with si.isolated_rng(0):
+        if kind == "timm":
+            return from_timm("resnet18", num_classes=10).eval()
+        import transformers
+
         if kind == "vit":
             sizes = {"hidden_size": 192, "intermediate_size": 768, "num_attention_heads": 3}
             config = transformers.ViTConfig(num_labels=10, **sizes)
