@@ -186,3 +186,16 @@ def test_passes_of_an_image_count_each_attack_over_its_own_images():
 def test_a_network_from_a_plain_state_dict_has_the_epochs_of_its_training(tmp_path):
     save_file({"x": torch.zeros(1)}, tmp_path / "mine.safetensors")
     assert _epochs(str(tmp_path / "mine.safetensors")) is None
+
+
+def test_an_audit_is_kept_with_its_entry(tmp_path, monkeypatch):
+    words = ["leaderboard", recipe(tmp_path), "--only", "static", "--out", str(tmp_path / "out")]
+    monkeypatch.setattr("smoothinfer.workflows.leaderboard._AUDITED", 8)
+    assert main([*words, "--set", "audit=true"]) == 0
+    card = read_json(tmp_path / "out" / "cards" / "static.json")
+    assert card["audit"]
+    assert "audit=true" in card["commands"][0]
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("audit/*.json")}
+    assert kept
+    assert main([*words, "--set", "audit=true"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept

@@ -140,7 +140,7 @@ def judge(
     seconds = sum(runner.store.seconds().values())
     return _card(name, entry, recipe, images, ball, runner.rows(), random) | {
         "seconds": round(seconds, 2),
-        "audit": _audited(model, recipe, images, ball),
+        "audit": _audited(model, recipe, images, ball, folder / "audit"),
     }
 
 
@@ -201,8 +201,13 @@ def _epochs(model: str) -> int | None:
     return int(recipe["epochs"]) + (before or 0)
 
 
-def _audited(model: nn.Module, recipe: BoardRecipe, images: ImageData, ball: Ball) -> str | None:
+def _audited(
+    model: nn.Module, recipe: BoardRecipe, images: ImageData, ball: Ball, out: Path
+) -> str | None:
     if not recipe.audit:
         return None
     few = choose_images(images, _AUDITED, first=True)
-    return audit(model, few, ball=ball, quick=True, seed=recipe.seed, progress=True).verdict
+    found = audit(
+        model, few, ball=ball, quick=True, seed=recipe.seed, out=out, progress=Processes().main
+    )
+    return found.verdict
