@@ -91,10 +91,10 @@ def test_a_network_is_hardened_from_its_weights(tmp_path, capsys):
     assert "init_from" in capsys.readouterr().err
 
 
-def told(tmp_path, start, *epochs):
+def told(tmp_path, start, *epochs, images=1000):
     """Return the last lines of a training from weights, with these accuracies under attack."""
     recipe = load_recipe("digits/cni-w.yaml", ["init_from=mine.pth", "lr=0.05"])
-    write_json(tmp_path / "start.json", {"clean": start, "attacked": start})
+    write_json(tmp_path / "start.json", {"clean": start, "attacked": start, "images": images})
     history = History()
     for number, value in enumerate(epochs, start=1):
         row = {"epoch": float(number), "clean": value, "attacked": value}
@@ -109,6 +109,9 @@ def test_a_training_that_did_harm_says_so_and_what_to_try(tmp_path):
     assert "--set lr=0.005" in harm
     assert "in 2 epochs, from number 2 on, accuracy under attack has lost half" in collapse
     assert len(told(tmp_path, 0.4, 0.3, 0.5)) == 1
+    _, luck = told(tmp_path, 0.95, 0.907, images=30)
+    assert "no better than the start" in luck
+    assert "harm" not in luck
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from torch import nn
 from smoothinfer.errors import InputError
 from smoothinfer.evaluation.subject import NORMS, value_text
 from smoothinfer.numerics.randomness import derive_seed, isolated_rng
+from smoothinfer.numerics.statistics import proportion
 from smoothinfer.recipes import Recipe
 from smoothinfer.runtime.files import read_json, write_json
 from smoothinfer.runtime.processes import Processes
@@ -88,7 +89,7 @@ def measure_start(
         return
     with isolated_rng(derive_seed(recipe.seed, "validate", "start")):
         found = check(model.to(Processes().device))
-    write_json(out / _START, found)
+    write_json(out / _START, found | {"images": images})
     told = f"at the start: {_shares(found)} in one pass, {images} held-out images"
     Terminal().print(told, markup=False)
 
@@ -116,18 +117,27 @@ def ending(out: Path, history: History, recipe: Recipe) -> list[str]:
 
 
 def _worse_than_start(out: Path, best: dict[str, float], recipe: Recipe) -> list[str]:
-    """Say that the kept epoch is worse than the weights that the training started from."""
+    """Say that the kept epoch is no better than the weights that the training started from."""
     score, path = recipe.validation.score, out / _START
     if recipe.init_from is None or not path.exists():
         return []
     start = read_json(path, "delete it: nothing else needs it")
     if best[score] >= start[score]:
         return []
+    before, after = (
+        proportion(_count(row[score], start), start["images"]) for row in (start, best)
+    )
+    harm = before.low > after.high  # beyond the luck of few images
+    told = "worse than the start" if harm else "no better than the start"
     return [
-        f"warning: this is worse than the start ({_shares(start)}): the training has done harm. "
-        f"Try a lower rate (--set lr={recipe.lr / 10:g}), fewer epochs, or a recipe for these "
-        "data, with another --out"
+        f"warning: this is {told} ({_shares(start)})"
+        f"{': the training has done harm' if harm else ''}. Try a lower rate (--set "
+        f"lr={recipe.lr / 10:g}), fewer epochs, or a recipe for these data, with another --out"
     ]
+
+
+def _count(share: float, start: dict[str, Any]) -> int:
+    return round(share * start["images"])
 
 
 def _collapsed(history: History) -> list[str]:
