@@ -34,8 +34,10 @@ def test_a_recipe_extends_another(tmp_path):
 
 
 def test_a_missing_recipe_names_those_there_are():
-    with pytest.raises(si.InputError, match=r"cifar10/cni-w\.yaml"):
+    with pytest.raises(si.InputError, match=r"choose one of \d+, such as boards/cifar10\.yaml"):
         load_recipe("recipes/nothing.yaml")
+    with pytest.raises(si.InputError, match=r"did you mean 'cifar10/cni-w\.yaml'"):
+        load_recipe("cifar10/cniw.yaml")
 
 
 def test_overrides_reach_inside():
