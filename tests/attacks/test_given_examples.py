@@ -151,3 +151,15 @@ def test_the_command_line_judges_a_file_of_examples(tmp_path, capsys):
 
 def si_rows(folder):
     return pq.read_table(folder / "rows")
+
+
+@pytest.mark.parametrize("labels", [[0.0, 0.4], [0.0, float("nan")], [0.0, 1e30]])
+def test_labels_that_are_no_whole_numbers_are_refused(labels):
+    with pytest.raises(si.InputError, match="no whole numbers"):
+        si.GivenExamples(torch.rand(2, 1, 4, 4), torch.tensor(labels))
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int32, torch.float32])
+def test_whole_labels_are_taken_in_any_format(dtype):
+    found = si.GivenExamples(torch.rand(2, 1, 4, 4), torch.tensor([0, 1]).to(dtype))
+    assert found.labels.tolist() == [0, 1]

@@ -120,9 +120,10 @@ class GivenExamples:
 
     @staticmethod
     def _whole(labels: Tensor, name: str) -> Labels:
-        if labels.is_complex() or not torch.equal(labels, labels.round()):
+        whole = labels.long()
+        if not torch.equal(whole.to(labels.dtype), labels):
             raise InputError(f"the labels of {name} are no whole numbers")
-        return labels.flatten().long()
+        return whole.flatten()
 
     @staticmethod
     def _pixels(array: Tensor, name: str) -> Tensor:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from smoothinfer.errors import unknown
 from smoothinfer.evaluation.rows import Rows, as_table, rows_of, setting_columns, summarise
-from smoothinfer.evaluation.subject import subject_text, value_text
+from smoothinfer.evaluation.subject import cell_text, subject_text
 from smoothinfer.numerics.statistics import Interval
 from smoothinfer.runtime.printable import printable
 
@@ -142,7 +142,7 @@ class Results:
         shown["one pass, %"] = [f"{100 * value:z.1f}" for value in found["one_pass"]]
         for name in ("radius", "sigma"):
             if name in shown:
-                shown[name] = [value_text(None if v != v else v) for v in shown[name]]
+                shown[name] = [cell_text(None if v != v else v) for v in shown[name]]
         return shown.assign(images=found["images"])
 
     def _count(self, name: str) -> int:

@@ -30,10 +30,10 @@ def subject_text(entries: Sequence[Mapping[str, Any]], by_default: bool = False)
     return ", ".join(part for part in parts if part)
 
 
-def value_text(value: Any) -> str:
+def cell_text(value: Any) -> str:
     """Write a value of a setting.
 
-    >>> value_text(8 / 255), value_text(0.060000001), value_text(None)
+    >>> cell_text(8 / 255), cell_text(0.060000001), cell_text(None)
     ('8/255', '0.06', '')
     """
     if isinstance(value, float):
@@ -44,7 +44,7 @@ def value_text(value: Any) -> str:
 def _values(entries: Sequence[Mapping[str, Any]], name: str) -> str:
     """Return the values of a column; of many the first and the last."""
     found = dict.fromkeys(entry["description"].get(name) for entry in entries)
-    texts = [value_text(value) for value in found if value is not None]
+    texts = [cell_text(value) for value in found if value is not None]
     return ", ".join(texts if len(texts) <= _MANY else [texts[0], "...", texts[-1]])
 
 

@@ -135,7 +135,7 @@ def short_figures_table(figures: Entries) -> Table:
     shared = [f"{heads[at]} {lines[0][at]}" for at in same if lines[0][at]]
     shown = [at for at in range(len(heads)) if at not in same]
     found = dict.fromkeys(tuple(line[at] for at in shown) for line in lines)
-    title = ", ".join(["accuracy, % (95 % interval)", *shared])
+    title = ", ".join(["Accuracy, % (95 % interval)", *shared])
     return Table([heads[at] for at in shown], [*found], title, left=len(shown) - 2)
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from markupsafe import Markup
 
-from smoothinfer.config.components import grey_levels
 from smoothinfer.evaluation.subject import NORMS
+from smoothinfer.evaluation.subject import cell_text as cell_text
 from smoothinfer.numerics.statistics import Interval
 from smoothinfer.reporting.escaping import escape_latex, escape_markdown
 from smoothinfer.runtime.printable import printable
@@ -206,17 +206,6 @@ def _latex_cell(cell: str) -> str:
     ranged = re.sub(r"(?<=\d)-(?=\d)", "--", escape_latex(cell))
     signed = re.sub(r"(?<![\w.-])-(?=\d)", "$-$", ranged)
     return signed.replace("±", r"$\pm$")
-
-
-def cell_text(value: Any) -> str:
-    """Write a value of a column.
-
-    >>> cell_text(0.060000001), cell_text(8 / 255), cell_text(None)
-    ('0.06', '8/255', '')
-    """
-    if value is None or not isinstance(value, float):
-        return "" if value is None else str(value)
-    return grey_levels(value) or f"{value:.6g}"
 
 
 def radius_text(radius: float, norm: str | None = None) -> str:

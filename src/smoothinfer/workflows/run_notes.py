@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from smoothinfer.errors import InputError
-from smoothinfer.evaluation.subject import NORMS, value_text
+from smoothinfer.evaluation.subject import NORMS, cell_text
 from smoothinfer.numerics.randomness import derive_seed, isolated_rng
 from smoothinfer.numerics.statistics import proportion
 from smoothinfer.recipes import Recipe
@@ -96,7 +96,7 @@ def measure_start(
 
 def subject(recipe: Recipe) -> str:
     """Say by which attack, within which ball, a training is measured."""
-    radius, norm = value_text(float(recipe.build_ball().radius)), recipe.ball.name
+    radius, norm = cell_text(float(recipe.build_ball().radius)), recipe.ball.name
     within = f"{radius} in {NORMS.get(norm, norm)}"
     return f"attacked: held-out images after {recipe.measured_by} within {within}"
 
