@@ -50,7 +50,8 @@ def test_laid_out_networks_answer_as_they_did_before(precision, images):
     drawn = engine.sampler.draw_block([torch.Generator().manual_seed(s) for s in range(6)])
     rows = shown.expand(6, *shown.shape)
     plain = engine.plan.run_stacked(engine.sampler.fixed, drawn, rows)
-    packed = engine.plan.run_stacked(engine.sampler.fixed, engine.plan.pack(drawn), rows)
+    laid_out = engine.plan.pack(drawn, engine.sampler.fixed)
+    packed = engine.plan.run_stacked(engine.sampler.fixed, laid_out, rows)
     close = {"fp32": 1e-5, "bf16": 2e-2}[precision]
     assert torch.allclose(plain, packed, atol=close, rtol=close)
 

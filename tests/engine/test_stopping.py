@@ -295,3 +295,18 @@ def test_a_vote_too_short_to_be_decided_is_undecided():
     answer = smooth.predict(torch.rand(3, 1, 2, 2), stop="ppr")
     assert answer.samples.tolist() == [4, 4, 4]
     assert not answer.decided.any()
+
+
+@pytest.mark.parametrize("stop", ["exact", "ppr", "betting", "value"])
+def test_a_vote_that_stops_is_the_same_alone_and_in_a_batch(stop):
+    """Alone, more passes run at once than a checkpoint needs: they must not count."""
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)).eval()
+    noisy = si.NoisyModel(module, inputs=si.Gaussian(1.0)).eval()
+    smooth = si.SmoothedClassifier(noisy, 200, seed=5, precision="fp32")
+    images = torch.rand(40, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    together = smooth.predict(images, stop=stop)
+    assert len(together.samples.unique()) > 1
+    for at in range(0, 40, 5):
+        alone = smooth.predict(images[at : at + 1], stop=stop)
+        assert torch.equal(alone.counts, together.counts[at : at + 1])
+        assert torch.equal(alone.samples, together.samples[at : at + 1])

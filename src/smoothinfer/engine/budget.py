@@ -38,34 +38,38 @@ class WithinBudget(Stopping):
         self.samples, self.deadline, self.clock = samples, deadline, clock
         self.late = torch.zeros(images, dtype=torch.bool)
         self._last = clock(), 0  # when the last block ended, and how many passes there were
-        self._first = max(1, min(at_once, _LARGEST_FIRST))
+        self._ends = self._blocks(max(1, min(at_once, _LARGEST_FIRST)))
         self._inner_points = set(inner.checkpoints())
-        self._points = self._merge()
+        self._points = sorted(self._inner_points | set(self._ends))
 
-    def _merge(self) -> list[int]:
-        """Return the checkpoints of the rule inside, and blocks that grow by a half at most."""
-        points, at = {each for each in self._inner_points if each >= self._first}, self._first
+    def _blocks(self, first: int) -> list[int]:
+        """Return the ends of blocks of passes that grow by a half at most."""
+        ends, at = [], first
         while at < self.samples:
-            points.add(at)
+            ends.append(at)
             at += max(1, at // 2)
-        return sorted(points | {self.samples})
+        return [*ends, self.samples]
 
     def checkpoints(self) -> list[int]:
         return self._points
+
+    def planned(self, passes: int, at_once: int) -> int:
+        del at_once
+        return next(end for end in self._ends if end > passes) - passes
 
     def observe(self, rows: Tensor, block: Tensor) -> None:
         self.inner.observe(rows, block)
 
     def decided(self, tally: Votes, rows: Tensor) -> Tensor:
         done = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
-        (before, counted), now = self._last, self.clock()
-        self._last = now, tally.passes
         if tally.passes in self._inner_points:
             done = self.inner.decided(tally, rows)
-        left = [point for point in self._points if point > tally.passes]
-        if left and not done.all():
-            each = (now - before) / (tally.passes - counted)
-            if now + each * (left[0] - tally.passes) > self.deadline:
-                self.late[rows[~done].cpu()] = True
-                return torch.ones_like(done)
+        if tally.passes not in self._ends or tally.passes == self.samples or done.all():
+            return done
+        (before, counted), now = self._last, self.clock()
+        self._last = now, tally.passes
+        each = (now - before) / (tally.passes - counted)
+        if now + each * self.planned(tally.passes, 1) > self.deadline:
+            self.late[rows[~done].cpu()] = True
+            return torch.ones_like(done)
         return done

@@ -79,12 +79,21 @@ class Plan:
         """Say whether several networks, each with its own tensors ``names``, can run as one."""
         return self.stackable >= {name.rpartition(".")[0] for name in names}
 
-    def pack(self, drawn: Tensors) -> dict[str, Stacked | Packed]:
-        """Lay tensors of several networks, (S, *shape), out for many runs of `run_stacked`."""
-        return {
-            name: stacking.pack(each, self.leaves[name.rpartition(".")[0]])
-            for name, each in drawn.items()
-        }
+    def pack(self, drawn: Tensors, shared: Tensors) -> dict[str, Stacked | Packed]:
+        """Lay tensors out for many runs of `run_stacked`.
+
+        Args:
+            drawn: of several networks, (S, *shape).
+            shared: by all of them; biases of convolutions are laid out beside the weights.
+        """
+        packed: dict[str, Stacked | Packed] = {}
+        for name, each in drawn.items():
+            layer = name.rpartition(".")[0]
+            packed[name] = stacking.pack(each, self.leaves[layer])
+            bias = shared.get(f"{layer}.bias")
+            if bias is not None and isinstance(self.leaves[layer], nn.Conv2d):
+                packed[f"{layer}.bias"] = Stacked(bias.repeat(len(each), 1))
+        return packed
 
     def run_stacked(
         self, shared: Tensors, own: Mapping[str, Tensor | Stacked | Packed], images: Tensor

@@ -102,12 +102,13 @@ class NetworkPool:
 def draw_block(sampler: Sampler) -> Drawn:
     """Draw 32 networks, from a generator that the operating system seeds.
 
-    The names are those of the noisy weights; each value holds the weights of 32 networks.
+    The names are those of the noisy weights and of the biases beside them; each value holds the
+    tensors of 32 networks.
     """
     assert sampler.plan is not None
     device = next(iter(sampler.clean.values())).device
     streams = [stream(fresh_seed(), "pool", device=device) for _ in range(BLOCK)]
-    return sampler.plan.pack(sampler.draw_block(streams))
+    return sampler.plan.pack(sampler.draw_block(streams), sampler.fixed)
 
 
 def _renew(pool: weakref.ref[NetworkPool], sampler: weakref.ref[Sampler], seconds: float) -> None:

@@ -19,6 +19,7 @@ from smoothinfer.engine.voting import RULES, Rule
 from smoothinfer.errors import MOST_PASSES, InputError, plain_int
 
 _CHECKPOINTS = (17, 24, 32, 48, 64, 96, 128, 192, 256, 384)
+_FIRST = 8  # passes to run at once before the first checkpoint
 _BETS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  # fixed fractions lambda in [0, 2), weighted equally
 
 
@@ -60,6 +61,18 @@ class Stopping:
     def checkpoints(self) -> list[int]:
         """Return the numbers of passes at which `decided` is asked, in ascending order."""
         raise NotImplementedError
+
+    def planned(self, passes: int, at_once: int) -> int:
+        """Return how many passes to ask for next: up to the next checkpoint at least, and as many
+        as take hardly longer than one, but no more than have been run.
+
+        Args:
+            passes: run so far.
+            at_once: passes that run together.
+        """
+        looks = self.checkpoints()
+        soon = next(at for at in looks if at > passes) - passes
+        return max(soon, min(at_once, max(_FIRST, passes), looks[-1] - passes))
 
     def observe(self, rows: Tensor, block: Tensor) -> None:
         """See the logits (S, n, K) of passes of the images ``rows`` (n,)."""

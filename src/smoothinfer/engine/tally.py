@@ -124,7 +124,8 @@ def count_votes(
 
     At each checkpoint of ``stop`` decided images leave, and the others fill the tiles. Where a pass
     depends on an image's place in its batch, and the answer must be that of all passes, decided
-    images stay in the batch and their votes no longer count.
+    images stay in the batch and their votes no longer count. Passes that ran together with those
+    before a checkpoint are kept for the images that go on.
 
     Args:
         source: gives the logits.
@@ -135,28 +136,35 @@ def count_votes(
         advance: called with the number of passes just counted.
     """
     tally = Tally(len(images), rules, images.device)
-    active, first = torch.arange(len(images), device=images.device), 0
-    for checkpoint in stop.checkpoints():
-        stay = stop.exactly and source.by_place
+    active, looks = torch.arange(len(images), device=images.device), stop.checkpoints()
+    stay, seen = stop.exactly and source.by_place, {*snapshots, *looks}
+    while len(active) and tally.passes < looks[-1]:
         shown = images if stay or len(active) == len(images) else images[active]
-        for block in source.blocks(shown, first, checkpoint - first):
-            logits = block[:, active] if len(shown) > len(active) else block
-            for part in _split(logits, tally.passes, snapshots):
-                tally.add(active, part)
-                stop.observe(active, part)
+        left = active if len(shown) == len(images) else torch.arange(len(active)).to(active)
+        planned = stop.planned(tally.passes, _passes_at_once(source, len(shown)))
+        for block in source.blocks(shown, tally.passes, planned):
+            for part in _split(block, tally.passes, seen):
+                tally.add(active, part[:, left])
+                stop.observe(active, part[:, left])
                 advance(len(part))
-                if tally.passes in snapshots and tally.passes < checkpoint:
+                if tally.passes in looks:
+                    decided = stop.decided(tally, active)
+                    tally.decided[active] = decided
+                    active, left = active[~decided], left[~decided]
+                if tally.passes in snapshots:
                     yield tally
-        first = checkpoint
-        decided = stop.decided(tally, active)
-        tally.decided[active] = decided
-        if checkpoint in snapshots:
-            yield tally
-        active = active[~decided]
-        if len(active) == 0:
-            break
+                if len(active) == 0:
+                    break
+            if len(active) < len(shown) and not (stay and len(active)):
+                break
     if tally.passes not in snapshots:
         yield tally
+
+
+def _passes_at_once(source: PassSource, images: int) -> int:
+    """Return how many passes over ``images`` take hardly longer than one."""
+    counted: Callable[[int], int] = getattr(source, "passes_at_once", lambda images: 1)
+    return counted(images)
 
 
 def _split(block: Tensor, done: int, snapshots: Collection[int]) -> Iterator[Tensor]:
@@ -227,7 +235,7 @@ def vote(
         for most in counts:
             criterion = stopping(stop, VoteSpec(rule, most, delta, classes), len(images))
             if deadline is not None:
-                at_once = getattr(source, "passes_at_once", lambda images: 1)(len(images))
+                at_once = _passes_at_once(source, len(images))
                 criterion = WithinBudget(criterion, most, deadline, len(images), at_once)
             *_, tally = count_votes(source, images, [rule], criterion, advance=advance)
             answer = tally.prediction(rule)

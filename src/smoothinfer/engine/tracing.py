@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from torch import Tensor, fx, nn
 
 from smoothinfer.networks import Normalize
+from smoothinfer.runtime.modes import layers_of
 
 _SETTINGS = ("training", "stride", "padding", "dilation", "groups", "padding_mode", "eps", "p")
 
@@ -41,7 +42,7 @@ def twins_of(tensors: Mapping[str, Tensor]) -> dict[str, list[str]]:
 
 def settings_of(module: nn.Module) -> list[tuple[object, ...]]:
     """Return the layers and their settings, which a trace fixes."""
-    return [(id(part), *_layer_settings(part)) for part in module.modules()]
+    return [(id(part), *_layer_settings(part)) for part in layers_of(module)]
 
 
 def _layer_settings(part: nn.Module) -> list[object]:
@@ -109,4 +110,4 @@ def foldable(graph: fx.Graph, module: nn.Module) -> dict[str, str]:
 
 def hooked(module: nn.Module) -> bool:
     """Say whether a layer of ``module`` has forward hooks."""
-    return any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
+    return any(part._forward_hooks or part._forward_pre_hooks for part in layers_of(module))

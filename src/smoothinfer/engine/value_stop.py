@@ -6,14 +6,15 @@ import functools
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from smoothinfer.engine.stopping import Stopping, Votes, VoteSpec, growing
 from smoothinfer.errors import plain_float
 
 PRICE = 3e-4  # accuracy that a pass must be worth: see docs/results/speed.md
-_LOOKS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384)
+# Looks cost little beside a pass. Before the fifth even votes that all agree say too little.
+_LOOKS = (*range(5, 32), *range(32, 64, 2), *range(64, 128, 4), *range(128, 257, 8))
 _BLOCKS = (4, 8, 16, 32, 64, 128)  # of passes that may come next
 
 
@@ -46,33 +47,48 @@ class Value(Stopping):
 
     def checkpoints(self) -> list[int]:
         early = {at for at in _LOOKS if at < self.samples}
-        return sorted(early | {*growing(_LOOKS[-1], self.samples, 4 / 3)})
+        return sorted(early | {*growing(_LOOKS[-1], self.samples, 1.05)})
 
     def decided(self, tally: Votes, rows: Tensor) -> Tensor:
         first, second = tally.counts[rows].topk(2, dim=1).values.cpu().numpy().T
-        left = self.samples - tally.passes
         pairs, places = np.unique(np.stack([first, second]), axis=1, return_inverse=True)
-        ended = [_is_over(int(a), int(b), left, self.price) for a, b in pairs.T]
-        return torch.tensor(ended)[torch.from_numpy(places.flatten())].to(rows.device)
+        over = torch.from_numpy(self._are_over(pairs[0], pairs[1], self.samples - tally.passes))
+        return over[torch.from_numpy(places.flatten())].to(rows.device)
+
+    def _are_over(
+        self, leader: NDArray[np.int64], runner_up: NDArray[np.int64], left: int
+    ) -> NDArray[np.bool_]:
+        over = np.ones(len(leader), dtype=bool)
+        for size in [size for size in _BLOCKS if size <= left] or ([left] if left else _BLOCKS):
+            over[over] = expected_gain(leader[over], runner_up[over], size) <= self.price * size
+        return over
 
 
-@functools.lru_cache(maxsize=2**16)
-def _is_over(leader: int, runner_up: int, left: int, price: float) -> bool:
-    blocks = [size for size in _BLOCKS if size <= left] or ([left] if left else _BLOCKS)
-    return all(expected_gain(leader, runner_up, size) <= price * size for size in blocks)
-
-
-def expected_gain(leader: int, runner_up: int, block: int) -> float:
+def expected_gain(leader: ArrayLike, runner_up: ArrayLike, block: int) -> NDArray[np.float64]:
     """Return G_m, the accuracy that ``block`` more passes are expected to gain.
 
-    >>> expected_gain(4, 4, 16) > expected_gain(6, 2, 16) > expected_gain(8, 0, 16) > 0
+    >>> more, less, least = expected_gain([4, 6, 8], [4, 2, 0], 16)
+    >>> bool(more > less > least > 0)
     True
     """
-    from scipy.special import betaln, gammaln
+    a, b = np.asarray(leader)[..., None] + 1, np.asarray(runner_up)[..., None] + 1
+    votes = np.arange(block + 1)
+    known = _log_factorials(int((a + b).max(initial=0)) + block)
+    chosen = known[block] - known[votes] - known[block - votes]
+    # log B(a + k, b + m - k) - log B(a, b), B(x, y) = (x - 1)! (y - 1)! / (x + y - 1)!
+    after = known[a + votes - 1] + known[b + block - votes - 1] - known[a + b + block - 1]
+    before = known[a - 1] + known[b - 1] - known[a + b - 1]
+    lead = 2 * (a + votes) / (a + b + block) - 1
+    gain: NDArray[np.float64] = (np.exp(chosen + after - before) * np.maximum(-lead, 0)).sum(-1)
+    return gain
 
-    a, b, m = leader + 1, runner_up + 1, block
-    votes: NDArray[np.float64] = np.arange(m + 1, dtype=float)
-    chosen = gammaln(m + 1) - gammaln(votes + 1) - gammaln(m - votes + 1)
-    chance = np.exp(chosen + betaln(a + votes, b + m - votes) - betaln(a, b))
-    lead = 2 * (a + votes) / (a + b + m) - 1
-    return float(chance @ np.maximum(-lead, 0))
+
+@functools.lru_cache(maxsize=8)
+def _log_factorials_up_to(power: int) -> NDArray[np.float64]:
+    logs = np.log(np.arange(1, 1 << power, dtype=float))
+    return np.concatenate([[0.0], np.cumsum(logs)])
+
+
+def _log_factorials(most: int) -> NDArray[np.float64]:
+    """Return log n! for n from 0 to ``most`` and further."""
+    return _log_factorials_up_to(int(most).bit_length())

@@ -29,7 +29,7 @@ from smoothinfer.noise.placement import (
 from smoothinfer.noise.strengths import Disturbed, activations_of, strengths_of
 from smoothinfer.numerics.precision import autocast_dtype
 from smoothinfer.runtime.foreign import logits_of, plain_module
-from smoothinfer.runtime.modes import device_of, is_training
+from smoothinfer.runtime.modes import device_of, is_training, layers_of
 from smoothinfer.types import Images, Logits
 
 Kind = TypeVar("Kind", bound="NoisyModel")
@@ -216,7 +216,9 @@ class NoisyModel(nn.Module):
         return Sampler(tensors_of(self.module), self.noise_of_weights(), plan, dtype)
 
     def _tensors(self) -> list[Tensor]:
-        return [*self.parameters(), *self.buffers()]
+        held = (each for part in layers_of(self) for each in (part._parameters, part._buffers))
+        found = {id(t): t for each in held for t in each.values() if t is not None}
+        return list(found.values())
 
     def plan(self) -> Plan | str:
         """Return the plan that runs the module fast, or why there is none."""

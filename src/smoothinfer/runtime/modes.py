@@ -19,6 +19,24 @@ def is_training(part: nn.Module) -> bool:
     return bool(getattr(part, "training", False))
 
 
+def layers_of(model: nn.Module) -> list[nn.Module]:
+    """Return ``model`` and all layers in it, in the order of ``model.modules()`` but sooner.
+
+    >>> inner = nn.Sequential(nn.ReLU())
+    >>> model = nn.Sequential(inner, nn.Flatten(), inner)
+    >>> layers_of(model) == list(model.modules())
+    True
+    """
+    found: dict[int, nn.Module] = {}
+    left: list[nn.Module | None] = [model]
+    while left:
+        part = left.pop()
+        if part is not None and id(part) not in found:
+            found[id(part)] = part
+            left += [*part._modules.values()][::-1]
+    return list(found.values())
+
+
 def device_of(model: nn.Module, otherwise: Tensor | None = None) -> torch.device:
     """Return the device of ``model``'s parameters; without any, that of ``otherwise``."""
     fallback = torch.device("cpu") if otherwise is None else otherwise.device

@@ -201,8 +201,8 @@ class SmoothedClassifier(nn.Module):
         deadline: float | None = None,
         pool: NetworkPool | None = None,
     ) -> dict[tuple[str, int], Prediction]:
-        check_eval(self.model)
         if self._classes is None:
+            check_eval(self.model)  # later calls leave it to the engine
             self._classes = count_classes(self.model, images)
         how = {"classes": self._classes, "stop": stop, "delta": delta, "deadline": deadline}
         return vote(self.engine(images, seed, pool), images, rules, samples, **how)  # type: ignore[arg-type]
