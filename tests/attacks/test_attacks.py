@@ -1,5 +1,7 @@
 """What every attack in ``ATTACKS`` promises."""
 
+import inspect
+import typing
 from functools import partial
 
 import pytest
@@ -92,3 +94,20 @@ def test_attacks_leave_modes_alone(name, ball, net, images, labels):
     assert seen
     assert all(seen)
     assert [part.training for part in net.modules()] == modes
+
+
+@pytest.mark.parametrize("name", sorted(set(si.ATTACKS) - {"transfer"}))
+def test_wrong_options_are_refused_before_there_are_images(name):
+    """A sweep asks every attack so, with no images, before it begins."""
+    model = si.NoisyModel(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), si.Gaussian(0.1)).eval()
+    images, labels = torch.rand(0, 3, 2, 2), torch.zeros(0, dtype=torch.int64)
+    wrong = {int: -1, float: -1.0, str: "nonsense"}
+    tried = 0
+    for option, each in inspect.signature(si.ATTACKS[name]).parameters.items():
+        kinds = typing.get_args(each.annotation) or (each.annotation,)
+        if each.kind is not each.KEYWORD_ONLY or not (kinds := [k for k in kinds if k in wrong]):
+            continue
+        with pytest.raises(si.InputError):
+            si.ATTACKS[name](model, images, labels, si.Linf(0.1), **{option: wrong[kinds[0]]})
+        tried += 1
+    assert tried > 0

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from smoothinfer.attacks.kept_stages import keep_stages
 from smoothinfer.errors import InputError, check_images, check_labels, check_type, python_number
 from smoothinfer.numerics.balls import Ball, Linf, check_ball, is_eight_bit, pick_images
-from smoothinfer.numerics.precision import batch_size
+from smoothinfer.numerics.precision import batch_size, resolve_precision
 from smoothinfer.numerics.recording import is_recording
 from smoothinfer.runtime.foreign import dtype_of, logits_of
 from smoothinfer.runtime.modes import check_eval, is_training
@@ -70,6 +70,7 @@ def gated(attack: Attack, by_gradient: bool = True) -> Attack:
             options["loss"] = options.pop("objective")
         if not is_recording():
             _check(model, images, labels, ball)
+            resolve_precision(options.get("precision", "auto"), images.device)
             if by_gradient:
                 check_differentiable(model)
         token = _INSIDE.set(True)

@@ -55,10 +55,10 @@ def multitargeted(
     >>> multitargeted(net, torch.rand(3, 1, 2, 2), torch.tensor([0, 1, 2]), Linf(0.1)).shape
     torch.Size([3, 1, 2, 2])
     """
-    check_counts(steps=steps, targets=targets)
+    check_counts(steps=steps, draws=draws, targets=targets)
     size = 2.5 * ball.radius / steps if step_size is None else step_size
-    if len(images) == 0:
-        return images
+    if len(images) == 0:  # PGD checks the numbers that are its own
+        return pgd(model, images, labels, ball, steps=steps, step_size=size, restarts=restarts)
     with isolated_rng(draw_seed(generator)), attack_precision(model, images, precision):
         order = order_classes(model, images, labels, draws)[:, :targets]
         seeds = fresh_seeds(max(draws, _JUDGING_DRAWS))

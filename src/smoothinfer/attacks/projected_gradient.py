@@ -14,7 +14,7 @@ from smoothinfer.attacks.gate import gated
 from smoothinfer.attacks.gradients import mean_gradient
 from smoothinfer.attacks.losses import POOLS, AttackLoss, checked_loss, divergence_from, towards
 from smoothinfer.attacks.nes_attack import query_gradient
-from smoothinfer.errors import InputError, check_labels, choose, plain_float
+from smoothinfer.errors import InputError, check_labels, choose, plain_float, plain_int
 from smoothinfer.numerics.balls import Ball, per_image
 from smoothinfer.numerics.precision import autocast_to, resolve_precision
 from smoothinfer.numerics.randomness import draw_seed, isolated_rng, normal
@@ -124,16 +124,17 @@ def pgd(
     if targets is not None:
         if loss != "cross_entropy":
             raise InputError(f"targets imply a loss: leave out {loss!r}")
-        targets = torch.full_like(labels, targets) if isinstance(targets, int) else targets
+        if isinstance(targets, int):
+            targets = torch.full_like(labels, plain_int("targets", targets, at_least=0))
         check_labels(targets, images)
         loss, labels = towards, targets
     maximised = checked_loss(loss)
     check_counts(steps=steps, draws=draws, restarts=restarts)
     resolve_precision(precision, images.device)
-    size = ball.radius / 4 if step_size is None else step_size
-    if size < 0:
-        raise InputError(f"step_size must not be negative, not {size}")
+    size = ball.radius / 4 if step_size is None else plain_float("step_size", step_size, at_least=0)
     plain_float("momentum", momentum, at_least=0, at_most=1)
+    if not isinstance(random_start, bool):
+        plain_float("random_start", random_start, at_least=0)
     if accumulate and momentum:
         raise InputError("accumulate is a momentum of its own: leave one of them out")
     length = choose("schedule", _LENGTHS, schedule)
