@@ -33,7 +33,8 @@ class Validation:
             the network that this training starts from held out of the same images.
         images: how many of these an epoch is measured on, some of each class.
         first: take the first ones instead, for data in random order.
-        score: what the best epoch is best at: ``"attacked"`` or ``"clean"``.
+        score: what the best epoch is best at: ``"attacked"`` or ``"clean"``; ``"last"`` keeps the
+            last epoch, for aims that neither measures.
     """
 
     held_out: int | None = None
@@ -42,8 +43,8 @@ class Validation:
     score: str = "attacked"
 
     def __post_init__(self) -> None:
-        if self.score not in ("attacked", "clean"):
-            raise unknown("validation.score", self.score, ("attacked", "clean"))
+        if self.score not in ("attacked", "clean", "last"):
+            raise unknown("validation.score", self.score, ("attacked", "clean", "last"))
         for name in ("held_out", "images"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise InputError(f"validation.{name} must be at least 1, not {value}")

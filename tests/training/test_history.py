@@ -15,3 +15,11 @@ def test_the_alarm_looks_at_attacked_accuracy_whatever_the_score():
         checkpoints = history.finish_epoch(row, "clean", 0.1)
     assert history.collapsed
     assert "best" in checkpoints
+
+
+def test_the_last_epoch_is_kept_where_neither_accuracy_is_the_aim():
+    history = History()
+    for epoch in (1.0, 2.0, 3.0):
+        row = {"epoch": epoch, "clean": 1 - epoch / 10, "attacked": 0.5 - epoch / 10}
+        assert "best" in history.finish_epoch(row, "last", chance=0.1)
+        assert not history.exhausted("last", patience=1)

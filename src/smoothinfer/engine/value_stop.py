@@ -12,7 +12,7 @@ from torch import Tensor
 from smoothinfer.engine.stopping import Stopping, Votes, VoteSpec, growing
 from smoothinfer.errors import plain_float
 
-PRICE = 3e-4  # accuracy that a pass must be worth: see docs/results/speed.md
+PRICE = 2e-4  # accuracy that a pass must be worth: see docs/results/speed.md
 # Looks cost little beside a pass. Before the fifth even votes that all agree say too little.
 _LOOKS = (*range(5, 32), *range(32, 64, 2), *range(64, 128, 4), *range(128, 257, 8))
 _BLOCKS = (4, 8, 16, 32, 64, 128)  # of passes that may come next

@@ -53,7 +53,8 @@ class History:
         >>> history.collapsed
         True
         """
-        value, attacked = row[score], row.get("attacked", row[score])
+        value = score_of(row, score)
+        attacked = row.get("attacked", 0.0 if score == "last" else value)
         halved = attacked < 0.5 * self.best_attacked
         row["collapsed"] = float(halved and self.best_attacked > 1.5 * chance)
         self.best_attacked = max(self.best_attacked, attacked)
@@ -73,7 +74,7 @@ class History:
 
     def exhausted(self, score: str, patience: int) -> bool:
         """Say whether the score has not risen for ``patience`` epochs (0: never)."""
-        scores = [row[score] for row in self.epochs]
+        scores = [score_of(row, score) for row in self.epochs]
         return bool(patience and scores) and len(scores) - 1 - scores.index(max(scores)) >= patience
 
     def to_dict(self) -> dict[str, Any]:
@@ -85,3 +86,12 @@ class History:
         names = list(dict.fromkeys(name for row in self.epochs for name in row))
         lines = [names, *([f"{row.get(name, '')}" for name in names] for row in self.epochs)]
         write_text(path, "".join(",".join(line) + "\n" for line in lines))
+
+
+def score_of(row: dict[str, float], score: str) -> float:
+    """Return what an epoch is judged by: by ``"last"``, its number.
+
+    >>> score_of({"epoch": 3.0, "clean": 0.5}, "last")
+    3.0
+    """
+    return row["epoch" if score == "last" else score]

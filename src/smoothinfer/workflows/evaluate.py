@@ -72,7 +72,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="{" + ",".join(STOPS) + "}",
         help="when a vote ends: fixed, after all passes; exact, when the answer can no longer "
         "change; ppr or betting, when it is right except with probability --delta; value, when "
-        "more passes are not worth their price, as in 'value(price=0.0003)'",
+        "more passes are not worth their price, as in 'value(price=0.0002)'",
     )
     parser.add_argument(
         "--delta", type=decimal_number, default=1e-3, help="error probability of ppr and betting"

@@ -14,7 +14,7 @@ from smoothinfer.recipes import Recipe
 from smoothinfer.runtime.files import read_json, write_json
 from smoothinfer.runtime.processes import Processes
 from smoothinfer.runtime.terminal import Terminal
-from smoothinfer.training.history import ALARM, History
+from smoothinfer.training.history import ALARM, History, score_of
 
 _START = "start.json"  # in the folder of a run
 
@@ -110,16 +110,17 @@ def ending(out: Path, history: History, recipe: Recipe) -> list[str]:
         recipe: of the run.
     """
     score = recipe.validation.score
-    best = max(history.epochs, key=lambda row: row.get(score, 0.0))
+    best = max(history.epochs, key=lambda row: score_of(row, score))
     place = f"number {best['epoch']:.0f} of {len(history.epochs)} epochs"
-    kept = f"{out}: {place} was kept, best {score}: {_shares(best)} in one pass"
+    why = "the last" if score == "last" else f"best {score}"
+    kept = f"{out}: {place} was kept, {why}: {_shares(best)} in one pass"
     return [kept, *_worse_than_start(out, best, recipe), *_collapsed(history)]
 
 
 def _worse_than_start(out: Path, best: dict[str, float], recipe: Recipe) -> list[str]:
     """Say that the kept epoch is no better than the weights that the training started from."""
     score, path = recipe.validation.score, out / _START
-    if recipe.init_from is None or not path.exists():
+    if recipe.init_from is None or score == "last" or not path.exists():
         return []
     start = read_json(path, "delete it: nothing else needs it")
     if best[score] >= start[score]:

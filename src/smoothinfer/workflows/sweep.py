@@ -126,9 +126,11 @@ def run_sweep(
     runner = Runner(works, Store(out / "rows"), shard)
     for folder in () if only_plan else (*merge, *reuse):
         _take(runner, folder, console, must=folder in merge)
-    plan = [str(runner.plan())] if estimate or only_plan else []
-    for line in (*runner.reuse(), *plan):
+    for line in runner.reuse():
         console.print(line)
+    if estimate or only_plan:
+        console.print("the cost, measured by running each attack on one image:")
+        console.print(str(runner.plan()))
     if only_plan:
         return None
     settings = _settings(recipe, images, asked)
