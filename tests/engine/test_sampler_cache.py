@@ -175,3 +175,16 @@ def test_under_attack_layers_are_checked_once_and_new_weights_are_seen(monkeypat
     with attack_mode(noisy):
         answer(0)
         assert twin._cache is not noisy._cache
+
+
+def test_a_buffer_of_nan_is_like_itself(noisy, images, monkeypatch):
+    """A pool would be filled anew at every vote, were it taken for a change."""
+    noisy.module.register_buffer("unset", torch.full((3,), torch.nan))
+    predict(noisy, images)
+    made = []
+    monkeypatch.setattr(noisy_model, "Sampler", lambda *args: made.append(0) or Sampler(*args))
+    predict(noisy, images)
+    assert not made
+    noisy.module.unset.data.zero_()
+    predict(noisy, images)
+    assert made
