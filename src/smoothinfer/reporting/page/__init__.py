@@ -67,13 +67,29 @@ def page_of(title: str, sources: Sequence[Source], found: dict[str, list[Record]
             [comparison_section(s) for s in sources if s.comparison],
         ),
         ("verdicts", "Audit", [audit_section(s) for s in sources if s.audit]),
-        ("curves-title", "Curves", [Markup('<div id="curves"></div>')] if every else []),
+        ("curves-title", "Curves", [Markup('<div id="curves"></div>')] if _has_axis(every) else []),
         ("certificates", "Certificates", certificates_section(sources)),
         ("tables", "All settings", list(map(records_section, found, found.values()))),
         ("pictures", "Pictures", pictures_section(sources, _BYTES - bytes_of(sources))),
         ("repeat", "Repeat it", [REPEAT, *(settings_section(s) for s in sources)]),
     ]
     return assemble_page(title, NOTE, sections, data, folded=("tables", "pictures", "repeat"))
+
+
+def _has_axis(records: Sequence[Record]) -> bool:
+    """Say whether a number differs between records, so that a curve can be drawn along it.
+
+    >>> _has_axis([{"samples": 1, "seeds": 1}, {"samples": 64, "seeds": 1}])
+    True
+    >>> _has_axis([{"model": "a", "samples": 64}, {"model": "b", "samples": 64}])
+    False
+    """
+    for name in {name for record in records for name in record} - {"clean", "attacked", "seeds"}:
+        held = [each for record in records if (each := record.get(name)) is not None]
+        numbers = all(isinstance(each, int | float) and not isinstance(each, bool) for each in held)
+        if numbers and len(set(held)) > 1:
+            return True
+    return False
 
 
 def _short(value: Any) -> Any:
