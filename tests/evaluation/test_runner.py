@@ -9,7 +9,7 @@ from smoothinfer.cli import main
 from smoothinfer.evaluation.evaluate import prepare
 from smoothinfer.evaluation.runner import Runner, _Passes
 from smoothinfer.evaluation.store import Store
-from smoothinfer.runtime.progress import progress_bar
+from smoothinfer.runtime.progress import Bar, progress_bar
 from tests.conftest import TORCHRUN, launched, line
 
 
@@ -125,3 +125,14 @@ def test_a_stage_says_how_many_images_are_right_and_what_it_has_spent():
         (task,) = bar.progress.tasks
     assert task.description == "8/21 standard, pass 0: 124 of 128 right, 590k passes"
     assert len(task.description) <= 52  # the room of a terminal of 80 columns
+
+
+def test_votes_that_stop_early_fill_the_bar(tmp_path, monkeypatch):
+    """Else the time left would be told as if all their passes were still to come."""
+    at = []
+    monkeypatch.setattr(Bar, "reach", lambda bar, completed: at.append(completed))
+    work = work_of(tmp_path / "examples", samples=[200], stop="value")
+    Runner([work], Store(tmp_path / "rows")).run()
+    assert at
+    assert at == sorted(at)
+    assert at[-1] == 4 * 200

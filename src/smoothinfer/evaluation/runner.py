@@ -126,6 +126,8 @@ class Runner:
                 shows = _Passes(bar, f"{count}/{len(self.mine)}", group[0][:28])
                 with watching(shows), hearing_stages(shows.stage):
                     self._run_group(group, bar.advance)
+                done += sum(self.works[unit].samples[-1] for unit in group)
+                bar.reach(done)  # votes that stop early take fewer passes
         self.processes.wait()
 
     def _run_group(self, group: Sequence[str], advance: Callable[[int], object]) -> None:

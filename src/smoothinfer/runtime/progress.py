@@ -21,13 +21,17 @@ _LINE_SECONDS = 60.0  # between lines where no terminal shows the bar
 
 
 class Bar(NamedTuple):
-    """A running bar: `advance` it, or `update` its text and position."""
+    """A running bar: `advance` it, let it `reach` a position, or `update` its text."""
 
     progress: Progress
     task: TaskID
 
     def advance(self, amount: int = 1) -> None:
         self.progress.advance(self.task, amount)
+
+    def reach(self, completed: int) -> None:
+        """Count as done what stopped before its end."""
+        self.progress.update(self.task, completed=completed)
 
     def update(self, description: str, completed: int | None = None) -> None:
         self.progress.update(self.task, description=printable(description), completed=completed)
