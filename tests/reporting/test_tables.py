@@ -84,3 +84,13 @@ def test_a_long_title_is_not_squeezed_into_its_table(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].startswith(f"{LINE[0]}, cifar10: 256 images")
     assert re.sub(r"\s+", " ", " ".join(lines)).strip().startswith(title)
+
+
+def test_a_latex_table_that_is_wider_than_a_page_is_made_smaller():
+    heads = [f"column {number}" for number in range(8)]
+    wide, narrow = (
+        Table(h, [["72.3 (69.4-75.0)"] * len(h)]).latex("c", "l") for h in (heads, "ab")
+    )
+    assert wide.count(r"\resizebox") == 1
+    assert r"\resizebox" not in narrow
+    assert wide.count("{") == wide.count("}")

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Attributes: TypeAlias = Mapping[tuple[int, int], Mapping[str, object]]
-LATEX_PACKAGES = "% needs \\usepackage{booktabs,longtable}"
+LATEX_PACKAGES = "% needs \\usepackage{booktabs,graphicx,longtable}"
+_LATEX_LETTERS = 70  # that a line of an article holds
 RULE_ORDER = ("prediction", "weighted", "top_two", "soft", "logits")
 _NUMBER = re.compile(r"([0-9]+(?:\.[0-9]+)?)")
 _PAGE_LINES = 45
@@ -146,7 +147,10 @@ class Table:
         return f"{title}:\n\n{text}" if title else text
 
     def latex(self, caption: str, label: str) -> str:
-        """Return a ``table`` with booktabs; one that no page can hold is a ``longtable``."""
+        """Return a ``table`` with booktabs, made smaller where it is wider than a page.
+
+        One with more lines than a page can hold is a ``longtable``, in its own size.
+        """
         called = rf"\caption{{{escape_latex(caption)}}}\label{{{label}}}"
         columns = "".join("l" if at < self.left else "r" for at in range(len(self.heads)))
         head = " & ".join(map(escape_latex, self.heads)) + r" \\"
@@ -155,8 +159,12 @@ class Table:
             begin = [rf"\begin{{longtable}}{{{columns}}}", rf"{called} \\", *top, r"\endhead"]
             end = [r"\end{longtable}"]
         else:
-            begin = [r"\begin{table}", called, rf"\begin{{tabular}}{{{columns}}}", *top]
-            end = [r"\end{tabular}", r"\end{table}"]
+            columns_of = zip(self.heads, *self.lines, strict=True)
+            wide = sum(max(map(len, cells)) + 2 for cells in columns_of) > _LATEX_LETTERS
+            small, closed = ([r"\resizebox{\linewidth}{!}{%"], ["}"]) if wide else ([], [])
+            tabular = rf"\begin{{tabular}}{{{columns}}}"
+            begin = [r"\begin{table}", called, *small, tabular, *top]
+            end = [r"\end{tabular}", *closed, r"\end{table}"]
         lines = [" & ".join(map(_latex_cell, line)) + r" \\" for line in self.lines]
         return "\n".join([*begin, *lines, r"\bottomrule", *end, ""])
 
