@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from smoothinfer.evaluation.judgement import (
+    LEANS,
     leads_clearly,
     on_every_attack,
     points,
@@ -22,7 +23,7 @@ from smoothinfer.types import CLEAN
 _MOST = 12  # lines
 _OF_ATTACKS = ("attack", "radius", "norm")
 _WITHIN = (*_OF_ATTACKS, "seed")  # columns that differ within a line
-_STANDARD = "standard"  # the attack after which no caveat is needed
+_STANDARD = "standard"  # the attack that needs no caveat of a stronger one
 _ADDS = {
     1: "adds accuracy",
     0: "adds nothing that these images could show",
@@ -210,9 +211,12 @@ def _chosen(lines: list[Line]) -> str:
 def _adds(line: Line) -> str:
     if line.gain is None:
         return ""
+    adds, caveat = _ADDS[printed_sign(line.gain)], ""
+    if printed_sign(line.gain) < 0 and line.strongest.startswith(_STANDARD):
+        adds, caveat = "adds no measurable robustness", f"; {LEANS}"
     return (
-        f"Under {short_attack(line.strongest)} the vote {_ADDS[printed_sign(line.gain)]}: "
-        f"{points(line.gain)} points beside a single pass."
+        f"Under {short_attack(line.strongest)} the vote {adds}: "
+        f"{points(line.gain)} points beside a single pass{caveat}."
     )
 
 
