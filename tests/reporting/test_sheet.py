@@ -52,6 +52,15 @@ def test_what_is_proved_stands_in_the_verdict():
     assert text.count("<tr>") <= 7  # of 20 radii
 
 
+def test_where_nothing_is_proved_the_verdict_says_so():
+    none = {"radius": 0.5, "value": 0.0, "low": 0.0, "high": 0.161, "images": 20}
+    certified = {"images": 20, "abstained": 1, "certified accuracy": [none]}
+    certified["settings"] = {"model": "net", "data": "pictures"}
+    text = sheet_of(Source(name="a", path="a", certified=certified))
+    assert "For none of 20 images is it proved that net is right and stays so" in text
+    assert "alters the answer there" not in text
+
+
 def test_an_alarm_of_an_audit_stands_first_in_the_verdict():
     source = Source(name="rows", path="rows", rows=ONE)
     text = sheet_of(source, audit_of("calm", []), audit_of("loud", [11]))

@@ -111,6 +111,11 @@ def _proved(certified: dict[str, Any]) -> str:
     entry = nearest_certified([certified])
     model = certified_table(certified).title.partition(",")[0]
     norm = norm_name(certified.get("norm") or "l2")
+    if entry["value"] == 0:
+        return (
+            f"For none of {certified['images']} images is it proved that {model} is right and "
+            f"stays so under every change up to {norm} radius {entry['radius']:g}."
+        )
     return (
         f"{model} is right on {interval_text(entry)} % of {certified['images']} images, and it is "
         f"proved that no change up to {norm} radius {entry['radius']:g} alters the answer there."
