@@ -136,7 +136,7 @@ def judge(
     warn_of_batches(model, images.images)
     runner = Runner(works, Store(folder / "rows"))
     runner.run(progress=True)
-    seconds = sum(runner.store.seconds().values())
+    seconds = sum(runner.store.seconds(runner.works).values())
     return _card(name, entry, recipe, images, ball, runner.rows(), random) | {
         "seconds": round(seconds, 2),
         "audit": _audited(model, recipe, images, ball, folder / "audit"),
