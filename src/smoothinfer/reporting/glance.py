@@ -1,7 +1,7 @@
 """A report at a glance: a verdict in words, and models against attacks with the worst case."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow.compute as pc
@@ -42,6 +42,7 @@ class Line:
         gains: what the vote adds to a single pass, by attack; none if it is no vote.
         subject: the data and the radius of the attacks.
         seeds: whose means the figures are.
+        model: of which this is a setting.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Line:
     gains: Mapping[str, Interval]
     subject: str
     seeds: int = 1
+    model: str = ""
 
     @property
     def strongest(self) -> str:
@@ -87,7 +89,7 @@ def lines_of(name: str, rows: Rows) -> list[Line]:
         model = str(setting.get("model") or name)
         part = rows_of(rows, setting)
         if line := _over_seeds(f"{model}, {more}" if more else model, part):
-            found.append(line)
+            found.append(replace(line, model=model))
     return found
 
 

@@ -50,6 +50,8 @@ def sheet_sections(sources: Sequence[Source]) -> list[tuple[str, str, list[Marku
     tables = [
         bars_table(bars, group.subject) for group, bars in zip(groups, shown, strict=True) if bars
     ]
+    if more := sum(len(group.bars) for group in groups) - sum(map(len, shown)):
+        tables.append(_paragraph(f"{more} more in index.html."))
     proved = [table.html(table.title) for table in map(_few, map(certified_table, proofs))]
     left_out = [*([cut] if cut else []), *_left_out(sources)]
     notes = list(dict.fromkeys(each["note"] for each in proofs if each.get("note")))
