@@ -20,7 +20,7 @@ from smoothinfer.reporting.attack_names import short_attack, short_attacks
 from smoothinfer.reporting.tables import Table, cell_text, norm_name, radius_text
 from smoothinfer.types import CLEAN
 
-_MOST = 12  # lines
+_MOST, _GROUPS = 12, 4  # lines of a table, tables
 _OF_ATTACKS = ("attack", "radius", "norm")
 _WITHIN = (*_OF_ATTACKS, "seed")  # columns that differ within a line
 _STANDARD = "standard"  # the attack that needs no caveat of a stronger one
@@ -248,3 +248,22 @@ def compared_groups(rows: Mapping[str, Rows]) -> list[list[Line]]:
         key=lambda group: (len(group) > 1, len(group[0].accuracies), len(group)),
         reverse=True,
     )
+
+
+def at_a_glance(rows: Mapping[str, Rows]) -> tuple[str, list[Table]]:
+    """Return the verdict in words, and the tables of models that compare, with titles.
+
+    Args:
+        rows: by the name of their folder. Where none compare, all is empty.
+    """
+    groups = compared_groups(rows)
+    if not groups:
+        return "", []
+    tables = [glance_table(group) for group in groups[:_GROUPS]]
+    others = sum(map(len, groups)) - sum(len(table.lines) for table in tables)
+    notes = [f"Accuracy of the vote, %. {subject_of(group)}." for group in groups]
+    notes[0] += " The worst case counts an image that is right clean and under every attack, "
+    notes[0] += "with its 95 % interval."
+    notes[0] += f" {others} more lines are among all settings." if others else ""
+    titled = [replace(table, title=note) for table, note in zip(tables, notes, strict=False)]
+    return verdict(groups[0]), titled
