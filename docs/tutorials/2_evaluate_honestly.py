@@ -14,7 +14,9 @@ broken only when a fresh vote says so.
 #
 # Any module will do whose passes differ, such as one with dropout left on. On the command line it
 # is named by a function without arguments, in a file of the current folder: ``smoothinfer standard
-# my_module:network --data digits --out standing``. Here a network with much noise on its images.
+# my_module:network --data digits --out standing``. A network is measured in eval mode, where
+# dropout draws nothing: the function turns it on again, ``net.eval(); net.drop.train()``, and
+# returns ``net``, whose own mode stays eval. Here a network with much noise on its images.
 
 import tempfile
 from pathlib import Path

@@ -25,7 +25,7 @@ from smoothinfer.noise.noisy_model import NoisyModel
 from smoothinfer.recipes import Recipe
 from smoothinfer.runtime.files import read_content, write_bytes, write_json
 from smoothinfer.runtime.hub_access import offline_unless_reachable
-from smoothinfer.runtime.modes import is_training
+from smoothinfer.runtime.modes import switch_to_eval
 from smoothinfer.runtime.provenance import made_by
 from smoothinfer.shipped_files import bases, shipped
 
@@ -242,5 +242,5 @@ def _from_factory(path: str) -> nn.Module:
         model = factory()
     if not isinstance(model, nn.Module):
         raise InputError(f"{path}() must return a torch.nn.Module, not {type(model).__name__}")
-    # A model that its author put in eval mode may have random parts left on (dropout).
-    return model.eval() if is_training(model) else model
+    switch_to_eval(model)
+    return model

@@ -2,7 +2,13 @@
 
 import pytest
 
-from smoothinfer.evaluation.judgement import leads_clearly, points, printed_sign, verdict_of
+from smoothinfer.evaluation.judgement import (
+    LEANS,
+    leads_clearly,
+    points,
+    printed_sign,
+    verdict_of,
+)
 from smoothinfer.evaluation.standing import Standing
 from smoothinfer.numerics.statistics import Interval, proportion
 
@@ -15,6 +21,14 @@ def test_the_vote_adds_accuracy_only_where_the_printed_interval_excludes_zero(lo
     says = "adds accuracy" in verdict_of(under, under, half, half, half)
     shown = points(gain).partition("(")[2]
     assert says == (shown.startswith("+") and not shown.startswith("+0.0"))
+
+
+@pytest.mark.parametrize(("high", "caveat"), [(-0.01, True), (0.01, False)])
+def test_a_negative_gain_under_the_standard_attack_is_told_to_lean(high, caveat):
+    half = proportion(500, 1000)
+    gain = Interval(-0.03, -0.05, high, 1000)
+    under = Standing(mean=half, worst=half, vote=half, gain=gain, luck=0.0, shared_luck=0.0)
+    assert (f"; {LEANS}." in verdict_of(under, under, half, half, half)) == caveat
 
 
 def test_a_loss_is_one_only_where_its_printed_interval_is_below_zero():

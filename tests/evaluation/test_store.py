@@ -1,7 +1,9 @@
 """Stores: shards written once, checked when they are read, shared by writers."""
 
+import json
 import random
 
+import pyarrow.compute as pc
 import pytest
 
 import smoothinfer as si
@@ -61,6 +63,20 @@ def test_a_unit_that_another_process_has_stored_meanwhile_is_not_stored_again(tm
     two.write("a-000000-0", rows.replace_schema_metadata({"seconds": "2"}))
     assert len(list(tmp_path.glob("*.parquet"))) == 1
     assert two.read().equals(rows.table)
+
+
+def test_seconds_are_those_of_each_model_and_attack_among_the_units_asked_for(tmp_path):
+    store, data = Store(tmp_path), si.load_data("digits", "test", 2)
+    for unit, model, seconds in (("a-0", "one", 2), ("a-1", "two", 6), ("a-2", "old", 8)):
+        rows = si.evaluate(line(), data, attack="fgsm", describe={"model": model})
+        rows = rows.table.filter(pc.equal(rows.table["attack"], "fgsm"))
+        about = {"attack": "fgsm", "images": "2", "seconds": str(seconds)}
+        store.write(unit, rows.replace_schema_metadata(about))
+    found = store.seconds(["a-0", "a-1"])
+    assert {json.loads(each)["model"]: spent for each, spent in found.items()} == {
+        "one": 1.0,
+        "two": 3.0,
+    }
 
 
 def test_attacks_whose_rows_would_share_a_file_are_refused(tmp_path):

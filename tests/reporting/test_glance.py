@@ -2,6 +2,7 @@
 
 import pyarrow as pa
 
+from smoothinfer.evaluation.judgement import LEANS
 from smoothinfer.reporting.attack_names import short_attack
 from smoothinfer.reporting.collect import records
 from smoothinfer.reporting.glance import compared_groups, glance_table, lines_of, verdict
@@ -80,6 +81,10 @@ def test_what_the_vote_adds_is_told_with_its_sign():
     same = rows("m", {"none": [1] * 4, "apgd": [1, 0, 1, 0]}, hits=4)
     for table, words in ((more, "adds accuracy"), (less, "takes accuracy"), (same, "adds nothing")):
         assert words in verdict(lines_of("x", table))
+    standard = rows("m", {"none": [1] * 4, "standard(budget='quick')": [0] * 4}, hits=3)
+    said = verdict(lines_of("x", standard))
+    assert "adds no measurable robustness" in said
+    assert LEANS in said
     single = rows("m", {"none": [1] * 4, "apgd": [1] * 4}, passes=1)
     assert "the vote" not in verdict(lines_of("x", single))
 

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from smoothinfer.evaluation.store import write_table
 from smoothinfer.numerics.statistics import Interval, proportion
 from smoothinfer.reporting.collect import accuracy_text, collect, common_text, records, varying
 from smoothinfer.reporting.escaping import escape_markdown
+from smoothinfer.reporting.glance import at_a_glance
 from smoothinfer.reporting.report import write_report
 from smoothinfer.reporting.result_tables import certified_table
 from smoothinfer.runtime.files import write_json
@@ -30,6 +32,19 @@ def test_a_report_holds_every_figure(results, page):
     assert len(list((page.parent / "figures").glob("*.svg"))) == 4  # three sigmas, and sigma itself
     for name in re.findall(r"\(figures/(.*?)\)", markdown):
         assert (page.parent / "figures" / name).stat().st_size > 1000
+
+
+def test_models_at_a_glance_stand_in_every_form(results, tmp_path):
+    for name in ("one", "two"):
+        shutil.copytree(results / "sweep", tmp_path / name)
+    out = write_report([tmp_path / "one", tmp_path / "two"], tmp_path / "out").parent
+    _, tables = at_a_glance({name: collect(tmp_path / name).rows for name in ("one", "two")})
+    markdown, latex = ((out / name).read_text() for name in ("report.md", "tables.tex"))
+    assert tables
+    for number, table in enumerate(tables, start=1):
+        assert replace(table, title="").markdown() in markdown
+        assert table.latex(f"At a glance. {table.title}", f"tab:at-a-glance-{number}") in latex
+        assert table.html(table.title, row_heads=True) in (out / "index.html").read_text()
 
 
 def test_a_folder_of_parts_is_reported_whole(results, tmp_path):

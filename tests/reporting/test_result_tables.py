@@ -1,7 +1,7 @@
 """Tables of results: accuracies, gains of the vote, costs of attacks."""
 
 import smoothinfer as si
-from smoothinfer.evaluation.rows import summarise
+from smoothinfer.evaluation.rows import crafted_setting, summarise
 from smoothinfer.reporting.best_settings import best_entries
 from smoothinfer.reporting.collect import collect
 from smoothinfer.reporting.result_tables import accuracy_table, cost_table, gain_table, gain_text
@@ -44,7 +44,8 @@ def entry(attack, right, **description):
 
 
 def test_attacks_are_listed_with_their_cost_the_strongest_last():
-    table = cost_table([entry("apgd", 0.375), entry("pgd", 0.5)], {"pgd": 0.0034})
+    seconds = {'{"attack": "pgd"}': 0.0034}
+    table = cost_table([entry("apgd", 0.375), entry("pgd", 0.5)], seconds)
     assert table.heads[0] == "attack"  # one rule and no sigma: nothing else varies
     assert [line[0] for line in table.lines] == ["PGD", "APGD"]
     assert table.lines[0][1:5] == ["1,400", "7", "3.4", "25.0"]
@@ -59,6 +60,12 @@ def test_one_attack_is_not_compared():
 def test_settings_that_differ_have_columns():
     entries = [entry("pgd", 0.5, sigma=0.06), entry("pgd", 0.75, sigma=0.0)]
     assert [line[:2] for line in cost_table(entries, {}).lines] == [["0", "PGD"], ["0.06", "PGD"]]
+
+
+def test_each_setting_has_a_time_of_its_own():
+    entries = [entry("pgd", 0.5, sigma=sigma) for sigma in (0.0, 0.06)]
+    seconds = {crafted_setting(each["description"]): 1.0 + at for at, each in enumerate(entries)}
+    assert [line[4] for line in cost_table(entries, seconds).lines] == ["1,000.0", "2,000.0"]
 
 
 def test_costs_are_in_the_order_of_the_settings():

@@ -52,6 +52,15 @@ def test_what_is_proved_stands_in_the_verdict():
     assert text.count("<tr>") <= 7  # of 20 radii
 
 
+def test_where_nothing_is_proved_the_verdict_says_so():
+    none = {"radius": 0.5, "value": 0.0, "low": 0.0, "high": 0.161, "images": 20}
+    certified = {"images": 20, "abstained": 1, "certified accuracy": [none]}
+    certified["settings"] = {"model": "net", "data": "pictures"}
+    text = sheet_of(Source(name="a", path="a", certified=certified))
+    assert "For none of 20 images is it proved that net is right and stays so" in text
+    assert "alters the answer there" not in text
+
+
 def test_an_alarm_of_an_audit_stands_first_in_the_verdict():
     source = Source(name="rows", path="rows", rows=ONE)
     text = sheet_of(source, audit_of("calm", []), audit_of("loud", [11]))
@@ -71,13 +80,26 @@ def test_all_models_stand_in_a_table_or_are_said_to_be_left_out():
     text = page(*many, other)
     assert '<th scope="row">other' in text  # the best of every group has room
     assert text.count('<th scope="row">') == 8
-    assert "Left out: for room, the less robust m7" in text
+    assert "Left out: for room, m7" in text
+    assert "<p>13 more in index.html.</p>" in text
     assert "and 7 more" in text
     board = collect(Path("docs/leaderboard"))
     names = [card["name"] for card in board.board.cards]
     text = sheet_of(board, Source(name="rows", path="rows", rows=ONE))
     assert '<th scope="row">one' in text
     assert all(name in text for name in names[:3])
+
+
+def test_further_settings_of_a_model_are_left_out_before_the_last_line_of_another():
+    tables = []
+    for seed in range(9):  # all better than the other model
+        table = rows("many", {"none": [1] * 4, "apgd": [1, 1, 1, 0]})
+        tables.append(table.append_column("sigma", pa.array([seed / 10] * len(table))))
+    weak = rows("weak", {"none": [1] * 4, "apgd": [0] * 4})
+    text = page(pa.concat_tables(tables), weak)
+    assert '<th scope="row">weak' in text
+    assert text.count('<th scope="row">') == 8
+    assert "<p>2 more in index.html.</p>" in text
 
 
 def test_exactly_the_words_that_the_page_shows_are_explained():

@@ -24,8 +24,8 @@ def test_attack_keeps_the_examples_and_a_sheet(tiny_run, tmp_path):
     assert main(arguments) == 0  # nothing to do, and nothing lost
     assert len(list((tmp_path / "rows").iterdir())) == shards  # the source is known again
     costs = json.loads((tmp_path / "costs.json").read_text())["seconds per image"]
-    assert set(costs) == {"pgd(steps=2)", source}
-    assert all(seconds > 0 for seconds in costs.values())
+    assert {each["attack"] for each in costs} == {"pgd(steps=2)", source}
+    assert all(each["seconds"] > 0 for each in costs)
     assert all(len(si.load_examples(path)["images"]) == 150 for path in found)
     # Rows of another radius between: the files hold the examples of the last command.
     for radius in ("0.2", "0.1"):

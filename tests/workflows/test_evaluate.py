@@ -3,8 +3,11 @@
 import json
 
 import pyarrow.parquet as pq
+import pytest
 
 from smoothinfer.cli import main
+from smoothinfer.workflows.evaluate import at_chance
+from tests.reporting.test_glance import rows
 
 
 def test_evaluate_leaves_a_summary(tiny_run, tmp_path, capsys):
@@ -62,3 +65,19 @@ def test_none_beside_an_attack_is_told(tiny_run, tmp_path, capsys):
     command = ["evaluate", str(tiny_run), "--data", "digits", "--out", str(tmp_path / "out")]
     assert main([*command, "--attack", "fgsm", "none"]) == 2
     assert "leave none out" in capsys.readouterr().err
+
+
+def test_clean_accuracy_at_chance_is_warned_of_in_one_line(tmp_path, capsys):
+    arguments = ["evaluate", "tests.conftest:line", "--data", "digits", "--limit", "100"]
+    assert main([*arguments, "--attack", "none", "--samples", "1", "--out", str(tmp_path)]) == 0
+    told = [each for each in capsys.readouterr().out.splitlines() if "warning: clean" in each]
+    assert len(told) == 1
+    assert "is at chance: images come in [0, 1]" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("right", "classes", "told"),
+    [([1] * 4, 10, False), ([1] * 3, 2, False), ([1, 0] * 8, 2, True), ([0] * 90, 10, True)],
+)
+def test_chance_is_one_in_as_many_as_there_are_classes(right, classes, told):
+    assert at_chance(rows("m", {"none": right}), classes) == told

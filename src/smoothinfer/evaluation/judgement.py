@@ -11,6 +11,9 @@ from smoothinfer.numerics.statistics import Interval, proportion
 
 AUTHORS = "one_draw(steps=20)"  # the protocol of several random defences' own scripts
 _DRAWS = {"quick": (1, 4, 16), "standard": (1, 4, 16, 64), "full": (1, 4, 16, 64)}
+LEANS = (
+    "the standard attack leaves an image when its vote falls, so this difference leans below zero"
+)
 _MANY = 16  # draws from which PGD counts as dear
 
 
@@ -118,13 +121,15 @@ def verdict_of(
         left: of the vote, in the worst case of every image.
         mean, worst: of single passes and of ten in a row, under the attack that is worst for them.
     """
-    adds = "adds accuracy" if printed_sign(under.gain) > 0 else "adds no measurable robustness"
+    sign = printed_sign(under.gain)
+    adds = "adds accuracy" if sign > 0 else "adds no measurable robustness"
+    caveat = f"; {LEANS}" if sign < 0 else ""
     return (
         f"The vote is right on {left} % of {left.images} images in the worst case over all attacks "
         f"({under.vote} under the standard attack alone, {clean.vote} clean). A single pass "
         f"keeps {mean} % under the attack that hurts it most, {ASKED_AGAIN} passes in a "
         f"row {worst} %. Under the standard attack the vote {adds}: "
-        f"{points(under.gain)} points over a pass (clean {points(clean.gain)}). Other "
+        f"{points(under.gain)} points over a pass (clean {points(clean.gain)}){caveat}. Other "
         f"draws of the noise would move the vote's figure by about {100 * under.luck:.1f} points, "
         f"by at most {100 * under.shared_luck:.1f} where all images share their draws."
     )

@@ -1,5 +1,6 @@
 """The table of results: one row per image and setting, from which all figures are computed."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -31,6 +32,17 @@ IMAGE_COLUMNS = (
 def setting_columns(rows: Rows) -> list[str]:
     """Return the columns that describe a setting, the attack among them."""
     return [name for name in rows.column_names if name not in IMAGE_COLUMNS]
+
+
+def crafted_setting(description: Mapping[str, Any]) -> str:
+    """Return as JSON what examples were crafted for: all of a setting but what votes on them.
+
+    >>> crafted_setting({"sigma": 0.1, "attack": "pgd", "rule": "soft", "norm": None})
+    '{"attack": "pgd", "sigma": 0.1}'
+    """
+    left_out = ("rule", "samples", "stop", "delta")
+    kept = {k: v for k, v in description.items() if v is not None and k not in left_out}
+    return json.dumps(kept, sort_keys=True, default=str)
 
 
 def as_table(rows: Any) -> Rows:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from smoothinfer.errors import InputError
 from smoothinfer.evaluation.makers import Maker, count_makers
-from smoothinfer.evaluation.rows import CLEAN, Rows
+from smoothinfer.evaluation.rows import CLEAN, Rows, crafted_setting, setting_columns
 from smoothinfer.runtime.files import read_content, write_bytes
 from smoothinfer.runtime.locks import wait_for_folder
 
@@ -88,18 +88,21 @@ class Store:
         tables = [_read(self._paths[name]) for name in names]
         return pa.concat_tables(table.replace_schema_metadata(None) for table in tables)
 
-    def seconds(self) -> dict[str, float]:
-        """Return the wall-clock seconds per image of each attack, over the folder's shards.
+    def seconds(self, units: Iterable[str]) -> dict[str, float]:
+        """Return the wall-clock seconds per image of the attacked ``units``.
 
         They are no part of the rows, which repeat exactly; seconds do not.
+
+        Returns:
+            A number for each setting in which an attack ran, by its `crafted_setting`.
         """
         spent: dict[str, list[float]] = {}
-        for cost in self._metadata():
+        for cost in self._metadata({_file_name(unit) for unit in units}):
             if cost.get("attack", CLEAN) != CLEAN:
-                total = spent.setdefault(cost["attack"], [0.0, 0.0])
+                total = spent.setdefault(cost["setting"], [0.0, 0.0])
                 total[0] += float(cost["seconds"])
                 total[1] += float(cost["images"])
-        return {attack: seconds / images for attack, (seconds, images) in spent.items()}
+        return {setting: seconds / images for setting, (seconds, images) in spent.items()}
 
     def makers(self, units: Iterable[str]) -> list[Maker]:
         """Return what made ``units``: versions and computers, each with the number of its units."""
@@ -117,7 +120,7 @@ class Store:
         for path in (listed[name] for name in listed if names is None or name in names):
             try:
                 if path not in self._about:
-                    self._about[path] = _metadata_of(_read(path))
+                    self._about[path] = _about(_read(path))
                 yield self._about[path]
             except InputError as error:  # of another setting, perhaps: its rows are not asked for
                 warnings.warn(f"{error}; its costs do not count", stacklevel=3)
@@ -217,6 +220,12 @@ def _read_checked(path: Path) -> bytes:
 def _metadata_of(rows: Rows) -> dict[str, str]:
     metadata = rows.schema.metadata or {}
     return {key.decode(): value.decode() for key, value in metadata.items()}
+
+
+def _about(rows: Rows) -> dict[str, str]:
+    """Return the metadata of a shard, and the setting in which its examples were crafted."""
+    first = rows.select(setting_columns(rows)).slice(0, 1).to_pylist()
+    return _metadata_of(rows) | {"setting": crafted_setting(first[0] if first else {})}
 
 
 def _read(path: Path) -> Rows:

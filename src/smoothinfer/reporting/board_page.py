@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from smoothinfer.evaluation.judgement import AUTHORS
+from smoothinfer.evaluation.judgement import AUTHORS, LEANS
 from smoothinfer.evaluation.rows import CLEAN
 from smoothinfer.reporting.board import Board
 from smoothinfer.reporting.escaping import escape_markdown
@@ -25,8 +25,7 @@ NOTE = (
     "without an attack and under every one. One pass and ten in a row stand under the attack that "
     f"hurts them most. Authors' protocol: {AUTHORS}, an attack on one frozen draw, then a fresh "
     "one; several published defences were evaluated so. The vote adds: accuracy of the vote minus "
-    "that of a pass, on the same images under the strongest attack, which goes on until the vote "
-    "falls and then leaves the image: so it leans below zero."
+    f"that of a pass, on the same images under the strongest attack; {LEANS}."
 )
 _SERIES = ("clean", "authors' protocol", "worst case")
 _APART = 0.24  # between the accuracies of one model, in lines

@@ -1,12 +1,13 @@
 """A report at a glance: a verdict in words, and models against attacks with the worst case."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow.compute as pc
 
 from smoothinfer.evaluation.judgement import (
+    LEANS,
     leads_clearly,
     on_every_attack,
     points,
@@ -19,10 +20,10 @@ from smoothinfer.reporting.attack_names import short_attack, short_attacks
 from smoothinfer.reporting.tables import Table, cell_text, norm_name, radius_text
 from smoothinfer.types import CLEAN
 
-_MOST = 12  # lines
+_MOST, _GROUPS = 12, 4  # lines of a table, tables
 _OF_ATTACKS = ("attack", "radius", "norm")
 _WITHIN = (*_OF_ATTACKS, "seed")  # columns that differ within a line
-_STANDARD = "standard"  # the attack after which no caveat is needed
+_STANDARD = "standard"  # the attack that needs no caveat of a stronger one
 _ADDS = {
     1: "adds accuracy",
     0: "adds nothing that these images could show",
@@ -41,6 +42,7 @@ class Line:
         gains: what the vote adds to a single pass, by attack; none if it is no vote.
         subject: the data and the radius of the attacks.
         seeds: whose means the figures are.
+        model: of which this is a setting.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Line:
     gains: Mapping[str, Interval]
     subject: str
     seeds: int = 1
+    model: str = ""
 
     @property
     def strongest(self) -> str:
@@ -86,7 +89,7 @@ def lines_of(name: str, rows: Rows) -> list[Line]:
         model = str(setting.get("model") or name)
         part = rows_of(rows, setting)
         if line := _over_seeds(f"{model}, {more}" if more else model, part):
-            found.append(line)
+            found.append(replace(line, model=model))
     return found
 
 
@@ -210,9 +213,12 @@ def _chosen(lines: list[Line]) -> str:
 def _adds(line: Line) -> str:
     if line.gain is None:
         return ""
+    adds, caveat = _ADDS[printed_sign(line.gain)], ""
+    if printed_sign(line.gain) < 0 and line.strongest.startswith(_STANDARD):
+        adds, caveat = "adds no measurable robustness", f"; {LEANS}"
     return (
-        f"Under {short_attack(line.strongest)} the vote {_ADDS[printed_sign(line.gain)]}: "
-        f"{points(line.gain)} points beside a single pass."
+        f"Under {short_attack(line.strongest)} the vote {adds}: "
+        f"{points(line.gain)} points beside a single pass{caveat}."
     )
 
 
@@ -242,3 +248,22 @@ def compared_groups(rows: Mapping[str, Rows]) -> list[list[Line]]:
         key=lambda group: (len(group) > 1, len(group[0].accuracies), len(group)),
         reverse=True,
     )
+
+
+def at_a_glance(rows: Mapping[str, Rows]) -> tuple[str, list[Table]]:
+    """Return the verdict in words, and the tables of models that compare, with titles.
+
+    Args:
+        rows: by the name of their folder. Where none compare, all is empty.
+    """
+    groups = compared_groups(rows)
+    if not groups:
+        return "", []
+    tables = [glance_table(group) for group in groups[:_GROUPS]]
+    others = sum(map(len, groups)) - sum(len(table.lines) for table in tables)
+    notes = [f"Accuracy of the vote, %. {subject_of(group)}." for group in groups]
+    notes[0] += " The worst case counts an image that is right clean and under every attack, "
+    notes[0] += "with its 95 % interval."
+    notes[0] += f" {others} more lines are among all settings." if others else ""
+    titled = [replace(table, title=note) for table, note in zip(tables, notes, strict=False)]
+    return verdict(groups[0]), titled

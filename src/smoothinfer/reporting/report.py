@@ -21,6 +21,7 @@ from smoothinfer.reporting.collect import (
 from smoothinfer.reporting.comparison import read_comparison
 from smoothinfer.reporting.escaping import code_block, escape_markdown, paragraph
 from smoothinfer.reporting.figures import draw_curves
+from smoothinfer.reporting.glance import at_a_glance
 from smoothinfer.reporting.members import check_inside
 from smoothinfer.reporting.page import assemble_page, page_of
 from smoothinfer.reporting.page.sheet import sheet_sections
@@ -135,7 +136,9 @@ def _views(own: list[Record]) -> Iterator[tuple[str, str, list[Record]]]:
 
 
 def _latex(sources: Sequence[Source], found: dict[str, list[Record]]) -> Iterator[str]:
-    """Yield a table for each source: its records, its leaderboard, its certificates."""
+    """Yield the tables at a glance, then those of each source: records, boards, certificates."""
+    for number, table in enumerate(_glance(sources)[1], start=1):
+        yield table.latex(f"At a glance. {table.title}", f"tab:at-a-glance-{number}")
     for source in sources:
         name, label = source.name, f"tab:{_file_name(source.name)}"
         if name in found:
@@ -153,6 +156,10 @@ def _latex(sources: Sequence[Source], found: dict[str, list[Record]]) -> Iterato
             yield table.latex(caption, f"{label}-certified")
 
 
+def _glance(sources: Sequence[Source]) -> tuple[str, list[Table]]:
+    return at_a_glance({source.name: s for source in sources if (s := source.rows) is not None})
+
+
 def _board_tables(source: Source) -> list[Table]:
     return [] if source.board is None else [t for t in source.board.tables() if t.lines]
 
@@ -164,6 +171,11 @@ def _markdown(
     figures: dict[str, list[Path]],
 ) -> str:
     parts = [f"# {escape_markdown(title)}"]
+    said, tables = _glance(sources)
+    if tables:
+        parts += ["## At a glance", paragraph(said)]
+        for table in tables:
+            parts += [paragraph(table.title), replace(table, title="").markdown().rstrip()]
     for source in sources:
         parts.append(f"## {escape_markdown(source.name)}")
         if source.comparison is not None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from smoothinfer.evaluation.rows import CLEAN
+from smoothinfer.evaluation.rows import CLEAN, crafted_setting
 from smoothinfer.reporting.attack_names import short_attacks
 from smoothinfer.reporting.mean_passes import with_mean_passes
 from smoothinfer.reporting.shapes import CERTIFIED, FIGURE, Maybe, check_shape
@@ -77,16 +77,16 @@ def cost_table(entries: Entries, seconds: Mapping[str, float]) -> Table:
 
     Args:
         entries: of `summarise`.
-        seconds: wall-clock per image of each attack.
+        seconds: wall-clock per image, by `crafted_setting`.
     """
     most, shown = _of_most(entries)
     shown = [entry for entry in shown if entry["attacked"] is not None]
     shown.sort(key=lambda entry: -entry["attacked"]["value"])
     (names, keys), lines = _keys(shown := _in_order(shown)), []
     for key, entry in zip(keys, shown, strict=True):
-        left, attack = entry["attacked"], entry["description"]["attack"]
+        left, setting = entry["attacked"], crafted_setting(entry["description"])
         spent = [f"{left[name]:,.0f}" for name in ("backwards", "forwards")]
-        cells = [f"{1000 * seconds[attack]:,.1f}" if attack in seconds else ""]
+        cells = [f"{1000 * seconds[setting]:,.1f}" if setting in seconds else ""]
         shares = [f"{100 * left[k]:.1f}" for k in ("per_draw", "every_draw")]
         vote = interval_text(left)
         cells += [vote] if most == 1 else [shares[0], vote, shares[1]]

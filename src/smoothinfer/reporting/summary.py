@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ _INTERVAL = "95 % (Wilson) over images, noise fixed by the seed"
 
 def write_summary(rows: Rows, runner: Runner, out: Path, settings: dict[str, Any]) -> None:
     """Write ``table.parquet``, ``table.md``, ``summary.json`` and ``costs.json`` into ``out``."""
-    seconds, entries = runner.store.seconds(), summarise(rows)
+    seconds, entries = runner.store.seconds(runner.works), summarise(rows)
     made_by = runner.store.makers(runner.works)
     summary = {
         **{name: value for name, value in settings.items() if name != "versions"},  # today's
@@ -43,7 +44,8 @@ def write_summary(rows: Rows, runner: Runner, out: Path, settings: dict[str, Any
     about = escape_markdown(subject_text(entries, radius_by_default(settings)))
     parts = [f"{about}\n", *(table.markdown() for table in tables), _made_by_markdown(made_by)]
     write_text(out / "table.md", "\n".join(parts))
-    write_json(out / "costs.json", {"seconds per image": seconds})
+    costs = [json.loads(setting) | {"seconds": spent} for setting, spent in seconds.items()]
+    write_json(out / "costs.json", {"seconds per image": costs})
 
 
 def radius_by_default(settings: Mapping[str, Any]) -> bool:
@@ -74,7 +76,7 @@ def print_summary(
     if shown < every:
         title += f": the best {shown} of {every} settings, by what the strongest attack leaves"
     accuracy_table(best, title, entries).print(console, gaps=shown == every)
-    tables = gain_table(entries), cost_table(entries, runner.store.seconds())
+    tables = gain_table(entries), cost_table(entries, runner.store.seconds(runner.works))
     for table in tables:
         if len(table.lines) <= _LINES:
             table.print(console)

@@ -1,6 +1,8 @@
 """The state that a model is run in: eval mode, no parameter gradients, its device, its classes."""
 
 import contextlib
+import re
+import warnings
 from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
@@ -12,6 +14,9 @@ from smoothinfer.errors import InputError
 from smoothinfer.numerics.randomness import isolated_rng
 from smoothinfer.runtime.foreign import logits_of
 from smoothinfer.types import Images
+
+_DRAWING = re.compile(r"drop|rand|bernoulli|normal_?$|noise|rrelu|stochastic")  # functions' names
+_NAMED = 3  # layers
 
 
 def is_training(part: nn.Module) -> bool:
@@ -66,6 +71,40 @@ def count_classes(model: nn.Module, images: Images) -> int:
             raise InputError(
                 f"the model does not take {shown}: {type(error).__name__}: {message}"
             ) from error
+
+
+def switch_to_eval(model: nn.Module) -> None:
+    """Put ``model`` into eval mode, with a warning where that turns off noise of its layers.
+
+    One that is in eval mode already stays as it is: dropout left on in it is meant to be random.
+    """
+    if not is_training(model):
+        return
+    if found := [each for each in model.named_modules() if _random_in_training_only(each[1])]:
+        shown = [f"{name or 'the model'} ({type(part).__name__})" for name, part in found[:_NAMED]]
+        shown += [f"{len(found) - _NAMED} more"] if len(found) > _NAMED else []
+        warnings.warn(
+            "the model was in training mode, and is measured in eval mode without the noise of "
+            f"{', '.join(shown)}: where it should stay on, {_remedy(found[0][0])}",
+            stacklevel=3,
+        )
+    model.eval()
+
+
+def _random_in_training_only(part: nn.Module) -> bool:
+    """Say whether the code of a layer draws random numbers by its mode, as dropout's does."""
+    code = getattr(type(part).forward, "__code__", None)
+    names = code.co_names if code is not None else ()
+    rate = getattr(part, "p", getattr(part, "dropout", None))
+    draws = "training" in names and any(map(_DRAWING.search, names))
+    return is_training(part) and draws and not (isinstance(rate, float | int) and rate == 0)
+
+
+def _remedy(name: str) -> str:
+    if not name:
+        return "draw it in eval mode too, as by F.dropout(x, p, training=True)"
+    layer = name if all(map(str.isidentifier, name.split("."))) else f"get_submodule({name!r})"
+    return f"return a network that keeps it on in eval mode: net.eval(); net.{layer}.train()"
 
 
 @contextlib.contextmanager
@@ -125,13 +164,14 @@ def check_eval(model: nn.Module) -> None:
         if is_training(part) and getattr(part, "by_batch", False):
             raise InputError(
                 f"{name!r} scales its noise by the whole batch in training mode, so a verdict "
-                "would depend on the other images: call model.eval() (the noise stays on)"
+                "would depend on the other images: call model.eval() (this noise stays on)"
             )
         if not isinstance(part, _BatchNorm):
             continue
         if part.training or part.running_mean is None:
             raise InputError(
                 f"{name or 'the model'} normalises by the batch's own statistics, so a verdict "
-                "would depend on the other images: call model.eval() (the noise stays on)"
+                "would depend on the other images: call model.eval() (a NoisyModel's noise stays "
+                "on; dropout does not: turn it on again after)"
                 + ("" if part.training else " and track running statistics")
             )

@@ -26,7 +26,7 @@ from smoothinfer.errors import (
     plain_seed,
 )
 from smoothinfer.numerics.randomness import fresh_seed
-from smoothinfer.runtime.modes import check_eval, count_classes, is_training
+from smoothinfer.runtime.modes import check_eval, count_classes, is_training, switch_to_eval
 from smoothinfer.smoothing.abstention import Abstention, KnownShares
 from smoothinfer.types import Images, Scores
 
@@ -102,8 +102,8 @@ class SmoothedClassifier(nn.Module):
         random model: one that is in eval mode already stays as it is.
         """
         self.training = mode
-        if not mode and is_training(self.model):
-            self.model.eval()
+        if not mode:
+            switch_to_eval(self.model)
         return self
 
     def forward(self, images: Images) -> Scores:

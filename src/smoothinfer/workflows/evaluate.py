@@ -20,10 +20,18 @@ from smoothinfer.data import ImageData
 from smoothinfer.engine.stops import STOPS
 from smoothinfer.engine.voting import RULES
 from smoothinfer.errors import InputError
-from smoothinfer.evaluation.rows import Rows
+from smoothinfer.evaluation.rows import Rows, summarise
 from smoothinfer.noise.additive import UNITS
+from smoothinfer.numerics.statistics import proportion
+from smoothinfer.runtime.processes import Processes
+from smoothinfer.runtime.terminal import Terminal
 from smoothinfer.sweep_recipe import SweepRecipe
 from smoothinfer.workflows.sweep import run_sweep
+
+_AT_CHANCE = (
+    "clean accuracy is at chance: images come in [0, 1]; is the normalisation inside the model, "
+    "once?"
+)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -136,13 +144,28 @@ def evaluate_model(
         delta=options.delta,
     )
     asked = {name: value for name, value in vars(options).items() if name != "command"}
-    return run_sweep(
+    images = images_of_split(options) if data is None else data
+    rows = run_sweep(
         recipe,
         Path(options.out),
-        data=images_of_split(options) if data is None else data,
+        data=images,
         asked=asked | {"sha256": weights_hash(options.model)},
         export=export,
         only_plan=options.plan,
         estimate=False,
         tables=tables,
     )
+    if rows is not None and at_chance(rows, len(images.classes)):
+        Terminal(quiet=not Processes().main).print(f"warning: {_AT_CHANCE}", style="yellow")
+    return rows
+
+
+def at_chance(rows: Rows, classes: int) -> bool:
+    """Say whether clean accuracy is in no setting measurably above one in ``classes``.
+
+    Of so few images that no accuracy would be, it is not said.
+    """
+    chance = 1 / classes
+    clean = [entry["clean"] for entry in summarise(rows) if entry["clean"]]
+    enough = [each for each in clean if proportion(each["images"], each["images"]).low > chance]
+    return bool(enough) and all(each["low"] <= chance for each in enough)

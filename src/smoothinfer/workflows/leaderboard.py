@@ -18,7 +18,7 @@ from smoothinfer.data import ImageData, choose_images, load_split
 from smoothinfer.errors import InputError
 from smoothinfer.evaluation.audit.runner import audit
 from smoothinfer.evaluation.evaluate import prepare, warn_of_batches
-from smoothinfer.evaluation.judgement import dear, judged, protocol, strongest_of
+from smoothinfer.evaluation.judgement import LEANS, dear, judged, protocol, strongest_of
 from smoothinfer.evaluation.rows import Rows
 from smoothinfer.evaluation.runner import Runner
 from smoothinfer.evaluation.standing import ASKED_AGAIN
@@ -91,8 +91,7 @@ def print_board(board: Board, console: Terminal) -> None:
     console.print(
         "worst: right in every case, clean or attacked; pass, ten: one pass and ten in a row, "
         "under the attack that is worst for them; authors: attack on one frozen draw; vote adds: "
-        "points over a pass under the strongest attack, which ends when the vote falls, so that it "
-        "leans below zero"
+        f"points over a pass under the strongest attack; {LEANS}"
     )
 
 
@@ -137,7 +136,7 @@ def judge(
     warn_of_batches(model, images.images)
     runner = Runner(works, Store(folder / "rows"))
     runner.run(progress=True)
-    seconds = sum(runner.store.seconds().values())
+    seconds = sum(runner.store.seconds(runner.works).values())
     return _card(name, entry, recipe, images, ball, runner.rows(), random) | {
         "seconds": round(seconds, 2),
         "audit": _audited(model, recipe, images, ball, folder / "audit"),

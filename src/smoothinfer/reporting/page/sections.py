@@ -17,7 +17,7 @@ from smoothinfer.reporting.collect import (
     records_table,
     varying,
 )
-from smoothinfer.reporting.glance import compared_groups, glance_table, subject_of, verdict
+from smoothinfer.reporting.glance import at_a_glance
 from smoothinfer.reporting.pictures import Picture, shrunk
 from smoothinfer.reporting.result_tables import certified_table
 from smoothinfer.reporting.standing_tables import standing_table
@@ -26,7 +26,7 @@ from smoothinfer.reporting.votes import class_text, first_votes, vote_text
 from smoothinfer.runtime.printable import printable
 
 _MOST = 400  # lines of a table; the curves show the rest
-_PICTURES, _GROUPS = 40, 4
+_PICTURES = 40
 REPEAT = Markup(
     "<p>The command of each folder, and its settings with versions; the same command with the same "
     "seed gives the same rows.</p>"
@@ -43,20 +43,11 @@ _PICTURE = Markup("""<figure><img alt="{kind}, {name}" src="data:image/webp;base
 def glance_section(sources: Sequence[Source]) -> list[Markup]:
     """Return the verdict in words, and models against attacks."""
     rows = {source.name: source.rows for source in sources if source.rows is not None}
-    groups = compared_groups(rows)
-    if not groups:
+    said, tables = at_a_glance(rows)
+    if not tables:
         return []
-    shown = [(group, glance_table(group)) for group in groups[:_GROUPS]]
-    parts = [Markup('<p class="verdict">{}</p>').format(verdict(groups[0]))]
-    others = sum(map(len, groups)) - sum(len(table.lines) for _, table in shown)
-    for number, (group, table) in enumerate(shown):
-        note = f"Accuracy of the vote, %. {subject_of(group)}."
-        if number == 0:
-            note += " The worst case counts an image that is right clean and under every attack, "
-            note += "with its 95 % interval."
-            note += f" {others} more lines are among all settings." if others else ""
-        parts.append(table.html(note, row_heads=True))
-    return parts
+    shown = [table.html(table.title, row_heads=True) for table in tables]
+    return [Markup('<p class="verdict">{}</p>').format(said), *shown]
 
 
 def comparison_section(source: Source) -> Markup:

@@ -50,6 +50,8 @@ def sheet_sections(sources: Sequence[Source]) -> list[tuple[str, str, list[Marku
     tables = [
         bars_table(bars, group.subject) for group, bars in zip(groups, shown, strict=True) if bars
     ]
+    if more := sum(len(group.bars) for group in groups) - sum(map(len, shown)):
+        tables.append(_paragraph(f"{more} more in index.html."))
     proved = [table.html(table.title) for table in map(_few, map(certified_table, proofs))]
     left_out = [*([cut] if cut else []), *_left_out(sources)]
     notes = list(dict.fromkeys(each["note"] for each in proofs if each.get("note")))
@@ -111,6 +113,11 @@ def _proved(certified: dict[str, Any]) -> str:
     entry = nearest_certified([certified])
     model = certified_table(certified).title.partition(",")[0]
     norm = norm_name(certified.get("norm") or "l2")
+    if entry["value"] == 0:
+        return (
+            f"For none of {certified['images']} images is it proved that {model} is right and "
+            f"stays so under every change up to {norm} radius {entry['radius']:g}."
+        )
     return (
         f"{model} is right on {interval_text(entry)} % of {certified['images']} images, and it is "
         f"proved that no change up to {norm} radius {entry['radius']:g} alters the answer there."

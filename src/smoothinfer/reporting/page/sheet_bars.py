@@ -29,18 +29,21 @@ class Group:
     Attributes:
         subject: data, radius, images.
         verdict: in words.
-        bars: the models.
+        bars: the models, each in one setting or more.
+        models: of each bar.
     """
 
     subject: str
     verdict: str
     bars: Sequence[Bar]
+    models: Sequence[str]
 
 
 def group_of_lines(lines: list[Line]) -> Group:
     """Return the group of the lines of `compared_groups`."""
-    bars = [(line.name, line.accuracies[CLEAN], line.worst) for line in by_strength(lines)]
-    return Group(subject_of(lines), verdict(lines), bars)
+    ranked = by_strength(lines)
+    bars = [(line.name, line.accuracies[CLEAN], line.worst) for line in ranked]
+    return Group(subject_of(lines), verdict(lines), bars, [line.model for line in ranked])
 
 
 def group_of_board(board: Board) -> Group:
@@ -49,7 +52,7 @@ def group_of_board(board: Board) -> Group:
     for card in board.cards:
         (clean, *_) = (each["vote"] for each in card["standings"] if each["attack"] == CLEAN)
         bars.append((card["name"], Interval(**clean), Interval(**card["worst case"])))
-    return Group(f"leaderboard: {board.subject}", _ranked(bars), bars)
+    return Group(f"leaderboard: {board.subject}", _ranked(bars), bars, [name for name, *_ in bars])
 
 
 def _ranked(bars: Sequence[Bar]) -> str:
@@ -64,27 +67,35 @@ def _ranked(bars: Sequence[Bar]) -> str:
     return f"{shown}.{lead}"
 
 
-def fitting(groups: Sequence[Group], most: int) -> tuple[list[Sequence[Bar]], str]:
+def fitting(groups: Sequence[Group], most: int) -> tuple[list[list[Bar]], str]:
     """Return the bars of each group that fit on the page, and a line that names the others.
 
-    Every group keeps its best first.
+    Every model keeps its best setting first, and every group its best model.
 
     Args:
         groups: of the sheet.
         most: number of bars in all.
     """
-    places = [(rank, at) for at, group in enumerate(groups) for rank in range(len(group.bars))]
-    kept = sorted(places)[:most]
-    shown = [group.bars[: sum(at == own for _, at in kept)] for own, group in enumerate(groups)]
+    places = [
+        (group.models[:rank].count(model), rank, at)
+        for at, group in enumerate(groups)
+        for rank, model in enumerate(group.models)
+    ]
+    kept = {(rank, at) for _, rank, at in sorted(places)[:most]}
+    shown = [
+        [bar for rank, bar in enumerate(group.bars) if (rank, at) in kept]
+        for at, group in enumerate(groups)
+    ]
     names = [
-        name
-        for group, bars in zip(groups, shown, strict=True)
-        for name, *_ in group.bars[len(bars) :]
+        bar[0]
+        for at, group in enumerate(groups)
+        for rank, bar in enumerate(group.bars)
+        if (rank, at) not in kept
     ]
     if not names:
         return shown, ""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return shown, f"for room, the less robust {', '.join(names[:_NAMED])}{more}"
+    return shown, f"for room, {', '.join(names[:_NAMED])}{more}"
 
 
 def bars_table(bars: Sequence[Bar], subject: str) -> Markup:
