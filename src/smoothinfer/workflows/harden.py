@@ -53,7 +53,7 @@ def run(options: Namespace) -> int:
         )
     model = model_component(options.model)
     words = [f"model={model.to_dict()}", f"init_from={options.weights}"]
-    if options.recipe == _RECIPE and options.scale == "short":
+    if options.recipe == _RECIPE:
         words.append(f"lr={_LR}")  # that of the recipe is for fresh weights
     if not any(word.startswith("normalise") for word in options.set):
         words += ["normalise.mean=[0.0]", "normalise.std=[1.0]"]

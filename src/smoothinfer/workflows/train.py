@@ -65,13 +65,17 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     recipe = load_recipe(recipe_file(options), options.set, options.scale)
     recipe.build_loss()
-    smoke = options.limit is None and options.scale == "smoke"
-    limit = checked_limit(_SMOKE_IMAGES if smoke else options.limit)
+    limit, smoke = checked_limit(options.limit), options.scale == "smoke"
+    if smoke:
+        limit = min(_SMOKE_IMAGES, limit or _SMOKE_IMAGES)
     data = load_data(options.data, "train")
     console = Terminal(quiet=not Processes().main)
 
     def announce(resolved: Recipe) -> None:
-        console.print(f"{options.recipe}, {len(data):,} images of {data.name}", markup=False)
+        scale = "" if options.scale == "short" else f" at scale {options.scale}"
+        used, held = min(limit or len(data), len(data)), resolved.validation.held_out or 0
+        told = f"{used - held:,} images of {data.name} train, {held:,} are held out"
+        console.print(f"{options.recipe}{scale}: {told}", markup=False)
         console.print(subject(resolved), markup=False)
         written = load_recipe(recipe_file(options), (), options.scale).to_dict()
         for line in changes(written, resolved.to_dict()):
@@ -82,7 +86,7 @@ def run(options: Namespace) -> int:
     how = {"limit": limit, "first": options.first, "announce": announce}
     with compile_cache(options.compile_cache):
         history = train_run(recipe, data, options.out, **how)  # type: ignore[arg-type]
-    for line in ending(Path(options.out), history, recipe):
+    for line in ending(Path(options.out), history, recipe, compare=not smoke):
         console.print(line, markup=False)
     return 0
 
