@@ -86,7 +86,7 @@ def test_a_network_of_another_library_needs_trust_since_its_options_load_files(a
     named = {"name": "smoothinfer.backbones:from_timm(name='resnet18')"}
     named["checkpoint_path"] = "theirs.pth"
     path = altered(lambda card: card["recipe"].update(model=named))
-    with pytest.raises(si.InputError, match="which can load files and download.*--trust-code"):
+    with pytest.raises(si.InputError, match=r"which can load files and download.*--trust-code"):
         si.load(path)
 
 
