@@ -24,7 +24,7 @@ from smoothinfer.data import (
 )
 from smoothinfer.engine.members import SeededPasses
 from smoothinfer.engine.tally import count_first
-from smoothinfer.errors import InputError
+from smoothinfer.errors import InputError, counted_from_one
 from smoothinfer.noise import NoisyModel
 from smoothinfer.recipes import Normalisation, Recipe, load_recipe, recipe_from
 from smoothinfer.reporting.strength_figures import strength_history
@@ -280,7 +280,9 @@ def _check_classes(model: NoisyModel, data: ImageData) -> None:
     with eval_mode(model):
         classes = count_classes(model, data[:1].images)
     if classes != len(data.classes):
+        low, high = (int(end) for end in data.labels.aminmax())
+        options = ": set the number of classes among the model's options"
         raise InputError(
             f"the model answers an image with {classes} logits, {data.name} has "
-            f"{len(data.classes)} classes: set the number of classes among the model's options"
+            f"{len(data.classes)} classes{counted_from_one(low, high, classes) or options}"
         )
