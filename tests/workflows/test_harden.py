@@ -134,7 +134,7 @@ def test_a_training_that_did_harm_says_so_and_what_to_try(tmp_path):
     [
         (["none.pth", *LINE], "no such file: none.pth"),
         (["mine.pth", "--model", "timm:", *LINE[2:]], "names no network"),
-        (["mine.pth", "--model", "unknown", *LINE[2:]], "unknown model"),
+        (["mine.pth", "--model", "resnet18", *LINE[2:]], "'resnet18': write timm:resnet18 for"),
     ],
 )
 def test_what_cannot_be_hardened_is_refused(words, message, tmp_path, monkeypatch, capsys):
