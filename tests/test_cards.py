@@ -82,6 +82,14 @@ def test_code_of_a_card_runs_where_the_user_trusts_it(altered, capsys):
         si.load(path)
 
 
+def test_a_network_of_another_library_needs_trust_since_its_options_load_files(altered):
+    named = {"name": "smoothinfer.backbones:from_timm(name='resnet18')"}
+    named["checkpoint_path"] = "theirs.pth"
+    path = altered(lambda card: card["recipe"].update(model=named))
+    with pytest.raises(si.InputError, match=r"which can load files and download.*--trust-code"):
+        si.load(path)
+
+
 def test_the_command_line_has_an_option_for_trust(altered, tmp_path):
     # The model has three classes, the digits have ten: it is built and then refused.
     path = altered(lambda card: card["recipe"].update(model={"name": "tests.test_cards:network"}))

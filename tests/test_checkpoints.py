@@ -85,6 +85,13 @@ def test_load_takes_a_factory_and_names_what_there_is():
             si.load(name)
 
 
+def test_weights_alone_and_a_network_alone_are_no_model(tmp_path):
+    torch.save(si.smallnet().state_dict(), tmp_path / "mine.pth")
+    for name, lack in ((tmp_path / "mine.pth", "file of weights"), ("timm:resnet18", "no weights")):
+        with pytest.raises(si.InputError, match=f"{lack}.*harden it first.*module:factory"):
+            si.load(name)
+
+
 @pytest.mark.parametrize(
     "name", si.list_models() or [pytest.param("", marks=pytest.mark.skip("none"))]
 )

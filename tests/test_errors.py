@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from smoothinfer.errors import InputError, plain_float, plain_int, plain_seed
+import smoothinfer as si
+from smoothinfer.errors import (
+    InputError,
+    check_images,
+    check_labels,
+    plain_float,
+    plain_int,
+    plain_seed,
+)
 
 FOUR = [
     4,
@@ -100,3 +108,25 @@ def test_a_seed_is_any_integer_of_64_bits():
     for value in (2**64, 10**30, 1.0, True, "1"):
         with pytest.raises(InputError, match="seed must be"):
             plain_seed(value)
+
+
+@pytest.mark.parametrize(
+    ("images", "remedy"),
+    [
+        (torch.rand(2, 3, 8, 8) * 255, "divide pixels in 0..255 by 255"),
+        (torch.randn(2, 3, 8, 8), "put the normalisation into the model"),
+        (torch.rand(2, 32, 32, 3), r"\(N, C, H, W\).*x.permute\(0, 3, 1, 2\)"),
+        (torch.rand(3, 8, 8), r"x\[None\]"),
+    ],
+)
+def test_images_of_another_form_are_refused_with_the_way_to_mend_them(images, remedy):
+    with pytest.raises(si.InputError, match=remedy):
+        check_images(images)
+
+
+def test_labels_from_1_to_k_are_told_to_count_from_0():
+    images = torch.rand(2, 1, 2, 2)
+    with pytest.raises(si.InputError, match="subtract 1"):
+        check_labels(torch.tensor([1, 3]), images, 3)
+    with pytest.raises(si.InputError, match="subtract 1"):
+        si.ImageData("a", images.byte(), torch.tensor([1, 3]), ("x", "y", "z"))

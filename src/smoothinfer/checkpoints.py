@@ -50,6 +50,7 @@ def load(model: str | Path, which: str = "best", trust_code: bool = False) -> nn
     path = find_checkpoint(model, which)
     if path is not None:
         return load_checkpoint(path, trust_code=trust_code)
+    _refuse_halves(str(model))
     if ":" in str(model):
         return _from_factory(str(model))
     near = get_close_matches(str(model), list_models(), n=3)
@@ -57,6 +58,20 @@ def load(model: str | Path, which: str = "best", trust_code: bool = False) -> nn
     raise InputError(
         f"no model {str(model)!r}: give a run folder, a .safetensors file, package.module:factory, "
         f"or a shipped name{meant}"
+    )
+
+
+def _refuse_halves(model: str) -> None:
+    """Refuse weights without a network, and the name of a network without weights."""
+    if model.startswith("timm:"):
+        lack = "the name of a network, which has no weights"
+    elif Path(model).suffix in (".pth", ".pt", ".bin", ".ckpt") and Path(model).is_file():
+        lack = "a file of weights, which does not say of which network"
+    else:
+        return
+    raise InputError(
+        f"{model} is {lack}: harden it first (smoothinfer harden NETWORK.pth --model ...), or give "
+        "package.module:factory, a function of yours that builds the network and loads its weights"
     )
 
 
@@ -100,7 +115,10 @@ def from_hub(name: str, **how: Any) -> Path:
             files = [hf_hub_download(name, f"model.{kind}", **how) for kind in kinds]
         except Exception as error:  # its errors have no common base
             why = str(error) if online else "it is out of reach, its cache lacks the model"
-            raise InputError(f"cannot fetch {name!r} from the Hugging Face hub: {why}") from error
+            raise InputError(
+                f"cannot fetch {name!r} from the Hugging Face hub, model.json and "
+                f"model.safetensors as push_to_hub of smoothinfer leaves them: {why}"
+            ) from error
     return Path(files[1])
 
 

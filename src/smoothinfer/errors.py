@@ -24,6 +24,17 @@ class NoSplitError(InputError):
     """A data set has no split of the name that was asked for."""
 
 
+def take_test_part(source: str, split: str, splits: Iterable[str]) -> str:
+    """Return how to make a test split of the training images, where that is what lacks.
+
+    >>> take_test_part("my_pictures", "test", ["train"])
+    '; my_pictures#test=0.2 as DATA takes a fifth of the training images for the test'
+    """
+    if split != "test" or "train" not in splits:
+        return ""
+    return f"; {source}#test=0.2 as DATA takes a fifth of the training images for the test"
+
+
 def unknown(kind: str, name: object, choices: Iterable[str]) -> InputError:
     """Return the error for a name that a registry does not have.
 
@@ -196,8 +207,12 @@ def check_images(images: Images, argument: str = "images") -> None:
     """Raise `InputError` unless ``images`` is (N, C, H, W), floating, finite and in [0, 1]."""
     if not isinstance(images, torch.Tensor):
         raise InputError(f"{argument} must be a torch.Tensor, not {type(images).__name__}")
-    if images.ndim != 4:
-        raise InputError(f"{argument} must have shape (N, C, H, W), not {tuple(images.shape)}")
+    if images.ndim != 4 or _channels_last(images):
+        hint = {3: ": one image is a batch as x[None]", 4: ": use x.permute(0, 3, 1, 2)"}
+        raise InputError(
+            f"{argument} must have shape (N, C, H, W), not {tuple(images.shape)}"
+            f"{hint.get(images.ndim, '')}"
+        )
     if not images.is_floating_point():
         raise InputError(
             f"{argument} must be floats in [0, 1], not {images.dtype}: divide uint8 pixels by 255"
@@ -206,10 +221,31 @@ def check_images(images: Images, argument: str = "images") -> None:
         return
     low, high = torch.stack(images.detach().aminmax()).tolist()
     if not (low >= 0.0 and high <= 1.0):  # NaN fails both comparisons
+        scaled = low >= 0 and high > 2  # normalised pixels lie on both sides of 0
+        remedy = (
+            "divide pixels in 0..255 by 255"
+            if scaled
+            else "put the normalisation into the model (smoothinfer.Normalize)"
+        )
         raise InputError(
             f"{argument} must be finite and in [0, 1], but range over [{low:.4g}, {high:.4g}]: "
-            "put the normalisation into the model (smoothinfer.Normalize)"
+            f"{remedy}"
         )
+
+
+def _channels_last(images: Images) -> bool:
+    """Say whether ``images`` are surely (N, H, W, C), grey or RGB."""
+    _, first, second, last = images.shape
+    return last in (1, 3) and min(first, second) > 4
+
+
+def counted_from_one(low: int, high: int, classes: int) -> str:
+    """Return the remedy for labels 1..K of K classes, nothing for others.
+
+    >>> counted_from_one(1, 10, 10), counted_from_one(0, 10, 10)
+    (': subtract 1, classes count from 0', '')
+    """
+    return ": subtract 1, classes count from 0" if low == 1 and high == classes else ""
 
 
 def check_labels(labels: Labels, images: Images, classes: int | None = None) -> None:
@@ -228,4 +264,5 @@ def check_labels(labels: Labels, images: Images, classes: int | None = None) -> 
         raise InputError(
             f"labels range over [{low}, {high}], "
             f"but the model has {classes} classes (0..{classes - 1})"
+            f"{counted_from_one(low, high, classes)}"
         )

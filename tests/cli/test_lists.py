@@ -66,7 +66,9 @@ def test_data_without_a_test_split_are_split_by_a_seed(only_training, capsys):
     other = si.load_data(f"{only_training}#test=0.2,seed=1", "test")
     assert other.hash != parts["test"].hash
     assert other.hash == si.load_data(f"{only_training}#test=.2,seed=1", "test").hash
-    assert "no array 'x_test'" in said(capsys, "data", only_training)
+    told = said(capsys, "data", only_training)
+    assert "no array 'x_test'" in told
+    assert f"{only_training}#test=0.2 as DATA" in " ".join(told.split())
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,16 @@ import pytest
 
 import smoothinfer as si
 from smoothinfer.attacks.checks import is_random
+from smoothinfer.board_recipe import BoardRecipe
 from smoothinfer.cli import COMMANDS, main
 from smoothinfer.cli.numbers import read_range
-from smoothinfer.cli.options import attack_of
+from smoothinfer.cli.options import OF_BOARD, OF_SWEEP, OF_TRAINING, attack_of
 from smoothinfer.config.components import Component
+from smoothinfer.config.settings_files import apply_overrides, read_settings
+from smoothinfer.config.typed import from_dict
+from smoothinfer.recipes import Recipe
+from smoothinfer.shipped_files import recipe_path
+from smoothinfer.sweep_recipe import SweepRecipe
 from tests.fuzz.commands import actions_of
 
 
@@ -50,3 +56,16 @@ def test_every_option_of_several_values_may_be_repeated(command):
             name = action.option_strings[-1]
             found = branch.parse_args([name, "1", "2", name, "3"])
             assert list(map(str, getattr(found, action.dest))) == ["1", "2", "3"], name
+
+
+@pytest.mark.parametrize(
+    ("kind", "recipe", "example"),
+    [
+        (Recipe, "cifar10/cni-w.yaml", OF_TRAINING),
+        (SweepRecipe, "sweeps/digits.yaml", OF_SWEEP),
+        (BoardRecipe, "boards/cifar10.yaml", OF_BOARD),
+    ],
+)
+def test_the_example_of_set_changes_keys_that_the_recipe_has(kind, recipe, example):
+    content = read_settings(recipe_path(recipe))
+    assert from_dict(kind, apply_overrides(content, example.split()), recipe)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import smoothinfer as si
+from smoothinfer.noise.input_noise import with_input_noise
 
 ADDITIVE = ("gaussian", "uniform", "laplace")
 
@@ -39,3 +40,12 @@ def test_a_bad_sigma_and_bad_units_are_refused():
             si.Gaussian(sigma)
     with pytest.raises(si.InputError, match="normalised, pixel"):
         si.Gaussian(0.1, units="percent")
+
+
+def test_a_sigma_in_grey_levels_on_the_images_is_refused_with_the_remedy():
+    model = nn.Sequential(si.Normalize([0.5], [0.25]), nn.Flatten()).eval()
+    with pytest.raises(si.InputError, match=r"a sigma of 15 is wider.*15/255"):
+        with_input_noise(model, 15)
+    assert with_input_noise(model, 1).inputs.sigma == 1
+    noisy = with_input_noise(si.NoisyModel(model).eval(), 1.5, "normalised")
+    assert noisy.inputs.sigma == 1.5

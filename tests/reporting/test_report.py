@@ -157,7 +157,17 @@ def test_a_part_of_a_leaderboard_is_refused_with_the_name_of_the_whole(results, 
         write_report([part], tmp_path / "out")
 
 
-def test_two_folders_of_one_name_are_refused(results, tmp_path):
-    shutil.copytree(results / "attack", tmp_path / "attack")
-    with pytest.raises(si.InputError, match="names of their own"):
-        write_report([results / "attack", tmp_path / "attack"], tmp_path / "out")
+def test_two_folders_of_one_name_are_told_apart_by_their_parents(results, tmp_path):
+    for folder in ("runs/mine", "results/mine", "old/results/mine"):
+        shutil.copytree(results / "attack", tmp_path / folder)
+    folders = [tmp_path / "runs/mine", tmp_path / "results/mine", results / "attack"]
+    write_report(folders, tmp_path / "out")
+    heads = re.findall("^## (.*)$", (tmp_path / "out" / "report.md").read_text(), re.MULTILINE)
+    assert heads == ["runs/mine", "results/mine", "attack"]
+    write_report([*folders, tmp_path / "old/results/mine"], tmp_path / "out")
+    assert "## old/results/mine" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_a_folder_that_is_given_twice_is_refused(results, tmp_path):
+    with pytest.raises(si.InputError, match="each folder once"):
+        write_report([results / "attack", results / "attack"], tmp_path / "out")

@@ -60,7 +60,9 @@ def test_options_that_do_not_suit_a_prediction_are_refused(more, message, tmp_pa
 def test_noise_without_a_theorem_is_refused(tmp_path, capsys):
     for sigma in ([], ["--sigma", "0"]):
         assert main([*MODEL, *sigma, "--out", str(tmp_path / "none")]) == 2
-        assert "only a NoisyModel" in capsys.readouterr().err
+        told = " ".join(capsys.readouterr().err.split())
+        assert "only a NoisyModel" in told
+        assert "not trained under it certifies next to nothing" in told
     assert not (tmp_path / "none").exists()
 
 

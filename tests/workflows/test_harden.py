@@ -78,17 +78,32 @@ def test_a_network_is_hardened_from_its_weights(tmp_path, capsys):
     torch.save(network().state_dict(), tmp_path / "mine.pth")
     out = tmp_path / "run"
     line = ["harden", str(tmp_path / "mine.pth"), *LINE, *SMALL, "lr=0.0", "--out", str(out)]
+    line += ["--limit", "1000"]
     assert main(line) == 0
     trained = si.load(out)
     for key, tensor in network().state_dict().items():
         if "running" not in key and "batches" not in key:  # lr 0: the weights stay
             assert torch.equal(trained.module[1].state_dict()[key], tensor)
     printed = capsys.readouterr().out
+    # No more images than at this scale, whatever the limit; so few steps are not judged.
+    assert "at scale smoke: 192 images of digits train, 64 are held out" in printed
+    assert "than the start" not in printed
     assert printed.count("in L-infinity") == 1  # the ball of "attacked"
     assert main(line) == 0  # it resumes
     torch.save({key: value + 1 for key, value in network().state_dict().items()}, line[1])
     assert main(line) == 2
     assert "init_from" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("scale", ["short", "smoke", "paper"])
+def test_the_rate_is_that_of_the_help_in_every_scale(scale, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = []
+    monkeypatch.setattr("smoothinfer.workflows.harden.train.run", asked.append)
+    line = ["harden", "mine.pth", "--model", "smallnet", "--data", "digits", "--out", "run"]
+    torch.save(network().state_dict(), "mine.pth")
+    main([*line, "--scale", scale])
+    assert "lr=0.05" in asked[0].set
 
 
 def told(tmp_path, start, *epochs, images=1000):
@@ -119,7 +134,7 @@ def test_a_training_that_did_harm_says_so_and_what_to_try(tmp_path):
     [
         (["none.pth", *LINE], "no such file: none.pth"),
         (["mine.pth", "--model", "timm:", *LINE[2:]], "names no network"),
-        (["mine.pth", "--model", "unknown", *LINE[2:]], "unknown model"),
+        (["mine.pth", "--model", "resnet18", *LINE[2:]], "'resnet18': write timm:resnet18 for"),
     ],
 )
 def test_what_cannot_be_hardened_is_refused(words, message, tmp_path, monkeypatch, capsys):

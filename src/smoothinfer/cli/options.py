@@ -40,6 +40,10 @@ MODEL_HELP = (
     "a run folder, a .safetensors checkpoint, package.module:factory, hf:user/name on the Hugging "
     "Face hub, or a shipped model ('smoothinfer models' lists them)"
 )
+# Examples of --set, for each kind of recipe.
+OF_TRAINING = "epochs=3 attack.steps=10 ball.radius=4/255"
+OF_SWEEP = "limit=256 samples=[1,64] radius=[4/255]"
+OF_BOARD = "limit=256 budget=standard samples=512"
 RADII = {"linf": "8/255", "l2": "0.5"}
 
 
@@ -102,14 +106,14 @@ def add_seed(parser: ArgumentParser) -> None:
     parser.add_argument("--seed", type=seed_number, default=0, help="names the random streams")
 
 
-def add_recipe(parser: ArgumentParser, example: str) -> None:
+def add_recipe(parser: ArgumentParser, example: str, changes: str = OF_TRAINING) -> None:
     """Add a recipe file, its scale and overrides; see `recipe_file`."""
     parser.add_argument("recipe", help=f"a recipe file, or a shipped one such as {example}")
-    add_scale(parser)
+    add_scale(parser, changes)
 
 
-def add_scale(parser: ArgumentParser) -> None:
-    """Add a scale and overrides of a recipe."""
+def add_scale(parser: ArgumentParser, changes: str = OF_TRAINING) -> None:
+    """Add a scale and overrides of a recipe, with ``changes`` as an example of these."""
     parser.add_argument(
         "--scale",
         default="short",
@@ -122,7 +126,7 @@ def add_scale(parser: ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="KEY=VALUE",
-        help="changes to the recipe, e.g. epochs=3 attack.steps=10 ball.radius=4/255",
+        help=f"changes to the recipe, e.g. {changes}",
     )
 
 

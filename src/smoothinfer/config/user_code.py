@@ -11,6 +11,7 @@ from typing import Any
 
 from smoothinfer.errors import InputError
 
+_OUTSIDE = "smoothinfer.backbones:"  # networks of other libraries
 _trusted = ContextVar("trusted", default=False)
 _stranger: ContextVar[str | None] = ContextVar("stranger", default=None)
 _FOLDERS: set[str] = set()  # of modules that the user named
@@ -71,8 +72,10 @@ def import_object(path: str) -> Any:
     """
     source = _stranger.get()
     if source is not None and not _trusted.get():
+        # Options of timm's networks load files (checkpoint_path) and download (pretrained).
+        why = ", which can load files and download" if path.startswith(_OUTSIDE) else ""
         raise InputError(
-            f"{source} names code to run, {path!r}: allow it with --trust-code "
+            f"{source} names code to run, {path!r}{why}: allow it with --trust-code "
             "(trust_code=True in Python) if you trust its author"
         )
     here = os.getcwd()

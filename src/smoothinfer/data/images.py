@@ -14,7 +14,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from smoothinfer.errors import InputError
+from smoothinfer.errors import InputError, counted_from_one
 from smoothinfer.types import Images, Labels
 
 _SHOWN = 10  # images in a notebook
@@ -56,6 +56,7 @@ class ImageData:
             raise InputError(
                 f"{self.name}: labels range over [{low}, {high}], but must be 0 to "
                 f"{len(self.classes) - 1}: there are {len(self.classes)} classes"
+                f"{counted_from_one(low, high, len(self.classes))}"
             )
 
     def __repr__(self) -> str:

@@ -12,7 +12,7 @@ import torch
 
 from smoothinfer.data.guards import check_memory
 from smoothinfer.data.images import ImageData
-from smoothinfer.errors import InputError, NoSplitError
+from smoothinfer.errors import InputError, NoSplitError, take_test_part
 from smoothinfer.runtime.printable import error_line
 
 _READ_HEADER = {
@@ -91,6 +91,7 @@ def _read_split(source: str, split: str, file: zipfile.ZipFile) -> ImageData:
             raise (InputError if split in splits or not splits else NoSplitError)(
                 f"{source} has no array {name!r}, only {', '.join(sorted(entries)) or 'none'}; "
                 f"its splits are {', '.join(sorted(splits)) or 'none'}: write it with {_SAVE}"
+                f"{take_test_part(source, split, splits)}"
             )
     pixels = _read_header(source, file, f"x_{split}", entries[f"x_{split}"])
     labels = {
@@ -155,10 +156,11 @@ def _axes_of_pixels(source: str, stored: _Stored) -> tuple[int, ...]:
     """Return the order of axes that makes pixels (N, C, H, W)."""
     name, shape = f"{source}: {stored.name}", stored.shape
     if stored.dtype != np.uint8:
-        scale = "(255 * x).round()" if stored.dtype.kind == "f" else "x"
+        fractions = stored.dtype.kind == "f"
+        scaled = ", (255 * x).round().astype(numpy.uint8) if in 0..1" if fractions else ""
         raise InputError(
             f"{name} must be uint8 pixels in 0..255, not {stored.dtype}: save "
-            f"{scale}.astype(numpy.uint8) if they are in {'0..1' if scale != 'x' else '0..255'}"
+            f"x.astype(numpy.uint8) if they are in 0..255{scaled}"
         )
     if len(shape) == 3:
         return (0, 1, 2)

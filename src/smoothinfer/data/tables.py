@@ -14,7 +14,7 @@ from smoothinfer.data.folders import SPLIT_NAMES
 from smoothinfer.data.images import ImageData
 from smoothinfer.data.pictures import Picture, decode
 from smoothinfer.data.pixel_cache import cached_pixels, file_stamps
-from smoothinfer.errors import InputError, NoSplitError
+from smoothinfer.errors import InputError, NoSplitError, take_test_part
 from smoothinfer.runtime.hub_access import offline_unless_reachable
 from smoothinfer.runtime.printable import error_line, one_line
 from smoothinfer.types import Labels
@@ -94,7 +94,7 @@ def no_split(source: str, split: str, splits: Any) -> NoSplitError:
     names = sorted(splits, key=lambda name: (name == "train", name))
     return NoSplitError(
         f"{source} has no split {split!r}, only {', '.join(names)}: name one of these, on the "
-        f"command line with --split source:{names[0]}"
+        f"command line with --split source:{names[0]}{take_test_part(source, split, names)}"
     )
 
 

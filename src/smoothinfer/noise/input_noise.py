@@ -17,11 +17,17 @@ def with_input_noise(model: nn.Module, sigma: float | None, units: str = "pixel"
         units: ``"pixel"`` or ``"normalised"``.
 
     Raises:
-        InputError: the model cannot carry noise in normalised units.
+        InputError: the model cannot carry noise in normalised units, or in pixel units ``sigma``
+            is wider than the pixels' range.
     """
     if sigma is None:
         return model
     noise: Gaussian = Gaussian(sigma, units)
+    if units == "pixel" and noise.sigma > 1:
+        raise InputError(
+            f"a sigma of {noise.sigma:g} is wider than the pixels' range [0, 1]: in pixel units 15 "
+            "of 255 grey levels are 15/255; units normalised measure it after normalisation"
+        )
     if isinstance(model, NoisyModel):
         if isinstance(model.inputs, GridGaussian) and units == "pixel":
             noise = GridGaussian(sigma)  # whose certificates hold for floats too

@@ -59,10 +59,7 @@ def write_report(folders: Sequence[str | Path], out: str | Path, title: str = "R
     if not folders:
         raise InputError("a report needs at least one folder")
     out = Path(out)
-    sources = [source for folder in folders for source in _sources(Path(folder))]
-    names = [source.name for source in sources]
-    if len(set(names)) < len(names):
-        raise InputError(f"folders of a report need names of their own, not {', '.join(names)}")
+    sources = _told_apart([each for folder in folders for each in _sources(Path(folder))])
     found = {s.name: records(s.rows) for s in sources if s.rows is not None}
     for line in (line for source in sources for line in source.left_out):
         warnings.warn(f"left out of the report: {line}", stacklevel=2)
@@ -91,6 +88,20 @@ def _sources(folder: Path) -> list[Source]:
     parts = [collect(part) for part in inside]
     named = [replace(part, name=f"{printable(folder.name)}/{part.name}") for part in parts]
     return named if read_comparison(folder) is None else [collect(folder), *named]
+
+
+def _told_apart(sources: Sequence[Source]) -> list[Source]:
+    """Put the names of parent folders before the names that several folders share."""
+    paths, names = [each.path.resolve() for each in sources], [each.name for each in sources]
+    for depth in range(2, 1 + max(len(path.parts) for path in paths)):
+        shared = {name for name in names if names.count(name) > 1}
+        names = [
+            printable("/".join(path.parts[-depth:])) if name in shared else name
+            for path, name in zip(paths, names, strict=True)
+        ]
+    if len(set(names)) < len(names):
+        raise InputError(f"a report takes each folder once, not {', '.join(names)}")
+    return [replace(each, name=name) for each, name in zip(sources, names, strict=True)]
 
 
 def _draw_figures(

@@ -133,7 +133,8 @@ def _check_noise(model: nn.Module, options: Namespace) -> None:
         if (optional_number("sigma", options.sigma) or 0) > 0:
             raise
         raise InputError(
-            f"{error}; --sigma 0.25 puts such noise on the images of any model"
+            f"{error}; --sigma 0.25 puts such noise on the images of any model, though one that "
+            "was not trained under it certifies next to nothing"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""``smoothinfer demo``: the whole idea on scikit-learn's digits, in about a minute."""
+"""``smoothinfer demo``: the whole idea on scikit-learn's digits, in a minute or two."""
 
 import time
 from argparse import ArgumentParser, Namespace

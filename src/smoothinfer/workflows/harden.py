@@ -6,6 +6,7 @@ from pathlib import Path
 from smoothinfer.cli.options import DATA_HELP, add_limit, add_scale
 from smoothinfer.config.components import Component
 from smoothinfer.errors import InputError
+from smoothinfer.networks import MODELS
 from smoothinfer.runtime.terminal import Terminal
 from smoothinfer.state_dicts import is_state_dict
 from smoothinfer.workflows import train
@@ -53,7 +54,7 @@ def run(options: Namespace) -> int:
         )
     model = model_component(options.model)
     words = [f"model={model.to_dict()}", f"init_from={options.weights}"]
-    if options.recipe == _RECIPE and options.scale == "short":
+    if options.recipe == _RECIPE:
         words.append(f"lr={_LR}")  # that of the recipe is for fresh weights
     if not any(word.startswith("normalise") for word in options.set):
         words += ["normalise.mean=[0.0]", "normalise.std=[1.0]"]
@@ -86,4 +87,10 @@ def model_component(name: str) -> Component:
         if not rest:
             raise InputError(f"--model {name} names no network: write {place}:NAME")
         return Component(_SHORT[place], {"name": rest})
-    return Component.of(name)
+    found = Component.of(name)
+    if ":" not in found.name and found.name not in MODELS:
+        raise InputError(
+            f"unknown model {found.name!r}: write timm:{found.name} for timm's network, "
+            f"package.module:factory for one of yours; ours are {', '.join(MODELS)}"
+        )
+    return found

@@ -11,7 +11,7 @@ from smoothinfer.attacks.checks import is_random
 from smoothinfer.board_recipe import BoardRecipe, Entry
 from smoothinfer.cards import read_card
 from smoothinfer.checkpoints import find_checkpoint
-from smoothinfer.cli.options import add_recipe, attack_of, recipe_file, weights_hash
+from smoothinfer.cli.options import OF_BOARD, add_recipe, attack_of, recipe_file, weights_hash
 from smoothinfer.config.settings_files import apply_overrides, read_settings
 from smoothinfer.config.typed import from_dict, to_plain
 from smoothinfer.data import ImageData, choose_images, load_split
@@ -43,7 +43,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "gets a card in DIR/cards, a JSON file; the table holds whatever cards are there, those of "
         "other people too, sorted by the worst case of the vote over all attacks."
     )
-    add_recipe(parser, "boards/cifar10.yaml")
+    add_recipe(parser, "boards/cifar10.yaml", OF_BOARD)
     parser.add_argument("--data", help="instead of the recipe's")
     parser.add_argument("--only", nargs="+", help="names of the entries to judge now")
     parser.add_argument(

@@ -101,20 +101,22 @@ def subject(recipe: Recipe) -> str:
     return f"attacked: held-out images after {recipe.measured_by} within {within}"
 
 
-def ending(out: Path, history: History, recipe: Recipe) -> list[str]:
+def ending(out: Path, history: History, recipe: Recipe, compare: bool = True) -> list[str]:
     """Say which epoch of a run was kept, and warn where the training has done harm.
 
     Args:
         out: folder of the run.
         history: of the run.
         recipe: of the run.
+        compare: with the start; a few steps to see that it runs are no better, and do no harm.
     """
     score = recipe.validation.score
     best = max(history.epochs, key=lambda row: score_of(row, score))
     place = f"number {best['epoch']:.0f} of {len(history.epochs)} epochs"
     why = "the last" if score == "last" else f"best {score}"
     kept = f"{out}: {place} was kept, {why}: {_shares(best)} in one pass"
-    return [kept, *_worse_than_start(out, best, recipe), *_collapsed(history)]
+    worse = _worse_than_start(out, best, recipe) if compare else []
+    return [kept, *worse, *_collapsed(history)]
 
 
 def _worse_than_start(out: Path, best: dict[str, float], recipe: Recipe) -> list[str]:

@@ -10,6 +10,7 @@ from smoothinfer.checkpoints import load
 from smoothinfer.cli.numbers import shard_of
 from smoothinfer.cli.options import (
     DATA_HELP,
+    OF_SWEEP,
     add_recipe,
     attack_of,
     recipe_file,
@@ -38,7 +39,7 @@ from smoothinfer.workflows.run_notes import changes, results_of_others
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    add_recipe(parser, "sweeps/digits.yaml")
+    add_recipe(parser, "sweeps/digits.yaml", OF_SWEEP)
     parser.add_argument("--out", required=True, help="folder of rows/, examples, table and summary")
     parser.add_argument("--data", help="instead of the recipe's: " + DATA_HELP)
     parser.add_argument(

@@ -24,7 +24,7 @@ from smoothinfer.data import (
 )
 from smoothinfer.engine.members import SeededPasses
 from smoothinfer.engine.tally import count_first
-from smoothinfer.errors import InputError
+from smoothinfer.errors import InputError, counted_from_one
 from smoothinfer.noise import NoisyModel
 from smoothinfer.recipes import Normalisation, Recipe, load_recipe, recipe_from
 from smoothinfer.reporting.strength_figures import strength_history
@@ -65,13 +65,17 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     recipe = load_recipe(recipe_file(options), options.set, options.scale)
     recipe.build_loss()
-    smoke = options.limit is None and options.scale == "smoke"
-    limit = checked_limit(_SMOKE_IMAGES if smoke else options.limit)
+    limit, smoke = checked_limit(options.limit), options.scale == "smoke"
+    if smoke:
+        limit = min(_SMOKE_IMAGES, limit or _SMOKE_IMAGES)
     data = load_data(options.data, "train")
     console = Terminal(quiet=not Processes().main)
 
     def announce(resolved: Recipe) -> None:
-        console.print(f"{options.recipe}, {len(data):,} images of {data.name}", markup=False)
+        scale = "" if options.scale == "short" else f" at scale {options.scale}"
+        used, held = min(limit or len(data), len(data)), resolved.validation.held_out or 0
+        told = f"{used - held:,} images of {data.name} train, {held:,} are held out"
+        console.print(f"{options.recipe}{scale}: {told}", markup=False)
         console.print(subject(resolved), markup=False)
         written = load_recipe(recipe_file(options), (), options.scale).to_dict()
         for line in changes(written, resolved.to_dict()):
@@ -82,7 +86,7 @@ def run(options: Namespace) -> int:
     how = {"limit": limit, "first": options.first, "announce": announce}
     with compile_cache(options.compile_cache):
         history = train_run(recipe, data, options.out, **how)  # type: ignore[arg-type]
-    for line in ending(Path(options.out), history, recipe):
+    for line in ending(Path(options.out), history, recipe, compare=not smoke):
         console.print(line, markup=False)
     return 0
 
@@ -276,7 +280,9 @@ def _check_classes(model: NoisyModel, data: ImageData) -> None:
     with eval_mode(model):
         classes = count_classes(model, data[:1].images)
     if classes != len(data.classes):
+        low, high = (int(end) for end in data.labels.aminmax())
+        options = ": set the number of classes among the model's options"
         raise InputError(
             f"the model answers an image with {classes} logits, {data.name} has "
-            f"{len(data.classes)} classes: set the number of classes among the model's options"
+            f"{len(data.classes)} classes{counted_from_one(low, high, classes) or options}"
         )

@@ -1,6 +1,8 @@
 """Whole audits: sound models raise no alarm, and nothing changes in what is audited."""
 
+import contextlib
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -31,6 +33,19 @@ def test_an_audit_changes_nothing_in_the_model(plain, digits):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     audit(model, digits, ball=BALL, quick=True, checks=[1, 2])
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_the_progress_of_an_audit_counts_its_checks(static, digits, monkeypatch):
+    counted = []
+
+    @contextlib.contextmanager
+    def bar(description, total, shown):
+        counted.append(total)
+        yield SimpleNamespace(advance=lambda: counted.append(1), update=lambda text: None)
+
+    monkeypatch.setattr(runner, "progress_bar", bar)
+    audit(static, digits[:20], ball=BALL, quick=True, checks=[1, 2])
+    assert counted == [2, 1, 1]
 
 
 def test_a_frozen_vote_is_audited_as_it_is(static, digits):

@@ -185,10 +185,9 @@ def _checked(model: nn.Module, data: Data) -> tuple[Images, Labels]:
 
 def _run(context: AuditContext, chosen: list[int], kept: KeptFindings, progress: bool) -> Audit:
     findings, seconds = [], {}
-    with progress_bar("auditing", len(chosen) + 1, shown=progress) as bar:
+    with progress_bar("auditing", len(chosen), shown=progress) as bar:
         clean, attacked = context.clean(), _under_attack(context.attacked)
         for number in chosen:
-            bar.advance()
             bar.update(CHECKS[number].name)
             begun = time.perf_counter()
             check = CHECKS[number]
@@ -197,6 +196,7 @@ def _run(context: AuditContext, chosen: list[int], kept: KeptFindings, progress:
                 kept.save(check, found)
             findings.append(found)
             seconds[number] = round(time.perf_counter() - begun, 1)
+            bar.advance()
     about = {
         "images": len(context.images),
         "ball": repr(context.ball),

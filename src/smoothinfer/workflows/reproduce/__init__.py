@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from smoothinfer.cli.options import DATA_HELP, add_scale
+from smoothinfer.cli.options import DATA_HELP, OF_SWEEP, add_scale
 from smoothinfer.errors import InputError, unknown
 from smoothinfer.runtime.terminal import Terminal
 from smoothinfer.workflows.reproduce.appendix import run_appendix
@@ -18,7 +18,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("name", help=f"one of {names} (on the digits), or {ALL}")
     parser.add_argument("--data", help=f"images like those of the models' training: {DATA_HELP}")
     parser.add_argument("--out", required=True, help="folder of rows, figures, report and table")
-    add_scale(parser)
+    add_scale(parser, OF_SWEEP)
     parser.add_argument(
         "--runs", default="runs", help="folder of trained models, named as their recipes"
     )
