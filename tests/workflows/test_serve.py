@@ -4,6 +4,7 @@ import http.client
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 
@@ -44,6 +45,16 @@ CALIBRATION = {
 )
 def test_what_cannot_be_served_is_refused_before_it_listens(more, message, capsys):
     assert main([*LINE, *more]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("host", "message"), [("127.0.0.1", "is taken: give --port"), ("no.such.host", "cannot listen")]
+)
+def test_a_port_that_cannot_be_had_is_refused_before_the_model_is_loaded(host, message, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        assert main(["serve", "no_such_model", "--host", host, "--port", port]) == 2
     assert message in capsys.readouterr().err
 
 
