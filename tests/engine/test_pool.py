@@ -2,6 +2,8 @@
 
 import copy
 import gc
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -188,3 +190,16 @@ def test_a_vote_that_looks_often_wastes_no_network(monkeypatch):
     assert len(torch.cat(found).flatten(1).unique(dim=0)) == 2 * BLOCK
     list(engine.blocks(images.clone(), 2 * BLOCK, 4))  # other images start anew
     assert len(runs) == 3
+
+
+def test_a_process_ends_cleanly_while_its_pool_is_renewed():
+    program = (
+        "import torch, smoothinfer as si\n"
+        "net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 300))\n"
+        "noisy = si.NoisyModel(net, weights=si.CNI(rank=2, diagonal=0.01)).eval()\n"
+        "pool = si.NetworkPool(32, renewed=32e3)\n"
+        "si.SmoothedClassifier(noisy, 32, pool=pool).predict(torch.rand(1, 3, 32, 32))\n"
+    )
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")

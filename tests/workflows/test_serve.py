@@ -4,6 +4,7 @@ import http.client
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import pytest
 
 from smoothinfer.cli import main
 from smoothinfer.runtime.files import write_json
+from smoothinfer.serving.capacity import _too_slow
 
 pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")
 LINE = ["serve", "tests.conftest:noisy_line", "--port", "0"]
@@ -30,7 +32,7 @@ CALIBRATION = {
     [
         ([], "--shape C H W"),
         ([*SHAPE, "--budget", "0"], "budget must be above 0"),
-        ([*SHAPE, "--budget", "0.001"], "give a longer --budget"),
+        ([*SHAPE, "--budget", "0.001"], "does not get 16 passes within 0.0005 ms"),
         ([*SHAPE, "--abstain", "0.1"], "needs --calibration FILE"),
         ([*SHAPE, "--calibration", "none.json"], "none.json"),
         (["--shape", "3", "5", "5"], "the model does not take"),
@@ -44,6 +46,26 @@ CALIBRATION = {
 )
 def test_what_cannot_be_served_is_refused_before_it_listens(more, message, capsys):
     assert main([*LINE, *more]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("single", "times", "enough"),
+    [(42.3, "take 42.3 ms here: give --budget 102,", 102), (20.0, "at best, and other work", 60)],
+)
+def test_a_budget_that_is_too_short_names_one_that_suffices(single, times, enough):
+    said = _too_slow(16, single, 50.0)
+    assert times in said
+    assert f"give --budget {enough}," in said
+
+
+@pytest.mark.parametrize(
+    ("host", "message"), [("127.0.0.1", "is taken: give --port"), ("no.such.host", "cannot listen")]
+)
+def test_a_port_that_cannot_be_had_is_refused_before_the_model_is_loaded(host, message, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        assert main(["serve", "no_such_model", "--host", host, "--port", port]) == 2
     assert message in capsys.readouterr().err
 
 

@@ -5,9 +5,9 @@ Drawing the noisy weights of a pass takes longer than a small network's forward 
 
 from __future__ import annotations
 
+import atexit
 import random
 import threading
-import time
 import weakref
 from collections.abc import Iterator
 
@@ -17,6 +17,9 @@ from smoothinfer.errors import InputError, plain_float, plain_int
 from smoothinfer.numerics.randomness import fresh_seed, stream
 
 BLOCK = 32  # networks that run together
+_THREAD = "pool"
+_EXIT = threading.Event()  # set when the interpreter ends
+_PATIENCE = 10.0  # seconds that the exit waits for a block that is being drawn
 Drawn = dict[str, Stacked | Packed]
 
 
@@ -77,7 +80,7 @@ class NetworkPool:
         self._sampler = sampler
         if self.renewed > 0:
             weak = weakref.ref(self), weakref.ref(sampler), BLOCK / self.renewed
-            threading.Thread(target=_renew, args=weak, name="pool", daemon=True).start()
+            threading.Thread(target=_renew, args=weak, name=_THREAD, daemon=True).start()
 
     def renew(self, sampler: Sampler) -> bool:
         """Draw the next block anew; return whether the pool still belongs to ``sampler``."""
@@ -113,9 +116,17 @@ def draw_block(sampler: Sampler) -> Drawn:
 
 def _renew(pool: weakref.ref[NetworkPool], sampler: weakref.ref[Sampler], seconds: float) -> None:
     """Renew a block every few ``seconds``, as long as somebody uses the pool."""
-    while True:
-        time.sleep(seconds)
+    while not _EXIT.wait(seconds):
         owner, drawn_by = pool(), sampler()
         if owner is None or drawn_by is None or not owner.renew(drawn_by):
             return
         del owner, drawn_by
+
+
+@atexit.register
+def _end_threads() -> None:
+    """End the threads: one that still draws while the interpreter is torn down aborts it."""
+    _EXIT.set()
+    for each in threading.enumerate():
+        if each.name == _THREAD:
+            each.join(_PATIENCE)

@@ -113,7 +113,14 @@ class Batcher:
         return batch
 
     def _vote_on(self, batch: list[Waiting]) -> None:
-        wanted = [each for each in batch if each.answer.set_running_or_notify_cancel()]
+        running = [each for each in batch if each.answer.set_running_or_notify_cancel()]
+        now, wanted = time.monotonic(), []
+        for each in running:
+            if 1000 * (now - each.arrived) < self.budget_ms:
+                wanted.append(each)
+            else:  # a late answer is worth nothing, and would make the next ones late
+                late = f"no vote began within {self.budget_ms:g} ms: try again later"
+                each.answer.set_exception(BusyError(late))
         if wanted:
             self._answer(wanted)
 

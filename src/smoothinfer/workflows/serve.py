@@ -96,26 +96,30 @@ def run(options: Namespace) -> int:
     try:
         import uvicorn
 
+        from smoothinfer.serving.listening import bound_socket
         from smoothinfer.serving.on_ray import replicas_of, serve_on_ray
     except ImportError as error:
         raise InputError(f"{_INSTALL} ({error})") from None
     if options.replicas is not None and not options.ray:
         raise InputError("--replicas is Ray's: give --ray too")
     replicas = replicas_of(options.replicas or "1")
+    if options.ray and options.port == 0:
+        raise InputError("--ray needs a --port of your choice")
+    listener = bound_socket(options.host, options.port)
     app = application(options)  # on Ray too: what cannot be served is refused here
     if options.ray:
-        if options.port == 0:
-            raise InputError("--ray needs a --port of your choice")
+        listener.close()  # Ray binds the port itself
         build = partial(application_in_replica, options)
         serve_on_ray(build, "smoothinfer", options.host, options.port, replicas)
+    listener.listen()  # who asks from now on is answered as soon as the server has started
     Terminal().print(
         f"ask it: curl --data-binary @picture.png -H 'Content-Type: image/png' "
-        f"http://{options.host}:{options.port or 'PORT'}/predict",
+        f"http://{options.host}:{listener.getsockname()[1]}/predict",
         markup=False,
     )
     logging.basicConfig(level=logging.INFO)
-    config = uvicorn.Config(app, options.host, options.port, log_level="info", lifespan="on")
-    uvicorn.Server(config).run()
+    config = uvicorn.Config(app, log_level="info", lifespan="on")
+    uvicorn.Server(config).run([listener])
     return 0
 
 
@@ -172,8 +176,6 @@ def _classifier(options: Namespace) -> SmoothedClassifier:
         known = _take_calibration(options)
     options.samples = 64 if options.samples is None else options.samples
     options.stop = options.stop or "value"
-    if not 0 <= options.port < 2**16:
-        raise InputError(f"port must be at most 65535, not {options.port}")
     model = load_model(options)
     optional_number("sigma", options.sigma)
     pool = None if options.pool is None else NetworkPool(options.pool, options.renew)
