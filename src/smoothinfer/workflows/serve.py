@@ -178,7 +178,7 @@ def _classifier(options: Namespace) -> SmoothedClassifier:
     options.stop = options.stop or "value"
     model = load_model(options)
     optional_number("sigma", options.sigma)
-    pool = None if options.pool is None else NetworkPool(options.pool, options.renew)
+    pool = None if options.pool is None else _pool(options)
     rule = options.rule or "prediction"
     smooth = SmoothedClassifier(model, options.samples, rule, abstention=known, pool=pool)
     if options.abstain is not None:
@@ -207,3 +207,10 @@ def _take_calibration(options: Namespace) -> KnownShares:
     if found.get("sha256") is not None and ours is not None and found["sha256"] != ours:
         raise InputError(f"{file} was made with another model: calibrate {options.model}")
     return KnownShares.read(found["abstention"]["least share"], file)
+
+
+def _pool(options: Namespace) -> NetworkPool:
+    try:
+        return NetworkPool(options.pool, options.renew)
+    except InputError as error:
+        raise InputError(f"--pool {options.pool}: {error}") from None
