@@ -27,7 +27,7 @@ def test_the_accuracies_of_a_model_do_not_hide_each_other(tmp_path):
 def test_the_latex_of_a_leaderboard_is_ready_to_set(tmp_path):
     write_board(BOARD, tmp_path)
     text = (tmp_path / "leaderboard.tex").read_text()
-    assert text.startswith("% needs \\usepackage{booktabs,longtable}\n")
+    assert text.startswith("% needs \\usepackage{booktabs,graphicx,longtable}\n")
     captions = [line for line in text.splitlines() if line.startswith("\\caption{")]
     assert len(captions) == 3
     assert all(line[len("\\caption{")].isupper() for line in captions)

@@ -163,7 +163,7 @@ def test_two_folders_of_one_name_are_told_apart_by_their_parents(results, tmp_pa
     folders = [tmp_path / "runs/mine", tmp_path / "results/mine", results / "attack"]
     write_report(folders, tmp_path / "out")
     heads = re.findall("^## (.*)$", (tmp_path / "out" / "report.md").read_text(), re.MULTILINE)
-    assert heads == ["runs/mine", "results/mine", "attack"]
+    assert heads == ["At a glance", "runs/mine", "results/mine", "attack"]
     write_report([*folders, tmp_path / "old/results/mine"], tmp_path / "out")
     assert "## old/results/mine" in (tmp_path / "out" / "report.md").read_text()
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Attributes: TypeAlias = Mapping[tuple[int, int], Mapping[str, object]]
 LATEX_PACKAGES = "% needs \\usepackage{booktabs,graphicx,longtable}"
-_LATEX_LETTERS = 70  # that a line of an article holds
+_LATEX_COLUMNS = 6  # of figures with intervals, that an article holds side by side
 RULE_ORDER = ("prediction", "weighted", "top_two", "soft", "logits")
 _NUMBER = re.compile(r"([0-9]+(?:\.[0-9]+)?)")
 _PAGE_LINES = 45
@@ -159,8 +159,7 @@ class Table:
             begin = [rf"\begin{{longtable}}{{{columns}}}", rf"{called} \\", *top, r"\endhead"]
             end = [r"\end{longtable}"]
         else:
-            columns_of = zip(self.heads, *self.lines, strict=True)
-            wide = sum(max(map(len, cells)) + 2 for cells in columns_of) > _LATEX_LETTERS
+            wide = len(self.heads) > _LATEX_COLUMNS
             small, closed = ([r"\resizebox{\linewidth}{!}{%"], ["}"]) if wide else ([], [])
             tabular = rf"\begin{{tabular}}{{{columns}}}"
             begin = [r"\begin{table}", called, *small, tabular, *top]
