@@ -234,9 +234,12 @@ def check_images(images: Images, argument: str = "images") -> None:
 
 
 def _channels_last(images: Images) -> bool:
-    """Say whether ``images`` are surely (N, H, W, C), grey or RGB."""
+    """Say whether ``images`` are square (N, H, W, C), grey or RGB.
+
+    Others are let through: many channels of narrow images have such a shape too.
+    """
     _, first, second, last = images.shape
-    return last in (1, 3) and min(first, second) > 4
+    return last in (1, 3) and first == second > 4
 
 
 def counted_from_one(low: int, high: int, classes: int) -> str:

@@ -16,7 +16,7 @@ from smoothinfer.attacks.losses import POOLS, AttackLoss, checked_loss, divergen
 from smoothinfer.attacks.nes_attack import query_gradient
 from smoothinfer.errors import InputError, check_labels, choose, plain_float, plain_int
 from smoothinfer.numerics.balls import Ball, per_image
-from smoothinfer.numerics.precision import autocast_to, resolve_precision
+from smoothinfer.numerics.precision import autocast_to
 from smoothinfer.numerics.randomness import draw_seed, isolated_rng, normal
 from smoothinfer.runtime.foreign import logits_of
 from smoothinfer.runtime.modes import attack_mode
@@ -130,7 +130,6 @@ def pgd(
         loss, labels = towards, targets
     maximised = checked_loss(loss)
     check_counts(steps=steps, draws=draws, restarts=restarts)
-    resolve_precision(precision, images.device)
     size = ball.radius / 4 if step_size is None else plain_float("step_size", step_size, at_least=0)
     plain_float("momentum", momentum, at_least=0, at_most=1)
     if not isinstance(random_start, bool):

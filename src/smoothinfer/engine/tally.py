@@ -136,9 +136,9 @@ def count_votes(
         advance: called with the number of passes just counted.
     """
     tally = Tally(len(images), rules, images.device)
-    active, looks = torch.arange(len(images), device=images.device), stop.checkpoints()
-    stay, seen = stop.exactly and source.by_place, {*snapshots, *looks}
-    while len(active) and tally.passes < looks[-1]:
+    active, looks = torch.arange(len(images), device=images.device), {*stop.checkpoints()}
+    stay, seen, last = stop.exactly and source.by_place, {*snapshots, *looks}, max(looks)
+    while len(active) and tally.passes < last:
         shown = images if stay or len(active) == len(images) else images[active]
         left = active if len(shown) == len(images) else torch.arange(len(active)).to(active)
         planned = stop.planned(tally.passes, _passes_at_once(source, len(shown)))

@@ -129,9 +129,10 @@ def verdict_of(
         f"({under.vote} under the standard attack alone, {clean.vote} clean). A single pass "
         f"keeps {mean} % under the attack that hurts it most, {ASKED_AGAIN} passes in a "
         f"row {worst} %. Under the standard attack the vote {adds}: "
-        f"{points(under.gain)} points over a pass (clean {points(clean.gain)}){caveat}. Other "
-        f"draws of the noise would move the vote's figure by about {100 * under.luck:.1f} points, "
-        f"by at most {100 * under.shared_luck:.1f} where all images share their draws."
+        f"{points(under.gain)} points over a pass (clean {points(clean.gain)}){caveat}. With "
+        f"other draws of the noise the vote's figure would differ by about {100 * under.luck:.1f} "
+        f"points, or by up to {100 * under.shared_luck:.1f} if all images were voted on under the "
+        "same draws."
     )
 
 

@@ -26,10 +26,24 @@ def bound_socket(host: str, port: int) -> socket.socket:
         bound.bind((host, port))
     except OSError as error:
         bound.close()
-        if error.errno != errno.EADDRINUSE:
-            raise InputError(f"cannot listen on {host}, port {port}: {error.strerror}") from None
-        other = port + 1 if port < 2**16 - 1 else port - 1
-        raise InputError(
-            f"port {port} is taken: give --port {other}, or 0 for a free one"
-        ) from None
+        raise _refusal(error, host, port) from None
     return bound
+
+
+def start_listening(bound: socket.socket) -> None:
+    """Let clients connect.
+
+    Raises:
+        InputError: another server, bound at the same time, has begun before.
+    """
+    try:
+        bound.listen()
+    except OSError as error:
+        raise _refusal(error, *bound.getsockname()[:2]) from None
+
+
+def _refusal(error: OSError, host: str, port: int) -> InputError:
+    if error.errno != errno.EADDRINUSE:
+        return InputError(f"cannot listen on {host}, port {port}: {error.strerror}")
+    other = port + 1 if port < 2**16 - 1 else port - 1
+    return InputError(f"port {port} is taken: give --port {other}, or 0 for a free one")

@@ -96,7 +96,7 @@ def run(options: Namespace) -> int:
     try:
         import uvicorn
 
-        from smoothinfer.serving.listening import bound_socket
+        from smoothinfer.serving.listening import bound_socket, start_listening
         from smoothinfer.serving.on_ray import replicas_of, serve_on_ray
     except ImportError as error:
         raise InputError(f"{_INSTALL} ({error})") from None
@@ -111,7 +111,7 @@ def run(options: Namespace) -> int:
         listener.close()  # Ray binds the port itself
         build = partial(application_in_replica, options)
         serve_on_ray(build, "smoothinfer", options.host, options.port, replicas)
-    listener.listen()  # who asks from now on is answered as soon as the server has started
+    start_listening(listener)  # who asks from now on is answered once the server has started
     Terminal().print(
         f"ask it: curl --data-binary @picture.png -H 'Content-Type: image/png' "
         f"http://{options.host}:{listener.getsockname()[1]}/predict",
@@ -213,4 +213,4 @@ def _pool(options: Namespace) -> NetworkPool:
     try:
         return NetworkPool(options.pool, options.renew)
     except InputError as error:
-        raise InputError(f"--pool {options.pool}: {error}") from None
+        raise InputError(f"--pool {options.pool}, --renew {options.renew}: {error}") from None
